@@ -1,0 +1,1 @@
+//! gradix: an embeddable storage engine for gradient indexes.
