@@ -1,0 +1,76 @@
+//! Gradients become sketches: the spec, the fold, and the sketch itself.
+//!
+//! Depends on nothing else in the crate. The bits are fixed by `format-spec/sketch.md`.
+
+mod error;
+mod spec;
+
+pub use error::SketchError;
+pub use spec::{
+    Block, MAX_BLOCK_DIMS, MAX_DIMS, MIN_FOLD_DIMS, Normalisation, Routing, SketchSpec,
+    SketcherKind, WHOLE,
+};
+
+use std::sync::Arc;
+
+/// A compressed gradient: `dims` finite numbers, block after block, and the spec that they obey.
+///
+/// ```
+/// use gradix::sketch::{Sketch, SketchSpec};
+/// let spec = SketchSpec::dense("logra", "rank 64, sha256:1f...", [("layers.0", 3), ("layers.1", 2)]);
+/// let sketch = Sketch::dense(spec, vec![1.0, 2.0, 3.0, 4.0, 5.0])?;
+/// assert_eq!(sketch.block(1), Some(&[4.0, 5.0][..]));
+/// # Ok::<(), gradix::sketch::SketchError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sketch {
+    spec: Arc<SketchSpec>,
+    values: Vec<f32>,
+}
+
+impl Sketch {
+    /// Finished numbers under a spec, of whatever kind; block after block.
+    ///
+    /// # Errors
+    /// The spec is invalid, the count is not its dims, or a number is NaN or infinite.
+    pub fn dense(spec: impl Into<Arc<SketchSpec>>, values: Vec<f32>) -> Result<Self, SketchError> {
+        let spec = spec.into();
+        spec.check()?;
+        if values.len() != spec.dims() {
+            let (given, expected) = (values.len(), spec.dims());
+            return Err(SketchError::Width { given, expected, spec: (*spec).clone() });
+        }
+        for (block, range) in spec.blocks().iter().zip(spec.ranges()) {
+            if let Some(position) = values[range.clone()].iter().position(|x| !x.is_finite()) {
+                let value = values[range.start + position];
+                let block = block.name.clone();
+                return Err(SketchError::NotFiniteValue { block, position, value });
+            }
+        }
+        Ok(Self { spec, values })
+    }
+
+    /// The spec.
+    #[must_use]
+    pub fn spec(&self) -> &SketchSpec {
+        &self.spec
+    }
+
+    /// All numbers, block after block.
+    #[must_use]
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// The numbers of block `ordinal`.
+    #[must_use]
+    pub fn block(&self, ordinal: usize) -> Option<&[f32]> {
+        self.spec.ranges().nth(ordinal).map(|range| &self.values[range])
+    }
+
+    /// The numbers alone.
+    #[must_use]
+    pub fn into_values(self) -> Vec<f32> {
+        self.values
+    }
+}
