@@ -3,6 +3,7 @@
 
 pub mod codec;
 mod schema;
+pub mod segment;
 pub mod sketch;
 
 pub use codec::Encoding;
