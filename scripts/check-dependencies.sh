@@ -17,12 +17,12 @@ deny check --hide-inclusion-graph licenses bans sources
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 if timeout 180 cargo deny --locked --all-features fetch db >"$log" 2>&1; then
-    deny check advisories --disable-fetch
+    deny check --disable-fetch advisories
 elif [ "${CI_REQUIRE_ADVISORIES:-0}" = 1 ]; then
     cat "$log" >&2
     die "the advisory database could not be fetched"
 else
     shout "Security advisories were NOT CHECKED: the advisory database could not be fetched." \
-        "$(tail -n 1 "$log" | cut -c 1-200)" \
+        "$(grep -v '^ *$' "$log" | tail -n 1 | cut -c 1-200)" \
         "Licences, bans and sources were checked."
 fi
