@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: where things are cached, how messages look, and the environment
 # in which cargo links the cached RocksDB. Needs bash; sets no traps and runs nothing by itself.
 
@@ -37,11 +38,12 @@ mkdir -p "$GRADIX_CACHE" || die "cannot create the cache folder $GRADIX_CACHE; s
 GRADIX_CACHE=$(cd "$GRADIX_CACHE" && pwd)
 export GRADIX_CACHE
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$GRADIX_CACHE/target}"
-GRADIX_TOOLS="$GRADIX_CACHE/tools"
+# Programs that the scripts build for themselves.
+export GRADIX_TOOLS="$GRADIX_CACHE/tools"
 
 # The demo, the tests, clippy and the docs share this feature set, and with it every built crate.
 # It includes `burn`. (`cuda` cannot be built everywhere: its build script wants LLVM.)
-GRADIX_FEATURES=wgpu
+export GRADIX_FEATURES=wgpu
 
 # Points cargo at the RocksDB archive in the cache, building it first if it is not there. A caller
 # who sets ROCKSDB_LIB_DIR keeps his own.

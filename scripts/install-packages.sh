@@ -71,12 +71,12 @@ install_missing() {
 
 # The suite `<release>-backports` from the mirror that apt already uses for <release> itself.
 add_backports() {
-    local release=$1 mirror entry=/etc/apt/sources.list.d/gradix-backports.sources keyring
-    if apt-get indextargets --format '$(CODENAME)' 'Identifier: Packages' | grep -qx "$release-backports"; then
-        return 0
-    fi
-    mirror=$(apt-get indextargets --format '$(CODENAME) $(COMPONENT) $(REPO_URI)' 'Identifier: Packages' |
-        awk -v release="$release" '$1 == release && $2 == "main" { print $3; exit }')
+    local release=$1 targets mirror entry=/etc/apt/sources.list.d/gradix-backports.sources keyring
+    # The format's words are apt's, not the shell's.
+    # shellcheck disable=SC2016
+    targets=$(apt-get indextargets --format '$(CODENAME) $(COMPONENT) $(REPO_URI)' 'Identifier: Packages')
+    grep -q "^$release-backports main " <<<"$targets" && return 0
+    mirror=$(awk -v release="$release" '$1 == release && $2 == "main" { print $3; exit }' <<<"$targets")
     [ -n "$mirror" ] || return 1
     keyring=/usr/share/keyrings/debian-archive-keyring.gpg
     say "adding $release-backports of the configured mirror to apt's sources ($entry)"
@@ -86,7 +86,7 @@ add_backports() {
     } | as_root tee "$entry" >/dev/null || return 1
     lists_are_fresh=no
     refresh_lists
-    if ! apt-cache madison mesa-vulkan-drivers | grep -q "$release-backports/"; then
+    if ! grep -q "$release-backports/" <<<"$(apt-cache madison mesa-vulkan-drivers)"; then
         # The mirror does not carry it: leave apt as it was found.
         as_root rm -f "$entry"
         return 1

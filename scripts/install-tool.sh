@@ -8,7 +8,7 @@ set -euo pipefail
 name=$1
 version=$2
 # cargo's own record of what is installed there.
-if ! cargo install --root "$GRADIX_TOOLS" --list 2>/dev/null | grep -qx "$name v$version:"; then
+if ! grep -qx "$name v$version:" <<<"$(cargo install --root "$GRADIX_TOOLS" --list 2>/dev/null)"; then
     say "building $name $version once, into $GRADIX_TOOLS" >&2
     CARGO_TARGET_DIR="$GRADIX_CACHE/tools-build" \
         cargo install --locked --quiet --root "$GRADIX_TOOLS" --version "=$version" "$name" >&2
