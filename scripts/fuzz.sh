@@ -15,6 +15,10 @@ seconds=${1:-60}
 "$GRADIX_ROOT/scripts/install-packages.sh" build
 PATH="$("$GRADIX_ROOT/scripts/install-tool.sh" cargo-fuzz 0.13.2):$PATH"
 use_rocksdb
+# fuzz/ has a lock file of its own, and the archive fits one version of the bindings only.
+locked_rocksdb() { awk '$1 == "name" { name = $3 } $1 == "version" && name == "\"librocksdb-sys\"" { print $3 }' "$1"; }
+[ "$(locked_rocksdb fuzz/Cargo.lock)" = "$(locked_rocksdb Cargo.lock)" ] ||
+    die "fuzz/Cargo.lock and Cargo.lock name different versions of librocksdb-sys"
 export RUSTC_BOOTSTRAP=1
 # Instrumented code must not meet the other builds in one folder.
 export CARGO_TARGET_DIR="$GRADIX_CACHE/fuzz-target"
