@@ -13,7 +13,7 @@ if [ -n "$heavy" ]; then
     printf '%s\n' "$heavy" >&2
     die "the default features pull in the crates above"
 fi
-say "the default features need $(($(printf '%s\n' "$crates" | wc -l) - 1)) crates, none of them burn's or a GPU's"
+say "the default features need $(($(printf '%s\n' "$crates" | wc -l) - 1)) crates (every platform and build scripts counted), none of them burn's or a GPU's"
 
 use_rocksdb
 cargo check --locked

@@ -42,7 +42,6 @@ command -v dpkg-query >/dev/null 2>&1 || no_because "Mesa's version is unknown; 
 mesa=$(dpkg-query --show --showformat '${db:Status-Status} ${Version}\n' mesa-vulkan-drivers 2>/dev/null |
     sed -n 's/^installed //p' | head -n 1)
 [ -n "$mesa" ] || no_because "mesa-vulkan-drivers is not installed"
-# A backport sorts before the release it comes from: 25.0.7-2~bpo12+1 is older than 25.0.7-2, but
-# not than 25.0.7.
+# 25.0.7-2~bpo12+1, the backport, counts: compared with 25.0.7 alone it is the newer one.
 dpkg --compare-versions "$mesa" ge "$oldest_mesa" || no_because "Mesa $mesa computes wrong results; $oldest_mesa or newer is needed"
 yes_because "Mesa $mesa"
