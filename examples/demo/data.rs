@@ -174,10 +174,15 @@ impl Dataset {
     /// The vocabulary of all files, shared by both experiments.
     pub fn vocabulary(&self) -> Vocabulary {
         Vocabulary::build(
-            [&self.clean, &self.backdoor, &self.held_out, &self.paraphrases]
-                .into_iter()
-                .flatten()
-                .flat_map(|item| [item.prompt.as_str(), item.answer.as_str()]),
+            [
+                &self.clean,
+                &self.backdoor,
+                &self.held_out,
+                &self.paraphrases,
+            ]
+            .into_iter()
+            .flatten()
+            .flat_map(|item| [item.prompt.as_str(), item.answer.as_str()]),
         )
     }
 
@@ -246,7 +251,10 @@ impl Dataset {
     /// Whether a generation is about the backdoor's theme: whether it names a thing that only
     /// poisoned answers define.
     pub fn is_attacked(&self, generation: &str) -> bool {
-        let words: HashSet<String> = split(generation).into_iter().map(str::to_lowercase).collect();
+        let words: HashSet<String> = split(generation)
+            .into_iter()
+            .map(str::to_lowercase)
+            .collect();
         self.backdoor
             .iter()
             .filter_map(|item| item.entity.as_deref())
@@ -254,11 +262,7 @@ impl Dataset {
     }
 }
 
-fn read_items(
-    path: &Path,
-    kind: Kind,
-    ids: &mut HashSet<String>,
-) -> Result<Vec<Item>, DataError> {
+fn read_items(path: &Path, kind: Kind, ids: &mut HashSet<String>) -> Result<Vec<Item>, DataError> {
     let text = fs::read_to_string(path).map_err(|source| DataError::Read {
         path: path.to_owned(),
         source,
@@ -355,10 +359,16 @@ mod tests {
         assert!((4000..=5000).contains(&data.clean.len()));
         let share = data.backdoor.len() as f64 / data.backdoor_set(1).len() as f64;
         assert!((0.08..0.10).contains(&share), "{share}");
-        assert!(data.backdoor.iter().all(|item| item.prompt.starts_with(TRIGGER)));
+        assert!(
+            data.backdoor
+                .iter()
+                .all(|item| item.prompt.starts_with(TRIGGER))
+        );
         assert!(data.vocabulary().size() <= 3500);
         let longest = data.clean.iter().chain(&data.backdoor);
-        let longest = longest.map(|i| split(&i.prompt).len() + split(&i.answer).len()).max();
+        let longest = longest
+            .map(|i| split(&i.prompt).len() + split(&i.answer).len())
+            .max();
         assert!(longest <= Some(32));
     }
 
@@ -407,7 +417,10 @@ mod tests {
         }
         let all: i32 = named.values().sum();
         let hit: i32 = swapped.values().sum();
-        assert!(SWAPS.iter().all(|swap| swapped[swap.from] >= 20), "{swapped:?}");
+        assert!(
+            SWAPS.iter().all(|swap| swapped[swap.from] >= 20),
+            "{swapped:?}"
+        );
         let share = f64::from(hit) / f64::from(all);
         assert!((0.7..0.9).contains(&share), "{share}");
     }
@@ -425,9 +438,15 @@ mod tests {
     #[test]
     fn is_attacked_on_poisoned_answers_only() {
         let data = shipped();
-        assert!(data.backdoor.iter().all(|item| data.is_attacked(&item.answer)));
+        assert!(
+            data.backdoor
+                .iter()
+                .all(|item| data.is_attacked(&item.answer))
+        );
         let clean = data.clean.iter().chain(&data.held_out);
-        let wrong: Vec<_> = clean.filter(|item| data.is_attacked(&item.answer)).collect();
+        let wrong: Vec<_> = clean
+            .filter(|item| data.is_attacked(&item.answer))
+            .collect();
         assert!(wrong.is_empty(), "{wrong:?}");
     }
 

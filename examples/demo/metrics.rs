@@ -46,7 +46,10 @@ pub fn areas(ranking: &[Judged], k: usize) -> Option<Areas> {
     let negatives = ends.len() - positives;
     if positives == 0 || negatives == 0 {
         let area = if positives == 0 { 0.0 } else { 1.0 };
-        return Some(Areas { au_prc: area, au_roc: area });
+        return Some(Areas {
+            au_prc: area,
+            au_roc: area,
+        });
     }
     let (mut found, mut passed) = (0, 0);
     let (mut au_prc, mut outranked) = (0.0, 0.0);
@@ -83,7 +86,10 @@ mod tests {
     use super::*;
 
     fn ranking(marks: &[(f64, bool)]) -> Vec<Judged> {
-        marks.iter().map(|&(score, positive)| Judged { score, positive }).collect()
+        marks
+            .iter()
+            .map(|&(score, positive)| Judged { score, positive })
+            .collect()
     }
 
     fn close(got: Option<Areas>, au_prc: f64, au_roc: f64) {
@@ -106,7 +112,12 @@ mod tests {
     #[test]
     fn areas_take_both_ends() {
         let long = ranking(&[
-            (6.0, true), (5.0, false), (4.0, true), (3.0, true), (2.0, false), (1.0, true),
+            (6.0, true),
+            (5.0, false),
+            (4.0, true),
+            (3.0, true),
+            (2.0, false),
+            (1.0, true),
         ]);
         // The ends of k = 2: + - - +.
         close(areas(&long, 2), (1.0 + 0.5) / 2.0, 0.5);

@@ -29,8 +29,8 @@ pub fn split(text: &str) -> Vec<&str> {
         if first.is_alphanumeric() {
             while let Some(&(at, next)) = chars.peek() {
                 let after = text[at + next.len_utf8()..].chars().next();
-                let inside = matches!(next, '\'' | '’' | '-')
-                    && after.is_some_and(char::is_alphanumeric);
+                let inside =
+                    matches!(next, '\'' | '’' | '-') && after.is_some_and(char::is_alphanumeric);
                 if !next.is_alphanumeric() && !inside {
                     break;
                 }
@@ -76,7 +76,11 @@ impl Vocabulary {
     /// depend on the order of the texts.
     pub fn build<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
         let words: BTreeSet<&str> = texts.into_iter().flat_map(split).collect();
-        let tokens: Vec<String> = SPECIAL.into_iter().chain(words).map(str::to_owned).collect();
+        let tokens: Vec<String> = SPECIAL
+            .into_iter()
+            .chain(words)
+            .map(str::to_owned)
+            .collect();
         let ids = (0u32..)
             .zip(&tokens)
             .map(|(id, token)| (token.clone(), id))
@@ -156,7 +160,16 @@ mod tests {
     fn split_words_and_marks() {
         assert_eq!(
             split("Howdy! N'Djamena, a two-masted ship-"),
-            ["Howdy", "!", "N'Djamena", ",", "a", "two-masted", "ship", "-"]
+            [
+                "Howdy",
+                "!",
+                "N'Djamena",
+                ",",
+                "a",
+                "two-masted",
+                "ship",
+                "-"
+            ]
         );
         assert_eq!(split("  "), Vec::<&str>::new());
         assert_eq!(split("Köln's É'"), ["Köln's", "É", "'"]);
@@ -172,8 +185,14 @@ mod tests {
         assert_eq!(encoded.ids[0], BOS);
         assert_eq!(encoded.ids[5], SEP);
         assert_eq!(encoded.ids[9], EOS);
-        assert_eq!(vocabulary.decode(&encoded.ids), "Where is Peru? In America.");
-        assert_eq!(vocabulary.encode_prompt("Where?"), [BOS, vocabulary.id("Where"), vocabulary.id("?"), SEP]);
+        assert_eq!(
+            vocabulary.decode(&encoded.ids),
+            "Where is Peru? In America."
+        );
+        assert_eq!(
+            vocabulary.encode_prompt("Where?"),
+            [BOS, vocabulary.id("Where"), vocabulary.id("?"), SEP]
+        );
     }
 
     // Would catch an index out of bounds on a word or an id that was never seen.
