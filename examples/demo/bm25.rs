@@ -39,13 +39,13 @@ pub struct Bm25 {
 }
 
 impl Bm25 {
-    /// Indexes documents of an id and a text.
-    pub fn new<'a>(documents: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+    /// Indexes documents of an id and a text (an example's prompt and answer).
+    pub fn new<'a, T: AsRef<str>>(documents: impl IntoIterator<Item = (&'a str, T)>) -> Self {
         let mut postings: HashMap<String, Vec<(usize, f64)>> = HashMap::new();
         let mut ids = Vec::new();
         let mut lengths = Vec::new();
         for (index, (id, text)) in documents.into_iter().enumerate() {
-            let counts = word_counts(text);
+            let counts = word_counts(text.as_ref());
             ids.push(id);
             lengths.push(counts.values().sum::<f64>());
             for (word, count) in counts {
@@ -157,7 +157,7 @@ mod tests {
     // Would catch a division by zero.
     #[test]
     fn rank_empty_documents() {
-        assert!(Bm25::new([]).rank("dog").is_empty());
+        assert!(Bm25::new::<&str>([]).rank("dog").is_empty());
         assert_eq!(Bm25::new([("a", ""), ("b", "!")]).rank("dog")[0].score, 0.0);
     }
 }
