@@ -284,7 +284,11 @@ def neighbour_facts(country, names):
 def read_wordnet(folder):
     """Nouns as {lemma: synset} by first sense; a synset is (offset, file, hypernyms, gloss)."""
     synsets = {}
-    for line in (folder / "data.noun").read_text(encoding="utf-8").splitlines():
+    lines = (folder / "data.noun").read_text(encoding="utf-8").splitlines()
+    # SEA_ROOTS are byte offsets, which differ from version to version.
+    if not any("WordNet 3.0 Copyright" in line for line in lines[:30]):
+        sys.exit(f"{folder} does not hold WordNet 3.0")
+    for line in lines:
         if line.startswith("  "):
             continue
         fields, gloss = line.split(" | ", 1)

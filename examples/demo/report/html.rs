@@ -164,11 +164,11 @@ fn traced(page: &mut String, key: &str, query: &TracedQuery) {
             let _ = write!(
                 page,
                 "<button type=\"button\" class=\"{}\" style=\"{}\" data-panel=\"{key}t{place}\" \
-                 aria-controls=\"{key}t{place}\" aria-pressed=\"false\" title=\"influence {:+.3e}\">\
+                 aria-controls=\"{key}t{place}\" aria-pressed=\"false\" title=\"influence {}\">\
                  {}</button>",
                 token_class(token),
                 token_style(token, scale),
-                token.influence,
+                signed(token.influence),
                 escaped(&token.text)
             );
         } else {
@@ -229,10 +229,10 @@ fn hits(page: &mut String, heading: &str, hits: &[Hit]) {
         let _ = write!(
             page,
             "<li><div class=\"meta\"><span class=\"{class}\">{}</span>\
-             <span class=\"score\" title=\"influence\">{:+.3e}</span>\
+             <span class=\"score\" title=\"influence\">{}</span>\
              <code>{}</code></div><p><span class=\"muted\">{}</span> ",
             escaped(&hit.label),
-            hit.score,
+            signed(hit.score),
             escaped(&hit.id),
             escaped(&hit.prompt)
         );
@@ -340,6 +340,15 @@ fn run(page: &mut String, report: &Report) {
          Higher is better; bold is the best of its column. Data: GeoNames (CC BY 4.0) and \
          WordNet 3.0 (© 2006 Princeton University).</p>\n</section>\n",
     );
+}
+
+/// An influence with its sign and four figures, with an exponent where it is very large or small.
+fn signed(value: f64) -> String {
+    match value.abs() {
+        v if v != 0.0 && !(1e-3..1e4).contains(&v) => format!("{value:+.3e}"),
+        v if v >= 10.0 => format!("{value:+.2}"),
+        _ => format!("{value:+.4}"),
+    }
 }
 
 /// A name as an element's id: letters, digits and hyphens.
