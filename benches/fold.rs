@@ -63,21 +63,16 @@ fn large(log: u32, gradient: &[f32]) -> Result<(), Failure> {
 fn small() -> Result<(), Failure> {
     let (rows, columns, count) = (16, 576, 360);
     let gradient = gaussian(rows * columns * count);
-    let names: Vec<String> =
-        (0..count).map(|i| format!("layers.{i}.attention.query.lora_a")).collect();
+    let names: Vec<String> = (0..count).map(|i| format!("layers.{i}.attention.query.lora_a")).collect();
     let read = gigabytes(gradient.len(), best(20, || sum(&gradient)));
     println!("\n{count} tensors of {rows} x {columns}; plain sum reads {read:.1} GB/s");
-    println!(
-        "{:>8} {:>6} {:>11} {:>9} {:>12}",
-        "kernel", "K", "normalised", "Gelem/s", "sketches/s"
-    );
+    println!("{:>8} {:>6} {:>11} {:>9} {:>12}", "kernel", "K", "normalised", "Gelem/s", "sketches/s");
     for kernel in FoldKernel::available() {
         for log_dims in [12, 16, 20] {
             for normalisation in [Normalisation::None, Normalisation::PerTensor] {
                 let spec = SketchSpec::rapid_grad(7, 1 << log_dims).normalised(normalisation);
                 let sketcher = Sketcher::new(spec)?.on_kernel(kernel)?;
-                let tensors =
-                    || names.iter().map(String::as_str).zip(gradient.chunks(rows * columns));
+                let tensors = || names.iter().map(String::as_str).zip(gradient.chunks(rows * columns));
                 let time = best(20, || sketcher.sketch(tensors())).as_secs_f64();
                 println!(
                     "{:>8} {:>6} {:>11} {:>9.2} {:>12.0}",
@@ -95,10 +90,7 @@ fn small() -> Result<(), Failure> {
 
 /// Rows to codes and back.
 fn encodings() -> Result<(), Failure> {
-    println!(
-        "\nrows of 2^16 numbers; GB/s of f32\n{:>8} {:>9} {:>9}",
-        "encoding", "encode", "decode"
-    );
+    println!("\nrows of 2^16 numbers; GB/s of f32\n{:>8} {:>9} {:>9}", "encoding", "encode", "decode");
     let mut row = gaussian(1 << 16);
     for encoding in [Encoding::F32, Encoding::F16, Encoding::I8] {
         let mut codes = vec![0; encoding.stride(row.len())];
@@ -141,8 +133,7 @@ fn sum(values: &[f32]) -> f32 {
 fn gaussian(count: usize) -> Vec<f32> {
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     let mut uniform = || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1u32 << 24) as f32 - 0.5
     };
     (0..count).map(|_| uniform() + uniform() + uniform() + uniform()).collect()

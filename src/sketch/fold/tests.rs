@@ -100,11 +100,7 @@ fn every_kernel_equals_the_page_on_long_tensors() {
             let expected: Vec<u32> = expected.iter().map(|value| value.to_bits()).collect();
             for kernel in FoldKernel::available() {
                 let spec = SketchSpec::rapid_grad(u64::MAX, dims);
-                assert_eq!(
-                    sketch(spec, kernel, &[("long", &gradient)]),
-                    expected,
-                    "{kernel} {dims}"
-                );
+                assert_eq!(sketch(spec, kernel, &[("long", &gradient)]), expected, "{kernel} {dims}");
             }
         }
     }
@@ -126,10 +122,7 @@ fn places_are_a_bijection_and_bases_stay_in_range() {
         }
     }
     let longest = Tiling::new(&Keys::new(3, "p"), 1 << 35, 1 << 24);
-    assert_eq!(
-        (longest.mask, longest.shift, longest.to_phase, longest.to_base),
-        (u32::MAX >> 1, 16, 1, 8)
-    );
+    assert_eq!((longest.mask, longest.shift, longest.to_phase, longest.to_base), (u32::MAX >> 1, 16, 1, 8));
     assert!((0..1 << 31).step_by(9_999_991).all(|t| longest.base(t) < 1 << 24));
 }
 
@@ -148,10 +141,7 @@ fn every_kernel_finds_what_is_not_finite() {
                     let SketchError::NotFinite { parameter, element, value } = error else {
                         panic!("{kernel}: {error}")
                     };
-                    assert_eq!(
-                        (&*parameter, element, value.to_bits()),
-                        ("a.b", position, bad.to_bits())
-                    );
+                    assert_eq!((&*parameter, element, value.to_bits()), ("a.b", position, bad.to_bits()));
                 }
             }
         }
@@ -166,8 +156,7 @@ fn two_tiles_share_a_base_no_more_often_than_by_chance() {
     const BASES: usize = 16;
     for n in [5u32, 8, 13, 20, 31] {
         let half = n / 2;
-        let mut distances =
-            vec![1, 2, 3, 4, 8, 16, 17, 1 << half, (1 << half) - 1, (1 << half) + 1];
+        let mut distances = vec![1, 2, 3, 4, 8, 16, 17, 1 << half, (1 << half) - 1, (1 << half) + 1];
         distances.extend([1u32 << (n - 1), (1 << (n - 1)) - 1, 1 << (n - 2), 3 << (n - 2)]);
         let mut shared = vec![0u32; distances.len()];
         for seed in 0..SEEDS {
@@ -220,11 +209,7 @@ fn fold_equals_the_known_answers() {
         let ramp: Vec<f32> = (1..=elements).map(|i| i as f32).collect();
         for kernel in FoldKernel::available() {
             let spec = SketchSpec::rapid_grad(seed, dims);
-            assert_eq!(
-                sketch(spec.clone(), kernel, &[(name, &ramp)]),
-                words(&case["ramp"]),
-                "{kernel}"
-            );
+            assert_eq!(sketch(spec.clone(), kernel, &[(name, &ramp)]), words(&case["ramp"]), "{kernel}");
             let spec = spec.normalised(Normalisation::PerTensor);
             let expected = words(&case["ramp_per_tensor"]);
             assert_eq!(sketch(spec, kernel, &[(name, &ramp)]), expected, "{kernel}");
