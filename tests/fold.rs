@@ -217,7 +217,8 @@ fn normalised_tensors_forget_their_scale() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    // Not persisted: without a lib.rs beside it proptest has no place for it and complains.
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
 
     /// Catches a base that depends on K, so that sketches of different widths have nothing in common.
     #[test]

@@ -90,6 +90,19 @@ proptest! {
     }
 }
 
+/// Catches a norm whose lanes are summed in another order, or lose the elements of the last tile.
+#[test]
+fn every_kernel_has_the_same_sum_of_squares() {
+    let gradient: Vec<f32> = (0..5000).map(|i| ((i * 7919 % 10_007) as f32 - 5e3) / 3.0).collect();
+    for length in [0, 1, 15, 16, 17, 1023, 1024, 1040, 4999] {
+        let expected = lanes::sum_of_squares(&gradient[..length]).to_bits();
+        for kernel in FoldKernel::available() {
+            let actual = kernel.sum_of_squares(&gradient[..length]).to_bits();
+            assert_eq!(actual, expected, "{kernel}, {length} elements");
+        }
+    }
+}
+
 /// Catches a wrong shift or mask where tiles need many bits, and batches that are not whole.
 #[test]
 fn every_kernel_equals_the_page_on_long_tensors() {
