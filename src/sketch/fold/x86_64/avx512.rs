@@ -12,9 +12,8 @@ pub(in super::super) fn sum_of_squares(gradient: &[f32]) -> f64 {
     for tile in tiles {
         _mm_prefetch::<_MM_HINT_T0>(tile.as_ptr().wrapping_add(AHEAD).cast());
         // SAFETY: a tile is sixteen f32.
-        let (x, y) = unsafe {
-            (_mm256_loadu_ps(tile.as_ptr()), _mm256_loadu_ps(tile.as_ptr().add(TILE / 2)))
-        };
+        let (x, y) =
+            unsafe { (_mm256_loadu_ps(tile.as_ptr()), _mm256_loadu_ps(tile.as_ptr().add(TILE / 2))) };
         let (x, y) = (_mm512_cvtps_pd(x), _mm512_cvtps_pd(y));
         // The square is exact in f64, so fusing it with the sum changes nothing.
         low = _mm512_fmadd_pd(x, x, low);
