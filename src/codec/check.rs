@@ -8,12 +8,7 @@ use super::{CodeFault, Encoding};
 ///
 /// # Errors
 /// The first fault, looked for in the order length, scale, codes, padding.
-pub fn check_codes(
-    encoding: Encoding,
-    codes: &[u8],
-    dims: usize,
-    scale: f32,
-) -> Result<(), CodeFault> {
+pub fn check_codes(encoding: Encoding, codes: &[u8], dims: usize, scale: f32) -> Result<(), CodeFault> {
     let expected = encoding.stride(dims);
     if codes.len() != expected {
         return Err(CodeFault::Length { given: codes.len(), expected });
@@ -57,9 +52,7 @@ pub fn check_codes(
 /// code, which is what lets a full verification keep up with the disk.
 fn first<T>(codes: &[T], is_wrong: impl Fn(&T) -> bool) -> Option<usize> {
     const RUN: usize = 256;
-    let run = codes
-        .chunks(RUN)
-        .position(|run| run.iter().fold(false, |any, code| any | is_wrong(code)))?;
+    let run = codes.chunks(RUN).position(|run| run.iter().fold(false, |any, code| any | is_wrong(code)))?;
     let start = run * RUN;
     codes[start..].iter().position(is_wrong).map(|position| start + position)
 }

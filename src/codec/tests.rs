@@ -131,8 +131,7 @@ proptest! {
 /// Catches an encoding that loses bits of numbers that are binary16 already.
 #[test]
 fn f16_is_lossless_for_all_binary16_numbers() {
-    let all: Vec<f32> =
-        (0..=u16::MAX).map(f16::from_bits).filter(|x| x.is_finite()).map(f32::from).collect();
+    let all: Vec<f32> = (0..=u16::MAX).map(f16::from_bits).filter(|x| x.is_finite()).map(f32::from).collect();
     for run in [&all[..], &all[..3], &all[1..2], &all[1000..1100], &all[30000..31744]] {
         let (codes, encoded) = encode(Encoding::F16, run);
         assert_eq!(bits(&decode(Encoding::F16, &codes, encoded.scale, run.len())), bits(run));
@@ -184,10 +183,7 @@ fn tiny_numbers_survive() {
 fn i8_rounds_ties_to_even_and_stays_above_minus_128() {
     let (codes, encoded) = encode(Encoding::I8, &[-127.0, 0.5, 1.5, 2.5, -0.5, -1.5, 126.5, 127.0]);
     assert_eq!(encoded.scale, 1.0);
-    assert_eq!(
-        codes[..8].iter().map(|&c| c as i8).collect::<Vec<_>>(),
-        [-127, 0, 2, 2, 0, -2, 126, 127]
-    );
+    assert_eq!(codes[..8].iter().map(|&c| c as i8).collect::<Vec<_>>(), [-127, 0, 2, 2, 0, -2, 126, 127]);
     for bits in (1..0x5E00_0000u32).step_by(1_000_003) {
         let (codes, _) = encode(Encoding::I8, &[-f32::from_bits(bits), f32::from_bits(bits / 2)]);
         assert_ne!(codes[0], 0x80);
@@ -215,11 +211,8 @@ fn encode_refuses_numbers_that_are_not_finite() {
             for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN] {
                 let mut values = vec![1.0; 37];
                 values[position] = bad;
-                let error =
-                    encoding.encode(&values, &mut vec![0; encoding.stride(37)]).unwrap_err();
-                let EncodeError::NotFinite { position: at, value } = error else {
-                    panic!("{error}")
-                };
+                let error = encoding.encode(&values, &mut vec![0; encoding.stride(37)]).unwrap_err();
+                let EncodeError::NotFinite { position: at, value } = error else { panic!("{error}") };
                 assert_eq!((at, value.to_bits()), (position, bad.to_bits()));
             }
         }
@@ -230,8 +223,7 @@ fn encode_refuses_numbers_that_are_not_finite() {
 #[test]
 fn encode_refuses_a_norm_above_the_limit() {
     for encoding in ENCODINGS {
-        let refused =
-            |values: &[f32]| encoding.encode(values, &mut vec![0; encoding.stride(values.len())]);
+        let refused = |values: &[f32]| encoding.encode(values, &mut vec![0; encoding.stride(values.len())]);
         assert_eq!(refused(&[MAX_NORM]).map(|row| row.norm), Ok(MAX_NORM));
         for values in [&[f32::MAX][..], &[MAX_NORM * 1.01], &[MAX_NORM; 2]] {
             assert!(matches!(refused(values), Err(EncodeError::NormTooLarge { .. })), "{encoding}");
@@ -279,8 +271,5 @@ fn check_finds_each_fault() {
     let infinite = 300usize;
     let mut row = vec![0u8; Encoding::F32.stride(400)];
     row[infinite * 4..][..4].copy_from_slice(&f32::NEG_INFINITY.to_le_bytes());
-    assert_eq!(
-        check_codes(Encoding::F32, &row, 400, 9.0),
-        Err(CodeFault::NotFinite { position: infinite })
-    );
+    assert_eq!(check_codes(Encoding::F32, &row, 400, 9.0), Err(CodeFault::NotFinite { position: infinite }));
 }

@@ -160,8 +160,9 @@ fn verify_rows(reader: &SegmentReader, schema: &Schema, group: usize) -> Result<
         let mut values = vec![0f32; range.len()];
         for (row, &norm) in norms.iter().enumerate() {
             let scale = scales.get(row).copied().unwrap_or(1.0);
-            let fault =
-                encoding.check_codes(codes.row(row), range.len(), scale).err().map(|fault| fault.to_string());
+            let fault = codec::check_codes(encoding, codes.row(row), range.len(), scale)
+                .err()
+                .map(|fault| fault.to_string());
             let fault = fault.or_else(|| {
                 encoding.decode(codes.row(row), scale, &mut values);
                 let found = codec::norm(&values);

@@ -220,18 +220,6 @@ impl Manifest {
         })
     }
 
-    pub fn for_each_commit(
-        &self,
-        mut each: impl FnMut(u64, CommitRecord) -> Result<(), ManifestError>,
-    ) -> Result<(), ManifestError> {
-        self.for_each(COMMITS, &[], |key, value| {
-            let generation = key.try_into().map(u64::from_be_bytes);
-            let generation = generation.map_err(|_| self.damaged(COMMITS, key, "not a key of 8 bytes"))?;
-            each(generation, self.parse(COMMITS, key, value)?)?;
-            Ok(true)
-        })
-    }
-
     /// Reads every block of every table, so that RocksDB checks its checksums.
     pub fn verify_checksums(&self) -> Result<(), ManifestError> {
         for family in FAMILIES {
