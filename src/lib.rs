@@ -11,6 +11,7 @@
 pub mod codec;
 mod index;
 mod manifest;
+pub mod scan;
 mod schema;
 pub mod segment;
 pub mod sketch;

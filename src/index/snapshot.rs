@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::error::{GetError, SnapshotError};
 use super::{Shared, lock};
 use crate::manifest::{Location, ManifestError, SegmentRecord};
+use crate::scan::{ExampleRows, Scan, ScanError};
 use crate::schema::Schema;
 use crate::segment::{LiveSegment, NO_SOURCE, SegmentError, SegmentReader, Span};
 use crate::sketch::Sketch;
@@ -191,6 +192,21 @@ impl Snapshot {
         }
         let rows = read_rows(reader, self.schema(), group, rows)?;
         Ok(Some(Example { id: id.to_owned(), rows }))
+    }
+
+    /// A scan of this snapshot for a batch of queries, to be described further and run.
+    ///
+    /// # Errors
+    /// There is no query, or one of them is under another spec than the index's or too large.
+    pub fn scan<'a>(&'a self, queries: &'a [Sketch]) -> Result<Scan<'a>, ScanError> {
+        let find = |id: &[u8]| match self.find(id) {
+            Ok(found) => Ok(found.map(|(segment, location)| ExampleRows {
+                segment,
+                rows: location.first_row..location.first_row + location.rows,
+            })),
+            Err(error) => Err(ScanError::Lookup { source: Box::new(error) }),
+        };
+        Scan::new(self.segments(), self.schema(), find, queries)
     }
 
     /// The ordinal of the segment and the rows there of an example.

@@ -18,7 +18,8 @@ impl Kernel for Scalar {
     fn f32(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
         rows.check(4, batch.dims(), batch.len(), &queries, out.len());
         each(rows, queries, out, |row, query| {
-            let numbers = row.chunks_exact(4).map(|code| f32::from_le_bytes([code[0], code[1], code[2], code[3]]));
+            let numbers =
+                row.chunks_exact(4).map(|code| f32::from_le_bytes([code[0], code[1], code[2], code[3]]));
             sixteen_lanes(numbers, batch.lines(query))
         });
     }

@@ -109,7 +109,9 @@ fn float_tile<const CODE: usize, const R: usize, const Q: usize>(
     let mut sums = [[[_mm256_setzero_ps(); 2]; Q]; R];
     for line in 0..full {
         // SAFETY: `full` lines fit each row's length, which the assertion has seen to be equal.
-        let x = load!([_mm256_setzero_ps(); 2], rows, |row| load(unsafe { row.get_unchecked(line * line_bytes..(line + 1) * line_bytes) }));
+        let x = load!([_mm256_setzero_ps(); 2], rows, |row| load(unsafe {
+            row.get_unchecked(line * line_bytes..(line + 1) * line_bytes)
+        }));
         accumulate(&mut sums, x, queries, line);
     }
     if rest > 0 {

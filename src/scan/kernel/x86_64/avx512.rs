@@ -70,12 +70,16 @@ fn f32_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[FloatL
     let mut sums = [[_mm512_setzero_ps(); Q]; R];
     for line in 0..full {
         // SAFETY: `64 * (line + 1) <= 4 * dims`, the length of each row; the load may be unaligned.
-        let x = load!(_mm512_setzero_ps(), rows, |row| unsafe { _mm512_loadu_ps(row.as_ptr().add(line * 64).cast()) });
+        let x = load!(_mm512_setzero_ps(), rows, |row| unsafe {
+            _mm512_loadu_ps(row.as_ptr().add(line * 64).cast())
+        });
         accumulate(&mut sums, x, queries, line);
     }
     if rest > 0 {
         // SAFETY: the mask lets through the `rest` numbers that each row has left, and no others.
-        let x = load!(_mm512_setzero_ps(), rows, |row| unsafe { _mm512_maskz_loadu_ps(mask, row.as_ptr().add(full * 64).cast()) });
+        let x = load!(_mm512_setzero_ps(), rows, |row| unsafe {
+            _mm512_maskz_loadu_ps(mask, row.as_ptr().add(full * 64).cast())
+        });
         accumulate(&mut sums, x, queries, full);
     }
     sums.map(|sums| sums.map(|lanes| add_lanes(lanes)))
