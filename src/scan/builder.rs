@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::control::{CancelToken, Progress};
-use super::engine::{Engine, Watch};
+use super::engine::{Engine, Limits, Watch};
 use super::error::ScanError;
 use super::filter::{ExampleRows, FilterRequest, Find, RowFilter, SpanFilter};
 use super::kernel::KernelChoice;
@@ -60,6 +60,7 @@ pub struct Scan<'a> {
     kernel: KernelChoice,
     progress: Option<Box<dyn FnMut(Progress) + Send + 'a>>,
     cancel: CancelToken,
+    pub(super) limits: Limits,
 }
 
 impl<'a> Scan<'a> {
@@ -87,6 +88,7 @@ impl<'a> Scan<'a> {
             kernel: KernelChoice::default(),
             progress: None,
             cancel: CancelToken::new(),
+            limits: Limits::DEFAULT,
         })
     }
 
@@ -196,7 +198,8 @@ impl<'a> Scan<'a> {
         let batch = Batch::new(self.queries, &self.norms, self.schema, &selected, cosine)?;
         let watch = Watch::new(self.cancel, self.progress, self.segments);
         let ends = (self.top_k, self.bottom_k);
-        let engine = Engine::new(self.segments, &batch, &filter, self.grouping, kernel, ends, watch);
+        let (segments, grouping, limits) = (self.segments, self.grouping, self.limits);
+        let engine = Engine::new(segments, &batch, &filter, grouping, kernel, ends, limits, watch);
         let ranking = if self.threads == 0 {
             engine.run(rayon::current_num_threads(), started)?
         } else {

@@ -51,11 +51,6 @@ impl<'a> GroupColumns<'a> {
         self.live.reader.groups()[self.group].first_row
     }
 
-    /// Number of rows.
-    pub fn rows(&self) -> u32 {
-        self.live.reader.groups()[self.group].rows
-    }
-
     /// For each of `blocks`, always the same ones: the scale of each row; empty if it has none.
     pub fn scales(&self, blocks: impl Iterator<Item = usize>) -> Result<&[Vec<f32>], SegmentError> {
         let read = || blocks.map(|block| self.live.reader.scales(self.group, block)).collect();

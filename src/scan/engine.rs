@@ -20,9 +20,19 @@ use super::ranking::{Hit, Ranking, Statistics};
 use super::worker::{Found, Worker};
 use crate::segment::LiveSegment;
 
-/// About as many bytes of codes make a piece: enough to hide the cost of taking it, and few enough
-/// that the last pieces keep all workers busy.
-const PIECE_BYTES: usize = 2 << 20;
+/// How finely the rows are cut. Nothing in a ranking depends on it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// About as many bytes of codes make a piece: enough to hide the cost of taking it, and few
+    /// enough that the last pieces keep all workers busy.
+    pub piece_bytes: usize,
+    /// The most rows that are scored at once.
+    pub tile_rows: u32,
+}
+
+impl Limits {
+    pub const DEFAULT: Self = Self { piece_bytes: 2 << 20, tile_rows: 1024 };
+}
 
 /// Rows of one row group that a worker takes at once.
 #[derive(Debug, Clone)]
@@ -49,6 +59,7 @@ pub(super) struct Engine<'a> {
     pub kernel: &'static dyn Kernel,
     /// How many proponents and opponents.
     pub ends: (usize, usize),
+    pub limits: Limits,
     watch: Watch<'a>,
     slots: Vec<Slot<'a>>,
     pieces: Vec<Piece>,
@@ -63,9 +74,10 @@ impl<'a> Engine<'a> {
         grouping: Grouping,
         kernel: &'static dyn Kernel,
         ends: (usize, usize),
+        limits: Limits,
         watch: Watch<'a>,
     ) -> Self {
-        let piece_rows = u32::try_from(PIECE_BYTES / batch.row_bytes()).unwrap_or(u32::MAX).max(1);
+        let piece_rows = u32::try_from(limits.piece_bytes / batch.row_bytes()).unwrap_or(u32::MAX).max(1);
         let (mut slots, mut pieces) = (Vec::new(), Vec::new());
         for (segment, live) in segments.iter().enumerate() {
             for (group, found) in live.reader.groups().iter().enumerate() {
@@ -79,7 +91,7 @@ impl<'a> Engine<'a> {
             }
         }
         let next = AtomicUsize::new(0);
-        Self { segments, batch, filter, grouping, kernel, ends, watch, slots, pieces, next }
+        Self { segments, batch, filter, grouping, kernel, ends, limits, watch, slots, pieces, next }
     }
 
     /// Runs up to `threads` workers on the current thread pool.

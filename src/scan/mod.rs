@@ -23,6 +23,9 @@ mod ranking;
 mod tile;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 pub use builder::{Grouping, Metric, Scan};
 pub use control::{CancelToken, Progress};
 pub use error::ScanError;

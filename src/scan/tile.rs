@@ -5,17 +5,16 @@ use super::engine::Engine;
 use super::error::ScanError;
 use super::kernel::{Rows, Select};
 use super::query::{BlockQueries, Packed, length};
+use crate::codec::Encoding;
 use crate::segment::Kind;
 
-/// A tile has at most so many rows,
-const TILE_ROWS: usize = 1024;
-/// so many bytes of codes,
+/// Besides `Limits::tile_rows`, a tile has at most so many bytes of codes,
 const TILE_BYTES: usize = 4 << 20;
 /// so many scores,
 const TILE_SCORES: usize = 32_768;
 /// and so many products, as has each call of a kernel: some ten milliseconds of the slowest one, so
 /// that a scan can be cancelled between two calls.
-const PRODUCTS: usize = 1 << 23;
+const PRODUCTS: usize = 1 << 21;
 /// Fewer rows or queries would leave the kernels' registers empty.
 const LEAST: usize = 4;
 
@@ -34,13 +33,11 @@ pub(super) struct TileScorer<'e, 'a> {
 impl<'e, 'a> TileScorer<'e, 'a> {
     pub fn new(engine: &'e Engine<'a>) -> Self {
         let batch = engine.batch;
-        let rows = TILE_ROWS
+        let rows = (engine.limits.tile_rows as usize)
             .min(TILE_BYTES / batch.row_bytes())
             .min(TILE_SCORES / batch.queries)
             .min(PRODUCTS / (batch.dims().saturating_mul(batch.queries)));
-        let tile_rows = u32::try_from(rows).unwrap_or(u32::MAX);
-        let least = LEAST as u32;
-        let tile_rows = (tile_rows / least * least).max(least);
+        let tile_rows = u32::try_from((rows / LEAST * LEAST).max(LEAST)).unwrap_or(u32::MAX);
         Self {
             engine,
             tile_rows,
@@ -115,9 +112,10 @@ impl<'e, 'a> TileScorer<'e, 'a> {
                 Packed::Float(packed) => {
                     self.floats.resize(scores.len(), 0.0);
                     let kernel = self.engine.kernel;
-                    match code_bytes {
-                        4 => kernel.f32(&rows, packed, range.clone(), &mut self.floats),
-                        _ => kernel.f16(&rows, packed, range.clone(), &mut self.floats),
+                    if block.encoding == Encoding::F32 {
+                        kernel.f32(&rows, packed, range.clone(), &mut self.floats);
+                    } else {
+                        kernel.f16(&rows, packed, range.clone(), &mut self.floats);
                     }
                     // Norms of rows and queries are bounded: only codes that no writer makes do this.
                     if let Some(at) = self.floats.iter().position(|product| !product.is_finite()) {

@@ -10,10 +10,6 @@ mod avx512;
 pub(super) use avx2::Avx2;
 pub(super) use avx512::Avx512;
 
-use std::ops::Range;
-
-use super::Rows;
-
 /// A register tile's work: up to `R` rows times up to `Q` queries.
 ///
 /// Walks the rows `R` at a time, and the queries `Q` at a time for each: the rows of a tile stay in
