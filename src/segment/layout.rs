@@ -243,7 +243,7 @@ impl Footer {
         }
         for region in &self.regions {
             let (encoding, version) =
-                region.encoding.map_or((0, 0), |encoding| (encoding.number(), encoding.version()));
+                region.encoding.map_or((0, 0), |encoding| (encoding.number(), Encoding::VERSION));
             footer.extend(region.kind.number().to_le_bytes());
             footer.extend(0u16.to_le_bytes());
             footer.extend(region.block.to_le_bytes());
