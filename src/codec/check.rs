@@ -24,10 +24,11 @@ pub fn check_codes(encoding: Encoding, codes: &[u8], dims: usize, scale: f32) ->
     }
     let used = dims * encoding.code_bytes();
     let (codes, padding) = codes.split_at(used);
-    if encoding.has_scale() && is_zero {
-        if let Some(byte) = codes.iter().position(|&byte| byte != 0) {
-            return Err(CodeFault::CodeWithoutScale { position: byte / encoding.code_bytes() });
-        }
+    if encoding.has_scale()
+        && is_zero
+        && let Some(byte) = codes.iter().position(|&byte| byte != 0)
+    {
+        return Err(CodeFault::CodeWithoutScale { position: byte / encoding.code_bytes() });
     }
     let is_infinite = |bits: u32, exponent: u32| bits & exponent == exponent;
     match encoding {
