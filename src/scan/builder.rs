@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::control::{CancelToken, Progress};
-use super::engine::{Engine, Limits, Watch};
+use super::engine::{Engine, Limits, Plan, Watch};
 use super::error::ScanError;
 use super::filter::{ExampleRows, FilterRequest, Find, RowFilter, SpanFilter};
 use super::kernel::KernelChoice;
@@ -194,12 +194,12 @@ impl<'a> Scan<'a> {
         let cosine = self.metric == Metric::Cosine;
         let selected = self.selected_blocks(cosine)?;
         let kernel = self.kernel.kernel()?;
-        let filter = RowFilter::new(&self.filter, self.segments, &*self.find)?;
-        let batch = Batch::new(self.queries, &self.norms, self.schema, &selected, cosine)?;
+        let filter = RowFilter::new(&self.filter, self.segments, &*self.find, &self.cancel)?;
+        let batch = Batch::new(self.queries, &self.norms, self.schema, &selected, cosine, &self.cancel)?;
+        let (grouping, limits, ends) = (self.grouping, self.limits, (self.top_k, self.bottom_k));
+        let plan = Plan { batch, filter, grouping, kernel, ends, limits };
         let watch = Watch::new(self.cancel, self.progress, self.segments);
-        let ends = (self.top_k, self.bottom_k);
-        let (segments, grouping, limits) = (self.segments, self.grouping, self.limits);
-        let engine = Engine::new(segments, &batch, &filter, grouping, kernel, ends, limits, watch);
+        let engine = Engine::new(self.segments, plan, watch);
         let ranking = if self.threads == 0 {
             engine.run(rayon::current_num_threads(), started)?
         } else {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::error::ScanError;
+
 /// Stops the scans that it was given to, from any thread. Clones stop the same scans.
 ///
 /// ```
@@ -30,6 +32,10 @@ impl CancelToken {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn check(&self) -> Result<(), ScanError> {
+        if self.is_cancelled() { Err(ScanError::Cancelled) } else { Ok(()) }
     }
 }
 

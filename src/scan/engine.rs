@@ -51,15 +51,21 @@ struct Slot<'a> {
     columns: Mutex<Weak<GroupColumns<'a>>>,
 }
 
-pub(super) struct Engine<'a> {
-    segments: &'a [LiveSegment],
-    pub batch: &'a Batch,
-    pub filter: &'a RowFilter,
+/// What is to be done with each row.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub batch: Batch,
+    pub filter: RowFilter,
     pub grouping: Grouping,
     pub kernel: &'static dyn Kernel,
     /// How many proponents and opponents.
     pub ends: (usize, usize),
     pub limits: Limits,
+}
+
+pub(super) struct Engine<'a> {
+    segments: &'a [LiveSegment],
+    pub plan: Plan,
     watch: Watch<'a>,
     slots: Vec<Slot<'a>>,
     pieces: Vec<Piece>,
@@ -67,17 +73,9 @@ pub(super) struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    pub fn new(
-        segments: &'a [LiveSegment],
-        batch: &'a Batch,
-        filter: &'a RowFilter,
-        grouping: Grouping,
-        kernel: &'static dyn Kernel,
-        ends: (usize, usize),
-        limits: Limits,
-        watch: Watch<'a>,
-    ) -> Self {
-        let piece_rows = u32::try_from(limits.piece_bytes / batch.row_bytes()).unwrap_or(u32::MAX).max(1);
+    pub fn new(segments: &'a [LiveSegment], plan: Plan, watch: Watch<'a>) -> Self {
+        let piece_rows =
+            u32::try_from(plan.limits.piece_bytes / plan.batch.row_bytes()).unwrap_or(u32::MAX).max(1);
         let (mut slots, mut pieces) = (Vec::new(), Vec::new());
         for (segment, live) in segments.iter().enumerate() {
             for (group, found) in live.reader.groups().iter().enumerate() {
@@ -90,14 +88,13 @@ impl<'a> Engine<'a> {
                 slots.push(Slot { segment, group, columns: Mutex::new(Weak::new()) });
             }
         }
-        let next = AtomicUsize::new(0);
-        Self { segments, batch, filter, grouping, kernel, ends, limits, watch, slots, pieces, next }
+        Self { segments, plan, watch, slots, pieces, next: AtomicUsize::new(0) }
     }
 
     /// Runs up to `threads` workers on the current thread pool.
     pub fn run(&self, threads: usize, started: Instant) -> Result<Ranking, ScanError> {
         let threads = threads.min(self.pieces.len()).max(1);
-        let found = Mutex::new(Found::new(self.batch.queries, self.ends));
+        let found = Mutex::new(Found::new(self.plan.batch.queries, self.plan.ends));
         self.check()?;
         rayon::scope(|scope| {
             for _ in 0..threads {
@@ -113,12 +110,12 @@ impl<'a> Engine<'a> {
         }
         let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
         let statistics = Statistics {
-            kernel: self.kernel.name(),
+            kernel: self.plan.kernel.name(),
             threads,
             rows_scored: found.rows_scored,
             rows_skipped: self.watch.rows_total - found.rows_scored,
             bytes_read: found.bytes_read,
-            ids_missing: self.filter.ids_missing,
+            ids_missing: self.plan.filter.ids_missing,
             elapsed: started.elapsed(),
         };
         Ok(Ranking {
@@ -152,8 +149,10 @@ impl<'a> Engine<'a> {
 
     /// Whether to go on; asked before each call of a kernel.
     pub fn check(&self) -> Result<(), ScanError> {
-        let stopped = self.watch.stop.load(Ordering::Relaxed) || self.watch.cancel.is_cancelled();
-        if stopped { Err(ScanError::Cancelled) } else { Ok(()) }
+        if self.watch.stop.load(Ordering::Relaxed) {
+            return Err(ScanError::Cancelled);
+        }
+        self.watch.cancel.check()
     }
 
     fn hits(&self, best: Best, sign: f64) -> Vec<Hit> {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use roaring::RoaringBitmap;
 
 use super::columns::GroupColumns;
+use super::control::CancelToken;
 use super::error::ScanError;
 use crate::segment::{LiveSegment, SegmentError, Span};
 
@@ -72,11 +73,13 @@ impl RowFilter {
         request: &FilterRequest,
         segments: &[LiveSegment],
         find: &Find<'_>,
+        cancel: &CancelToken,
     ) -> Result<Self, ScanError> {
         let mut ids_missing = 0;
         let mut rows_of = |ids: &[Vec<u8>]| -> Result<Vec<RoaringBitmap>, ScanError> {
             let mut rows = vec![RoaringBitmap::new(); segments.len()];
             for id in ids {
+                cancel.check()?;
                 match find(id)? {
                     Some(found) if found.segment < rows.len() => {
                         rows[found.segment].insert_range(found.rows);

@@ -1,5 +1,6 @@
 //! A batch of queries, packed for the kernels once for the whole scan.
 
+use super::control::CancelToken;
 use super::error::ScanError;
 use super::kernel::{FloatQueries, IntegerQueries};
 use crate::codec::{Encoding, MAX_NORM, norm, quantise_query};
@@ -64,15 +65,17 @@ impl Batch {
         schema: &Schema,
         selected: &[(usize, f64)],
         cosine: bool,
+        cancel: &CancelToken,
     ) -> Result<Self, ScanError> {
         let ranges: Vec<_> = schema.spec().ranges().collect();
         let pack = |&(block, weight): &(usize, f64)| {
             let (range, encoding) = (ranges[block].clone(), schema.encodings()[block]);
             let dims = range.len();
-            let packed = pack(queries.iter().map(|query| &query.values()[range.clone()]), dims, encoding);
-            BlockQueries { block, dims, encoding, weight, packed }
+            let packed =
+                pack(queries.iter().map(|query| &query.values()[range.clone()]), dims, encoding, cancel)?;
+            Ok(BlockQueries { block, dims, encoding, weight, packed })
         };
-        let blocks: Vec<BlockQueries> = selected.iter().map(pack).collect();
+        let blocks = selected.iter().map(pack).collect::<Result<Vec<_>, ScanError>>()?;
         let mut lengths = None;
         if cosine {
             let mut found = Vec::with_capacity(queries.len());
@@ -114,21 +117,28 @@ pub(super) fn length(weights_and_norms: impl Iterator<Item = (f64, f32)>) -> f64
     sum.sqrt()
 }
 
-fn pack<'a>(queries: impl Iterator<Item = &'a [f32]>, dims: usize, encoding: Encoding) -> Packed {
-    match encoding {
-        Encoding::F32 | Encoding::F16 => {
-            let mut packed = FloatQueries::new(dims);
-            queries.for_each(|query| packed.push(query));
-            Packed::Float(packed)
-        }
-        Encoding::I8 => {
-            let (mut packed, mut scales) = (IntegerQueries::new(dims), Vec::new());
-            for query in queries {
+/// A large batch takes a while, so each query may be the last.
+fn pack<'a>(
+    queries: impl Iterator<Item = &'a [f32]>,
+    dims: usize,
+    encoding: Encoding,
+    cancel: &CancelToken,
+) -> Result<Packed, ScanError> {
+    let mut floats = FloatQueries::new(dims);
+    let (mut integers, mut scales) = (IntegerQueries::new(dims), Vec::new());
+    for query in queries {
+        cancel.check()?;
+        match encoding {
+            Encoding::F32 | Encoding::F16 => floats.push(query),
+            Encoding::I8 => {
                 let quantised = quantise_query(query);
-                packed.push(&quantised.codes);
+                integers.push(&quantised.codes);
                 scales.push(f64::from(quantised.scale));
             }
-            Packed::Integer { queries: packed, scales }
         }
     }
+    Ok(match encoding {
+        Encoding::F32 | Encoding::F16 => Packed::Float(floats),
+        Encoding::I8 => Packed::Integer { queries: integers, scales },
+    })
 }

@@ -2,7 +2,6 @@
 
 mod reference;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -254,30 +253,31 @@ fn progress_is_told_and_cancelling_stops() {
     assert!(matches!(scan.run().unwrap_err(), ScanError::Cancelled));
 }
 
-/// Catches a tile that is too large to react within 50 ms: many wide queries on the slowest kernel.
+/// Catches a tile that is too large to react within 50 ms, and a batch that is packed to the end:
+/// many wide queries on the slowest kernel.
 #[test]
 fn cancelling_reacts_at_once_on_the_slowest_kernel() {
     let spec = SketchSpec::dense("test", "1", [("wide", 1 << 16)]);
     let schema = Schema::new(spec, Encoding::F32).unwrap();
     let data = Data::new(&schema, 9, 40, 1);
     let queries = data.queries(300);
-    let token = CancelToken::new();
-    let cancelled = Arc::new(std::sync::OnceLock::new());
-    let watcher = {
-        let (token, cancelled) = (token.clone(), Arc::clone(&cancelled));
-        std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(100));
-            cancelled.set(Instant::now()).unwrap();
+    let mut reactions = Vec::new();
+    for delay in [5, 50, 300, 310, 320] {
+        let token = CancelToken::new();
+        let scan = data.scan_all(&queries).unwrap().top_k(10).kernel(KernelChoice::Scalar).cancel(&token);
+        let watcher = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(delay));
             token.cancel();
-        })
-    };
-    let scan = data.scan_all(&queries).unwrap().top_k(10).kernel(KernelChoice::Scalar).cancel(&token);
-    let error = scan.threads(1).run().unwrap_err();
-    let reaction = cancelled.get().expect("the scan ended before it was cancelled").elapsed();
-    watcher.join().unwrap();
-    assert!(matches!(error, ScanError::Cancelled));
-    // Twice the promise: tests share the machine.
-    assert!(reaction < Duration::from_millis(100), "{reaction:?}");
+            Instant::now()
+        });
+        let error = scan.threads(1).run().unwrap_err();
+        assert!(matches!(error, ScanError::Cancelled));
+        let ended = Instant::now();
+        reactions.push(ended.saturating_duration_since(watcher.join().unwrap()));
+    }
+    // The other tests share the machine, so that one of the reactions may be late.
+    reactions.sort();
+    assert!(reactions[3] < Duration::from_millis(50), "{reactions:?}");
 }
 
 /// Catches damage that is skipped, that hides behind another worker's stop, or that names no file.

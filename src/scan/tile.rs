@@ -32,8 +32,8 @@ pub(super) struct TileScorer<'e, 'a> {
 
 impl<'e, 'a> TileScorer<'e, 'a> {
     pub fn new(engine: &'e Engine<'a>) -> Self {
-        let batch = engine.batch;
-        let rows = (engine.limits.tile_rows as usize)
+        let batch = &engine.plan.batch;
+        let rows = (engine.plan.limits.tile_rows as usize)
             .min(TILE_BYTES / batch.row_bytes())
             .min(TILE_SCORES / batch.queries)
             .min(PRODUCTS / (batch.dims().saturating_mul(batch.queries)));
@@ -60,7 +60,7 @@ impl<'e, 'a> TileScorer<'e, 'a> {
 
     /// Scores rows of a row group, at least one, in ascending order.
     pub fn score(&mut self, columns: &GroupColumns<'_>, selected: &[u32]) -> Result<(), ScanError> {
-        let batch = self.engine.batch;
+        let batch = &self.engine.plan.batch;
         self.scores.clear();
         self.scores.resize(batch.queries * selected.len(), 0.0);
         let scales = columns.scales(batch.ordinals())?;
@@ -100,7 +100,7 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         let rows = Rows::new(codes.bytes, codes.stride, block.dims, code_bytes, select)
             .ok_or_else(|| reader.fault(Kind::Codes, group, block.block, "rows beyond the column".into()))?;
 
-        let queries = self.engine.batch.queries;
+        let queries = self.engine.plan.batch.queries;
         let step = PRODUCTS / count.saturating_mul(block.dims);
         let step = (step / LEAST * LEAST).max(LEAST);
         let mut start = 0;
@@ -111,7 +111,7 @@ impl<'e, 'a> TileScorer<'e, 'a> {
             match &block.packed {
                 Packed::Float(packed) => {
                     self.floats.resize(scores.len(), 0.0);
-                    let kernel = self.engine.kernel;
+                    let kernel = self.engine.plan.kernel;
                     if block.encoding == Encoding::F32 {
                         kernel.f32(&rows, packed, range.clone(), &mut self.floats);
                     } else {
@@ -128,7 +128,7 @@ impl<'e, 'a> TileScorer<'e, 'a> {
                 }
                 Packed::Integer { queries, scales: query_scales } => {
                     self.integers.resize(scores.len(), 0);
-                    self.engine.kernel.i8(&rows, queries, range.clone(), &mut self.integers);
+                    self.engine.plan.kernel.i8(&rows, queries, range.clone(), &mut self.integers);
                     let products = self.integers.chunks(count).zip(&query_scales[range.clone()]);
                     for (scores, (products, &query_scale)) in scores.chunks_mut(count).zip(products) {
                         let rows = products.iter().zip(selected);
@@ -151,7 +151,7 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         selected: &[u32],
         lengths: &[f64],
     ) -> Result<(), ScanError> {
-        let batch = self.engine.batch;
+        let batch = &self.engine.plan.batch;
         let norms = columns.norms(batch.ordinals())?;
         for (i, &row) in selected.iter().enumerate() {
             let weights = batch.blocks.iter().map(|block| block.weight);

@@ -59,7 +59,7 @@ struct OpenExample {
 
 impl<'e, 'a> Worker<'e, 'a> {
     pub fn new(engine: &'e Engine<'a>) -> Self {
-        let found = Found::new(engine.batch.queries, engine.ends);
+        let found = Found::new(engine.plan.batch.queries, engine.plan.ends);
         let scorer = TileScorer::new(engine);
         Self { engine, scorer, selected: Vec::new(), example: OpenExample::default(), found }
     }
@@ -70,19 +70,19 @@ impl<'e, 'a> Worker<'e, 'a> {
 
     pub fn piece(&mut self, piece: &Piece, columns: &GroupColumns<'a>) -> Result<(), ScanError> {
         let mut rows = piece.rows.clone();
-        if self.engine.grouping != Grouping::Rows {
+        if self.engine.plan.grouping != Grouping::Rows {
             let ids = columns.ids()?;
             rows = after_example(ids, rows.start)..after_example(ids, rows.end);
         }
         while rows.start < rows.end {
             self.engine.check()?;
             let end = rows.end.min(rows.start.saturating_add(self.scorer.tile_rows()));
-            self.engine.filter.select(columns.live(), columns, rows.start..end, &mut self.selected)?;
+            self.engine.plan.filter.select(columns.live(), columns, rows.start..end, &mut self.selected)?;
             if !self.selected.is_empty() {
                 self.scorer.score(columns, &self.selected)?;
                 self.found.rows_scored += self.selected.len() as u64;
-                self.found.bytes_read += (self.selected.len() * self.engine.batch.row_bytes()) as u64;
-                match self.engine.grouping {
+                self.found.bytes_read += (self.selected.len() * self.engine.plan.batch.row_bytes()) as u64;
+                match self.engine.plan.grouping {
                     Grouping::Rows => self.offer_rows(columns)?,
                     Grouping::Max | Grouping::Sum => self.add_to_examples(columns)?,
                 }
@@ -128,7 +128,7 @@ impl<'e, 'a> Worker<'e, 'a> {
             } else {
                 let sums = example.scores.iter_mut().zip(&mut example.best);
                 for ((so_far, best), &score) in sums.zip(scores) {
-                    if self.engine.grouping == Grouping::Sum {
+                    if self.engine.plan.grouping == Grouping::Sum {
                         *so_far += score;
                     } else if score > *so_far {
                         (*so_far, *best) = (score, row);
@@ -147,7 +147,7 @@ impl<'e, 'a> Worker<'e, 'a> {
         if *rows == 0 {
             return Ok(());
         }
-        let whole = (self.engine.grouping == Grouping::Sum && *rows > 1).then_some(Span::WHOLE);
+        let whole = (self.engine.plan.grouping == Grouping::Sum && *rows > 1).then_some(Span::WHOLE);
         for (query, (&score, &row)) in scores.iter().zip(best).enumerate() {
             let ends = [(&mut self.found.top[query], 1.0), (&mut self.found.bottom[query], -1.0)];
             for (best, sign) in ends {

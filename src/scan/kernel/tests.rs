@@ -163,7 +163,7 @@ fn integer_kernels_with_extreme_codes_do_not_overflow() {
 /// from left to right.
 #[test]
 fn oracle_adds_in_sixteen_lanes() {
-    let mut row = vec![0f32; 40];
+    let mut row = [0f32; 40];
     // Lanes 0, 1 and 8: in halves, (1e8 - 1e8) + 1 = 1; from left to right 1e8 + 1 - 1e8 = 0.
     (row[0], row[1], row[8]) = (1e8, 1.0, -1e8);
     let bytes: Vec<u8> = row.iter().flat_map(|x| x.to_le_bytes()).collect();
