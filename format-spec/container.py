@@ -31,7 +31,7 @@ KINDS = {1: "codes", 2: "scales", 3: "norms", 4: "ids", 5: "spans", 6: "sources"
          8: "source names"}
 COMPRESSED_KINDS = {4, 5, 6, 7, 8}
 MAX_SCALE = {"f16": np.float32(2.0**47), "i8": np.float32(2.0**56)}
-MAX_STORED_NORM = np.float32(2.0**63)
+MAX_STORED_NORM = np.float32(2.0**62)
 WHOLE = 0xFFFFFFFF
 NO_SOURCE = 0xFFFFFFFF
 

@@ -150,8 +150,8 @@ def score_pairs():
         "zero query": (ramp(3, 20, -3, 3), np.zeros(20, f)),
         "five": (ramp(4, 5, -3, 3), ramp(5, 5, -3, 3)),
         "sixteen": (ramp(6, 16, -10, 10), ramp(7, 16, -10, 10)),
-        "a thousand": (ramp(8, 1000, -12, 3), ramp(9, 1000, -12, 3)),
-        "4096": (ramp(10, 4096, -30, -3), ramp(11, 4096, -30, -3)),
+        "two hundred": (ramp(8, 200, -12, 3), ramp(9, 200, -12, 3)),
+        "small numbers": (ramp(10, 129, -70, -50), ramp(11, 129, -80, -40)),
     }
 
 

@@ -48,6 +48,14 @@ impl Encoding {
     /// The version of each encoding in a segment's region table.
     pub(crate) const VERSION: u16 = 1;
 
+    /// Whether a stored scale is one that encoding can have given a row: +0, or a normal number within
+    /// what the norm allows; for `f16` a power of two.
+    pub(crate) fn may_scale_by(self, scale: f32) -> bool {
+        let (bits, limit) = (scale.to_bits(), if self == Self::F16 { 2f32.powi(47) } else { 2f32.powi(56) });
+        let mantissa = if self == Self::F16 { bits & 0x007F_FFFF } else { 0 };
+        bits == 0 || (scale.is_normal() && scale > 0.0 && scale <= limit && mantissa == 0)
+    }
+
     /// Its name: `f32`, `f16`, `i8`.
     #[must_use]
     pub const fn name(self) -> &'static str {

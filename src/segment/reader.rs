@@ -15,6 +15,8 @@ use super::layout::{
 };
 use super::storage::{Storage, StorageBytes};
 use super::writer::NO_SOURCE;
+use crate::codec::MAX_NORM;
+
 use super::{Identity, MAX_ID, MAX_METADATA, MAX_SOURCE, file_name};
 
 /// The codes of one block in one row group: rows of `stride` bytes, one after the other.
@@ -153,12 +155,13 @@ impl SegmentReader {
             return Ok(Vec::new());
         }
         let before = encodings[..block].iter().filter(|encoding| encoding.has_scale()).count();
-        self.numbers(group, Kind::Scales, before)
+        self.numbers(group, Kind::Scales, before, |&scale| encodings[block].may_scale_by(scale))
     }
 
     /// The norm of each row in a block.
     pub fn norms(&self, group: usize, block: usize) -> Result<Vec<f32>, SegmentError> {
-        self.numbers(group, Kind::Norms, block)
+        // Written so that NaN is out as well; -0 is told by its sign.
+        self.numbers(group, Kind::Norms, block, |norm| norm.is_sign_positive() && *norm <= MAX_NORM)
     }
 
     pub fn ids(&self, group: usize) -> Result<ByteStrings, SegmentError> {
@@ -304,13 +307,19 @@ impl SegmentReader {
             .map_err(|reason| self.damaged(region, reason))
     }
 
-    /// The `ordinal`-th run of one f32 for each row.
-    fn numbers(&self, group: usize, kind: Kind, run: usize) -> Result<Vec<f32>, SegmentError> {
+    /// The `run`-th run of one f32 for each row, all of them `possible`.
+    fn numbers(
+        &self,
+        group: usize,
+        kind: Kind,
+        run: usize,
+        possible: impl Fn(&f32) -> bool,
+    ) -> Result<Vec<f32>, SegmentError> {
         let (ordinal, region) = self.region(group, kind, 0)?;
         let bytes = self.footer.groups[group].rows as usize * 4;
         let range = (run * bytes) as u64..((run + 1) * bytes) as u64;
         let numbers = parse_f32(self.used_bytes(ordinal, region, range)?);
-        match numbers.iter().position(|x| !x.is_finite() || *x < 0.0) {
+        match numbers.iter().position(|x| !possible(x)) {
             Some(row) => Err(self.damaged(region, format!("row {row} has {}", numbers[row]))),
             None => Ok(numbers),
         }

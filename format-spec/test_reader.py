@@ -1,0 +1,430 @@
+"""Tests of the second reader, with a little writer of its own: `python -m unittest` in this folder."""
+
+import hashlib
+import io
+import json
+import os
+import struct
+import tempfile
+import unittest
+import uuid
+import zlib
+from contextlib import redirect_stderr, redirect_stdout
+from fractions import Fraction
+
+import numpy as np
+import zstandard
+
+import arithmetic
+import fold
+import known_answers
+import reader
+
+INDEX_ID, SEGMENT_ID = uuid.UUID(int=0x11112222333344445555666677778888), uuid.UUID(int=0xAB << 90)
+BLOCKS = [("a", 20, "f32"), ("b", 33, "f16"), ("c", 70, "i8")]
+ORDER = {"f32": 1, "f16": 2, "i8": 3}
+
+
+def up(n, a):
+    return -(-n // a) * a
+
+
+def strings(items):
+    ends = np.cumsum([0] + [len(i) for i in items]).astype("<u4")
+    return ends.tobytes() + b"".join(items)
+
+
+class Writer:
+    """Builds one segment in memory; every piece can be replaced before `bytes` seals it."""
+
+    def __init__(self, groups=(3, 2), compress=True):
+        rng = np.random.default_rng(3)
+        self.rows = [[rng.standard_normal(d).astype("f4") * 10.0 ** float(rng.integers(-9, 3)) for _, d, _ in BLOCKS]
+                     for _ in range(sum(groups))]
+        self.rows[1][1][:] = 0
+        self.groups, self.compress = groups, compress
+        self.ids = [b"x", b"x", b"\x00y", b"z", b"w"]
+        self.sources = [0, 0xFFFFFFFF, 0, 1, 1]
+        self.spans = [(0, 3), (3, 0xFFFFFFFF), (0, 0xFFFFFFFF), (1, 2), (0, 0xFFFFFFFF)]
+        self.names = [b"wiki", "größe".encode()]
+        self.schema = {
+            "spec": {"sketcher": {"kind": "dense", "name": "t", "digest": "d"},
+                     "blocks": [{"name": n, "dims": d} for n, d, _ in BLOCKS]},
+            "encodings": [e for _, _, e in BLOCKS]}
+        self.features = (0, 0, 0)
+        self.informative = False
+        self.change = lambda regions: regions
+
+    def body(self):
+        return json.dumps(self.schema, separators=(",", ":")).encode()
+
+    def index(self):
+        b = self.body()
+        head = b"\x89GDI\r\n\x1a\n" + struct.pack("<IIQQQ", 1, len(b), 0, 0, 0) + INDEX_ID.bytes
+        head += struct.pack("<I", zlib.crc32(b))
+        return head + struct.pack("<I", zlib.crc32(head)) + b
+
+    def regions(self):
+        """[[kind, block, group, encoding, version, compression, stride, raw]]"""
+        out, first = [], 0
+        for g, n in enumerate(self.groups):
+            scales, norms = b"", b""
+            for k, (_, dims, enc) in enumerate(BLOCKS):
+                made = [arithmetic.encode(enc, r[k]) for r in self.rows[first : first + n]]
+                s = None if enc == "f32" else np.array([m[0] for m in made], "<f4")
+                c = np.array([m[1] for m in made])
+                stride = up(dims * c.itemsize, 64)
+                raw = b"".join(row.tobytes().ljust(stride, b"\0") for row in c)
+                out.append([1, k, g, ORDER[enc], 1, 0, stride, raw])
+                scales += b"" if s is None else s.tobytes()
+                norms += arithmetic.norms(arithmetic.decode(enc, s, c)).tobytes()
+            spans = np.array(self.spans[first : first + n], "<u4").T.tobytes()
+            z = 1 if self.compress else 0
+            out += [[2, 0, g, 0, 0, 0, 0, scales], [3, 0, g, 0, 0, 0, 0, norms],
+                    [4, 0, g, 0, 0, z, 0, strings(self.ids[first : first + n])], [5, 0, g, 0, 0, z, 0, spans],
+                    [6, 0, g, 0, 0, z, 0, np.array(self.sources[first : first + n], "<u4").tobytes()],
+                    [7, 0, g, 0, 0, z, 0, strings([b"{}"] * n)]]
+            if self.informative:
+                out.append([0x8001, 9, 9, 9, 9, 0, 9, b"whatever"])
+            first += n
+        out.append([8, 0, 0, 0, 0, 0, 0, struct.pack("<I", len(self.names)) + strings(self.names)])
+        return self.change(out)
+
+    def bytes(self, entry_change=None):
+        head = b"\x89GDX\r\n\x1a\n" + struct.pack("<IIQQQ", 1, 128, *self.features) + INDEX_ID.bytes
+        head += SEGMENT_ID.bytes + hashlib.sha256(self.body()).digest() + bytes(20)
+        out = bytearray((head + struct.pack("<I", zlib.crc32(head))).ljust(4096, b"\0"))
+        table, sums = b"", b""
+        for r, (kind, block, group, enc, version, z, stride, raw) in enumerate(self.regions()):
+            used = zstandard.ZstdCompressor().compress(raw) if z == 1 else raw
+            stored = used.ljust(max(4096, up(len(used), 4096)), b"\0")
+            entry = [kind, 0, block, group, enc, version, z, 0, stride, len(out), len(stored), len(used), len(raw), 0]
+            if entry_change:
+                entry_change(r, entry)
+            table += struct.pack("<HHIIHHHHIQQQQQ", *entry)
+            for c in range(0, len(stored), 65536):
+                sums += struct.pack("<I", zlib.crc32(SEGMENT_ID.bytes + struct.pack("<IQ", r, c // 65536) + stored[c : c + 65536]))
+            out += stored
+        footer = struct.pack("<QIIIIQ", sum(self.groups), len(self.groups), len(BLOCKS), len(table) // 64, 65536, 0)
+        footer += b"".join(struct.pack("<II", n, 0) for n in self.groups) + table + sums
+        tail = struct.pack("<QQII", len(out), len(footer), zlib.crc32(footer), 1) + SEGMENT_ID.bytes + bytes(12)
+        self.footer_at = len(out)
+        return bytes(out) + footer + tail + struct.pack("<I", zlib.crc32(tail)) + b"\n\x1a\r\nXDG\x89"
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.dir = tempfile.TemporaryDirectory()
+        self.addCleanup(self.dir.cleanup)
+
+    def put(self, writer, segment=None, index_file=None, dead=(), **listing):
+        d = self.dir.name
+        os.makedirs(d + "/segments", exist_ok=True)
+        segment = writer.bytes() if segment is None else segment
+        file = f"segments/{SEGMENT_ID}.seg"
+        with open(f"{d}/{file}", "wb") as f:
+            f.write(segment)
+        with open(d + "/INDEX", "wb") as f:
+            f.write(writer.index() if index_file is None else index_file)
+        entry = {"file": file, "rows": sum(writer.groups), "bytes": len(segment),
+                 "sha256": hashlib.sha256(segment).hexdigest(), "dead": list(dead)}
+        top = {"format": "gradix-listing-1", "index": str(INDEX_ID), "generation": 1,
+               "schema_digest": hashlib.sha256(writer.body()).hexdigest(), "segments": [entry]}
+        for k, v in listing.items():
+            (entry if k in entry else top)[k] = v
+        with open(d + "/listing.json", "w", encoding="utf-8") as f:
+            json.dump(top, f)
+
+    def call(self, *args):
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = reader.main([args[0], self.dir.name, "--listing", self.dir.name + "/listing.json", *args[1:]])
+        return code, out.getvalue(), err.getvalue()
+
+    def refused(self, word=""):
+        code, _, err = self.call("verify")
+        self.assertEqual(code, 1, "not refused")
+        self.assertIn(word, err)
+
+
+class Containers(Case):
+    def test_written_rows_come_back(self):
+        for compress in (False, True):
+            w = Writer(compress=compress)
+            w.informative = compress
+            self.put(w, dead=[[2, 3]])
+            code, out, err = self.call("verify")
+            self.assertEqual((code, err), (0, ""))
+            self.assertEqual(json.loads(out), {"segments": 1, "rows": 5, "live": 4, "warnings": []})
+            dumped = [json.loads(line) for line in self.call("dump")[1].splitlines()]
+            self.assertEqual([r["row"] for r in dumped], [0, 1, 3, 4])
+            self.assertEqual(bytes.fromhex(dumped[2]["id"]), b"z")
+            self.assertEqual(dumped[2]["source"], "größe")
+            self.assertEqual(dumped[3]["blocks"]["a"]["decoded"], known_answers.hex32(w.rows[4][0]))
+
+    def test_every_flipped_byte_class_is_refused_by_checksums(self):
+        # One byte in each 97, all of header, footer and tail: with the listing's SHA-256 made to
+        # fit, the checksums inside the file must still catch each.
+        w = Writer()
+        good = w.bytes()
+        at = set(range(0, len(good), 997)) | set(range(0, 140)) | set(range(w.footer_at, len(good)))
+        for i in sorted(at):
+            bad = bytearray(good)
+            bad[i] ^= 1 << (i % 8)
+            self.put(w, bytes(bad))
+            self.refused()
+        self.put(w, good, sha256="0" * 64)
+        self.refused("SHA-256")
+
+    def test_every_flipped_byte_of_index_is_refused(self):
+        w = Writer()
+        good = w.index()
+        for i in range(len(good)):
+            bad = bytearray(good)
+            bad[i] ^= 4
+            self.put(w, index_file=bytes(bad))
+            self.refused("INDEX")
+
+    def test_truncated_files_are_refused(self):
+        w = Writer()
+        good = w.bytes()
+        for n in (0, 1, 63, 4096, 8255, 8256, len(good) // 2, len(good) - 4096, len(good) - 1):
+            self.put(w, good[:n])
+            self.refused()
+        self.put(w, index_file=w.index()[:-1])
+        self.refused("INDEX")
+
+    def test_wrong_region_entries_with_right_checksums_are_refused(self):
+        changes = [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (6, 2), (7, 1), (8, 64), (9, 4096),
+                   (9, -4096), (10, 4096), (10, -4096), (11, 1), (11, 5000), (12, 1), (12, 1 << 40), (13, 1)]
+        for region in (0, 2, 3, 5, 6, 9, 14, 18):
+            for field, by in changes:
+                w = Writer()
+
+                def change(r, entry):
+                    if r == region:
+                        entry[field] = (entry[field] + by) % (1 << (64 if field > 8 else 16))
+
+                segment = w.bytes(change)
+                if segment == w.bytes():
+                    continue
+                self.put(w, segment)
+                code, _, _ = self.call("verify")
+                self.assertEqual(code, 1, f"region {region}, field {field} by {by}")
+
+    def test_wrong_contents_with_right_checksums_are_refused(self):
+        def edit(kind, fn, group=0):
+            def change(regions):
+                for r in regions:
+                    if r[0] == kind and r[2] == group:
+                        r[7] = fn(bytearray(r[7]))
+                        break
+                return regions
+            return change
+
+        def put(at, data):
+            def fn(raw):
+                raw[at : at + len(data)] = data
+                return bytes(raw)
+            return fn
+
+        bad = {
+            "code not finite": edit(1, put(0, b"\0\0\xc0\x7f")),
+            "number is another": edit(1, put(0, b"\0\0\x80\x3f")),
+            "row padding": edit(1, put(127, b"\1")),
+            "scale -0": edit(2, put(4, b"\0\0\0\x80")),
+            "scale not power of two": edit(2, put(0, b"\1\0\x80\x3f")),
+            "scale subnormal": edit(2, put(0, b"\1\0\0\0")),
+            "scale too large": edit(2, put(0, b"\0\0\x80\x7e")),
+            "norm NaN": edit(3, put(0, b"\0\0\xc0\x7f")),
+            "norm negative": edit(3, put(3, b"\xbf")),
+            "id offsets": edit(4, put(0, b"\1")),
+            "id falling": edit(4, put(4, b"\xff\xff\xff\xff")),
+            "empty id": edit(4, put(4, b"\0\0\0\0")),
+            "empty span": edit(5, put(12, b"\0\0\0\0")),
+            "unknown source": edit(6, put(0, b"\5")),
+            "sources out of order": edit(6, put(0, b"\1")),
+            "too many names": edit(8, put(0, b"\xff\xff\xff\xff")),
+            "metadata longer": edit(7, lambda raw: bytes(raw) + b"x"),
+        }
+        for name, change in bad.items():
+            w = Writer()
+            w.change = change
+            self.put(w)
+            self.assertEqual(self.call("verify")[0], 1, name)
+
+    def test_missing_swapped_and_repeated_regions_are_refused(self):
+        for change in (lambda r: r[1:], lambda r: r[:-1], lambda r: r + r[-1:], lambda r: [r[1], r[0]] + r[2:],
+                       lambda r: r[:5] + r[6:], lambda r: []):
+            w = Writer()
+            w.change = change
+            self.put(w)
+            self.refused()
+
+    def test_compressed_trailing_bytes_and_bombs_are_refused(self):
+        frame = zstandard.ZstdCompressor().compress
+        ids = strings([b"x", b"x", b"\x00y"])
+        for used in (frame(ids) + b"\0", frame(ids) + frame(b""), frame(ids)[:-1], frame(bytes(1 << 24))):
+            w = Writer(compress=False)
+
+            def raw_frame(regions, used=used):
+                regions[5][7] = used
+                return regions
+
+            def compressed(r, entry):
+                if r == 5:
+                    entry[6], entry[12] = 1, len(ids)
+
+            w.change = raw_frame
+            self.put(w, w.bytes(compressed))
+            self.refused("zstd frame")
+
+    def test_foreign_and_newer_files_are_refused(self):
+        w = Writer()
+        w.features = (4, 0, 0)
+        self.put(w)
+        self.refused("features_read")
+        w.features = (0, 4, 4)
+        self.put(w)
+        self.assertEqual(self.call("verify")[0], 0)
+        other = Writer()
+        other.schema["spec"]["sketcher"]["name"] = "u"
+        self.put(other, segment=Writer().bytes())
+        self.refused("schema digest")
+
+    def test_bad_schemas_are_refused(self):
+        def rapid(**more):
+            return {"kind": "rapid_grad", "version": 1, "seed": 7, "normalisation": "none", "routing": "prefix", **more}
+
+        specs = [rapid(), rapid(version=2), rapid(seed=-1), rapid(seed=True), rapid(seed=1.0), rapid(x=1),
+                 {"kind": "dense", "name": "t"}, {"kind": "other", "name": "", "digest": ""}]
+        for sketcher in specs:
+            w = Writer()
+            w.schema["spec"]["sketcher"] = sketcher
+            self.put(w)
+            self.refused("schema")
+        for body in (b"{", b'{"spec":1,"spec":1}', b"\xff", b"[" * 100000, b"null"):
+            w = Writer()
+            w.body = lambda body=body: body
+            self.put(w)
+            self.refused("schema")
+
+    def test_bad_listings_are_refused(self):
+        w = Writer()
+        for change in ({"dead": [[1, 1]]}, {"dead": [[2, 3], [0, 1]]}, {"dead": [[0, 6]]}, {"rows": 4}, {"bytes": 5},
+                       {"file": "segments/../INDEX"}, {"file": "/etc/x"}, {"index": str(SEGMENT_ID)}, {"extra": 1},
+                       {"schema_digest": "00" * 32}, {"format": "gradix-listing-2"}):
+            self.put(w, **change)
+            self.refused()
+
+    def test_example_in_two_places_is_refused_unless_dead(self):
+        w = Writer()
+        w.ids[4] = b"x"
+        self.put(w)
+        self.refused("two places")
+        self.put(w, dead=[[0, 2]])
+        self.assertEqual(self.call("verify")[0], 0)
+
+
+class Numbers(Case):
+    def test_fma_rounds_once(self):
+        cases = known_answers.random_fma()
+        rng = np.random.default_rng(9)
+        a, b = rng.standard_normal((2, 2000)).astype("f4")
+        c = (-(a.astype("f8") * b) * (1 + rng.choice([0, 1, 2.0**-24, 2.0**-40], 2000))).astype("f4")
+        low = np.float32(2.0**-75)
+        a, b = np.concatenate([a, a * low]), np.concatenate([b, b * low])
+        c = np.concatenate([c, rng.integers(0, 40, 2000).astype("u4").view("f4")])
+        cases += [known_answers.hex32(v) for v in zip(a, b, c, arithmetic.fma(a, b, c))]
+        for row in cases:
+            x, y, z, got = (np.array([int(v, 16)], "u4").view("f4")[0] for v in row)
+            exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
+            near = [np.nextafter(got, np.float32(-np.inf)), got, np.nextafter(got, np.float32(np.inf))]
+            away = [abs(Fraction(float(v)) - exact) for v in near]
+            self.assertEqual(min(away), away[1])
+            if away[1] in (away[0], away[2]):
+                self.assertEqual(int(got.view("u4")) & 1, 0, row)
+
+    def test_encodings_round_to_the_nearest_code(self):
+        for x in known_answers.rows().values():
+            for encoding in ("f16", "i8"):
+                scale, codes = arithmetic.encode(encoding, x)
+                if scale == 0:
+                    continue
+                self.assertTrue(np.isfinite(codes).all())
+                step = 1.0 if encoding == "i8" else np.maximum(np.abs(codes.astype("f8")) * 2.0**-10, 2.0**-24)
+                error = np.abs(x.astype("f8") / np.float64(scale) - codes.astype("f8"))
+                self.assertTrue((error <= step * 0.500001).all())
+                with np.errstate(over="ignore"):
+                    already_binary16 = (x.astype("f2").astype("f4") == x).all()
+                if encoding == "f16" and already_binary16:
+                    y = arithmetic.decode("f16", np.array([scale]), codes[None])[0]
+                    self.assertEqual(y.tobytes(), x.tobytes())
+
+    def test_scores_follow_the_page(self):
+        w = Writer()
+        self.put(w)
+        q = np.concatenate(w.rows[3]).astype("f4")
+        with open(self.dir.name + "/q.json", "w") as f:
+            json.dump([q.view("u4").tolist()], f)
+        code, out, err = self.call("scores", "--queries", self.dir.name + "/q.json", "--top", "2", "--bottom", "9")
+        self.assertEqual((code, err), (0, ""))
+        answer = json.loads(out)["queries"][0]
+        self.assertEqual(len(answer["bottom"]), 5)
+        values = [struct.unpack(">d", bytes.fromhex(h["score"]))[0] for h in answer["bottom"]]
+        self.assertEqual(values, sorted(values))
+        for h, v in zip(answer["bottom"], values):
+            row = np.concatenate(w.rows[h["row"]]).astype("f8")
+            self.assertLess(abs(v - row @ q), 0.02 * np.linalg.norm(row) * np.linalg.norm(q))
+        for group, n in (("max", 4), ("sum", 4)):
+            out = self.call("scores", "--queries", self.dir.name + "/q.json", "--group", group, "--metric", "cosine")[1]
+            self.assertEqual(len(json.loads(out)["queries"][0]["scores"]), n)
+        self.assertEqual(self.call("scores", "--queries", self.dir.name + "/q.json", "--blocks", "no")[0], 2)
+
+    def test_ties_are_ordered_by_id_then_row(self):
+        w = Writer()
+        for r in w.rows:
+            for b in r:
+                b[:] = 0
+        self.put(w)
+        with open(self.dir.name + "/q.json", "w") as f:
+            json.dump([[0] * 123], f)
+        for end in ("top", "bottom"):
+            out = self.call("scores", "--queries", self.dir.name + "/q.json", "--" + end, "5")[1]
+            self.assertEqual([h["row"] for h in json.loads(out)["queries"][0][end]], [2, 4, 0, 1, 3])
+
+
+class Folds(unittest.TestCase):
+    def test_places_are_a_bijection(self):
+        for n in range(1, 13):
+            k = fold.keys(n, "p")
+            self.assertEqual(len(set(fold.places(k, n, np.arange(1 << n)).tolist())), 1 << n)
+
+    def test_small_tensor_never_collides(self):
+        bucket, _ = fold.buckets_and_signs(fold.keys(3, "w"), 1024, 1024)
+        self.assertEqual(len(set(bucket.tolist())), 1024)
+
+    def test_nesting_adds_neighbours(self):
+        tensors = [("a", np.arange(500, dtype="f4")), ("b", -np.arange(33, dtype="f4"))]
+        s = fold.fold(1, 256, tensors)
+        while s.size > 16:
+            s = fold.nest(s)
+            self.assertEqual(s.tobytes(), fold.fold(1, s.size, tensors).tobytes())
+
+    def test_sums_are_taken_one_by_one(self):
+        x = known_answers.ramp(1, 700, -10, 10)
+        bucket, sign = fold.buckets_and_signs(fold.keys(5, "w"), x.size, 16)
+        slow = np.zeros(16, np.float32)
+        for b, s, v in zip(bucket, sign, x):
+            slow[b] = slow[b] + (-v if s else v)
+        self.assertEqual(slow.tobytes(), fold.fold(5, 16, [("w", x)]).tobytes())
+
+    def test_golden_files_are_these(self):
+        golden = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "golden")
+        for name, value in (("fold", known_answers.fold_answers()), ("encodings", known_answers.encoding_answers())):
+            with open(f"{golden}/{name}-v1.json", encoding="utf-8") as f:
+                self.assertEqual(json.load(f), json.loads(json.dumps(value)))
+
+
+if __name__ == "__main__":
+    unittest.main()
