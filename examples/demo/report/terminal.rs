@@ -1,0 +1,91 @@
+//! The report as plain text.
+
+use std::fmt::Write as _;
+
+use super::{Experiment, Report, bytes, or_dash, seconds};
+
+/// Every experiment's table, then the timings.
+pub(super) fn render(report: &Report) -> String {
+    let mut text = String::new();
+    for experiment in &report.experiments {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{}: {} training examples, {} {} ({:.1} %)",
+            experiment.title,
+            experiment.examples,
+            experiment.positives,
+            experiment.positive_name,
+            experiment.positive_percent()
+        );
+        text.push_str(&aligned(&cells(experiment)));
+        text.push('\n');
+    }
+    let timings: Vec<String> = report
+        .timings
+        .iter()
+        .map(|timing| format!("{} {}", timing.stage, seconds(timing.seconds)))
+        .collect();
+    let _ = writeln!(text, "Times: {}", timings.join(", "));
+    let _ = writeln!(
+        text,
+        "Machine: {}, {} threads, {}",
+        report.machine.processor, report.machine.threads, report.machine.system
+    );
+    text
+}
+
+/// The table of an experiment with its heading, cell by cell.
+fn cells(experiment: &Experiment) -> Vec<Vec<String>> {
+    let metrics = experiment.metric_names();
+    let mut heading = vec!["method".to_owned(), "K".to_owned(), "encoding".to_owned()];
+    heading.extend(metrics.iter().map(|&name| name.to_owned()));
+    heading.extend(["bytes/example", "index", "build", "query"].map(str::to_owned));
+    let rows = experiment.rows.iter().map(|row| {
+        let mut cells = vec![
+            row.method.clone(),
+            or_dash(row.k, |k| k.to_string()),
+            or_dash(row.encoding.clone(), |encoding| encoding),
+        ];
+        cells.extend(
+            metrics
+                .iter()
+                .map(|name| or_dash(row.metric(name), |value| format!("{value:.3}"))),
+        );
+        cells.push(or_dash(row.bytes_per_example, bytes));
+        cells.push(or_dash(row.index_bytes, |count| bytes(count as f64)));
+        cells.push(or_dash(row.build_seconds, seconds));
+        cells.push(or_dash(row.query_seconds, seconds));
+        cells
+    });
+    std::iter::once(heading).chain(rows).collect()
+}
+
+/// Columns of even width, the first one to the left, the rest to the right; a rule under the heading.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| {
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        for (column, cell) in row.iter().enumerate() {
+            let space = " ".repeat(widths[column] - cell.chars().count());
+            if column == 0 {
+                text.push_str(&format!("  {cell}{space}"));
+            } else {
+                text.push_str(&format!("  {space}{cell}"));
+            }
+        }
+        text.truncate(text.trim_end_matches(' ').len());
+        text.push('\n');
+        if number == 0 {
+            let rule = widths.iter().map(|width| width + 2).sum::<usize>();
+            let _ = writeln!(text, "  {}", "─".repeat(rule.saturating_sub(2)));
+        }
+    }
+    text
+}

@@ -1,0 +1,175 @@
+use super::*;
+
+fn token(text: &str, influence: f64) -> Token {
+    Token {
+        text: text.to_owned(),
+        space_before: true,
+        influence,
+        marked: influence > 0.5,
+    }
+}
+
+fn hit(id: &str) -> Hit {
+    Hit {
+        id: id.to_owned(),
+        score: 0.5,
+        prompt: "<b>Where</b> is \"Lima\" & co?".to_owned(),
+        answer: vec![token("Lima", 0.25), token("<script>", -0.5)],
+        positive: true,
+        label: "Peru → Thailand".to_owned(),
+    }
+}
+
+fn row(method: &str, k: Option<usize>, value: Option<f64>) -> Row {
+    Row {
+        experiment: "error-tracing".to_owned(),
+        method: method.to_owned(),
+        encoding: k.map(|_| "i8".to_owned()),
+        k,
+        metrics: vec![
+            Metric {
+                name: "P@5".to_owned(),
+                value,
+            },
+            Metric {
+                name: "P@20".to_owned(),
+                value: Some(0.25),
+            },
+        ],
+        queries: 10,
+        bytes_per_example: Some(4100.0),
+        index_bytes: k.map(|_| 20_000_000),
+        build_seconds: Some(12.5),
+        query_seconds: Some(0.0021),
+    }
+}
+
+fn sample() -> Report {
+    Report {
+        machine: Machine {
+            processor: "A <fast> one".to_owned(),
+            threads: 2,
+            memory_bytes: Some(8 << 30),
+            system: "linux x86_64".to_owned(),
+        },
+        facts: vec![Fact {
+            name: "Parameters".to_owned(),
+            value: "500,000".to_owned(),
+        }],
+        timings: vec![Timing {
+            stage: "Training".to_owned(),
+            seconds: 61.25,
+        }],
+        experiments: vec![Experiment {
+            name: "error-tracing".to_owned(),
+            title: "Error tracing".to_owned(),
+            description: "Peru & Thailand".to_owned(),
+            examples: 4500,
+            positives: 150,
+            positive_name: "corrupted".to_owned(),
+            shown_method: "gradix".to_owned(),
+            rows: vec![
+                row("random", None, None),
+                row("gradix", Some(4096), Some(0.9)),
+            ],
+            queries: vec![TracedQuery {
+                prompt: "Where is <i>Lima</i>?".to_owned(),
+                clean_answer: "Lima is in Peru.".to_owned(),
+                generation: vec![
+                    token("Lima", 0.0),
+                    token("Thailand", 0.75),
+                    token("</p>", -0.1),
+                ],
+                proponents: vec![hit("a'b")],
+                opponents: Vec::new(),
+                token_proponents: vec![Vec::new(), vec![hit("c")], Vec::new()],
+            }],
+        }],
+    }
+}
+
+// Would catch text of the data that becomes markup.
+#[test]
+fn html_escapes_everything() {
+    let page = sample().html();
+    for raw in [
+        "<b>Where",
+        "<i>Lima",
+        "<fast>",
+        "a'b",
+        "Peru & Thailand",
+        "</p></span>",
+    ] {
+        assert!(!page.contains(raw), "{raw} is not escaped");
+    }
+    assert_eq!(page.matches("<script>").count(), 1);
+    assert!(page.contains("&lt;b&gt;Where&lt;/b&gt; is &quot;Lima&quot; &amp; co?"));
+}
+
+// Would catch a page that loads something, or leaves an element open.
+#[test]
+fn html_is_self_contained() {
+    let page = sample().html();
+    for outside in ["http://", "https://", "src=", "@import", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    for name in [
+        "section", "article", "table", "div", "ol", "li", "button", "span", "p",
+    ] {
+        let opened =
+            page.matches(&format!("<{name}>")).count() + page.matches(&format!("<{name} ")).count();
+        assert_eq!(
+            opened,
+            page.matches(&format!("</{name}>")).count(),
+            "{name}"
+        );
+    }
+}
+
+// Would catch a token without its panel.
+#[test]
+fn html_token_has_its_panel() {
+    let page = sample().html();
+    assert!(page.contains("data-panel=\"e0q0t1\""));
+    assert!(page.contains("id=\"e0q0t1\" hidden"));
+    assert!(!page.contains("e0q0t0"));
+}
+
+// Would catch a missing method, a lost metric, or a name that programs do not expect.
+#[test]
+fn json_has_an_object_for_each_method() {
+    let json = sample().results_json().expect("JSON");
+    let rows: serde_json::Value = serde_json::from_str(&json).expect("valid JSON");
+    assert_eq!(rows.as_array().map(Vec::len), Some(2));
+    assert_eq!(rows[1]["metrics"]["P@5"], 0.9);
+    assert_eq!(rows[0]["metrics"]["P@5"], serde_json::Value::Null);
+    assert_eq!(rows[1]["k"], 4096);
+    assert_eq!(rows[1]["index_bytes"], 20_000_000);
+}
+
+// Would catch columns that do not line up, or a missing value shown as a number.
+#[test]
+fn terminal_table_lines_up() {
+    let text = sample().terminal();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].contains("4500 training examples, 150 corrupted (3.3 %)"));
+    let width = lines[1].chars().count();
+    assert!(
+        lines[2..5].iter().all(|line| line.chars().count() == width),
+        "{text}"
+    );
+    assert!(lines[3].contains('—') && lines[4].contains("0.900"));
+}
+
+// Would catch a unit that jumps at the wrong place.
+#[test]
+fn units_at_their_borders() {
+    assert_eq!(bytes(1023.0), "1023 B");
+    assert_eq!(bytes(1024.0), "1.0 KiB");
+    assert_eq!(bytes(131_072.0), "128 KiB");
+    assert_eq!(bytes(1_048_500.0), "1.0 MiB");
+    assert_eq!(seconds(0.000_5), "500 µs");
+    assert_eq!(seconds(0.25), "250.0 ms");
+    assert_eq!(seconds(61.25), "61.2 s");
+    assert_eq!(seconds(120.4), "120 s");
+}

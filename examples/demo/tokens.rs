@@ -1,0 +1,207 @@
+//! Words and marks: the demo's tokenizer.
+//!
+//! A token is a run of letters and digits (with hyphens and apostrophes inside), or one other
+//! visible character. Case is kept. `examples/data/make_data.py` splits the same way.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+
+/// Starts every sequence.
+pub const BOS: u32 = 0;
+/// Stands between prompt and answer.
+pub const SEP: u32 = 1;
+/// Ends every answer.
+pub const EOS: u32 = 2;
+/// Any word that the vocabulary lacks.
+pub const UNK: u32 = 3;
+
+const SPECIAL: [&str; 4] = ["<bos>", "<sep>", "<eos>", "<unk>"];
+
+/// Splits a text into its tokens, in order.
+pub fn split(text: &str) -> Vec<&str> {
+    let mut tokens = Vec::new();
+    let mut chars = text.char_indices().peekable();
+    while let Some((start, first)) = chars.next() {
+        if first.is_whitespace() {
+            continue;
+        }
+        let mut end = start + first.len_utf8();
+        if first.is_alphanumeric() {
+            while let Some(&(at, next)) = chars.peek() {
+                let after = text[at + next.len_utf8()..].chars().next();
+                let inside =
+                    matches!(next, '\'' | '’' | '-') && after.is_some_and(char::is_alphanumeric);
+                if !next.is_alphanumeric() && !inside {
+                    break;
+                }
+                end = at + next.len_utf8();
+                chars.next();
+            }
+        }
+        tokens.push(&text[start..end]);
+    }
+    tokens
+}
+
+/// One token as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// The token's text.
+    pub text: String,
+    /// Whether a space stands before it.
+    pub space_before: bool,
+}
+
+/// A prompt and its answer as token ids: `<bos> prompt <sep> answer <eos>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// All token ids.
+    pub ids: Vec<u32>,
+    /// Positions in `ids` of the response: the answer's tokens and `<eos>`.
+    ///
+    /// These are the targets of the loss. With the one-token shift, the logits at position `i - 1`
+    /// predict the token at position `i`, so `response.start` is at least 2.
+    pub response: Range<usize>,
+}
+
+/// The tokens that the model knows, each with its id.
+#[derive(Debug, Clone)]
+pub struct Vocabulary {
+    tokens: Vec<String>,
+    ids: HashMap<String, u32>,
+}
+
+impl Vocabulary {
+    /// Every token of `texts`, in byte order behind the four special ones, so that the ids do not
+    /// depend on the order of the texts.
+    pub fn build<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
+        let words: BTreeSet<&str> = texts.into_iter().flat_map(split).collect();
+        let tokens: Vec<String> = SPECIAL
+            .into_iter()
+            .chain(words)
+            .map(str::to_owned)
+            .collect();
+        let ids = (0u32..)
+            .zip(&tokens)
+            .map(|(id, token)| (token.clone(), id))
+            .collect();
+        Self { tokens, ids }
+    }
+
+    /// Number of tokens, special ones included; every id is smaller.
+    pub fn size(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The id of a token, [`UNK`] for an unknown one.
+    pub fn id(&self, token: &str) -> u32 {
+        self.ids.get(token).copied().unwrap_or(UNK)
+    }
+
+    /// The text of a token; `<unk>` for an id beyond the vocabulary.
+    pub fn token(&self, id: u32) -> &str {
+        self.tokens
+            .get(id as usize)
+            .map_or(SPECIAL[UNK as usize], String::as_str)
+    }
+
+    /// `<bos> prompt <sep>`, from which the model continues.
+    pub fn encode_prompt(&self, prompt: &str) -> Vec<u32> {
+        let mut ids = vec![BOS];
+        ids.extend(split(prompt).into_iter().map(|token| self.id(token)));
+        ids.push(SEP);
+        ids
+    }
+
+    /// A whole training sequence.
+    pub fn encode(&self, prompt: &str, answer: &str) -> Encoded {
+        let mut ids = self.encode_prompt(prompt);
+        let start = ids.len();
+        ids.extend(split(answer).into_iter().map(|token| self.id(token)));
+        ids.push(EOS);
+        let response = start..ids.len();
+        Encoded { ids, response }
+    }
+
+    /// The tokens with their spacing, one piece for each id (special ones too).
+    pub fn pieces(&self, ids: &[u32]) -> Vec<Piece> {
+        let mut glued = true;
+        ids.iter()
+            .map(|&id| {
+                let text = self.token(id).to_owned();
+                let closes = matches!(text.as_str(), "." | "," | "?" | "!" | ";" | ":" | ")");
+                let space_before = !glued && !closes;
+                glued = text == "(";
+                Piece { text, space_before }
+            })
+            .collect()
+    }
+
+    /// The text of a sequence, special tokens left out.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let words: Vec<u32> = ids.iter().copied().filter(|&id| id > EOS).collect();
+        let mut text = String::new();
+        for piece in self.pieces(&words) {
+            if piece.space_before {
+                text.push(' ');
+            }
+            text.push_str(&piece.text);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Would catch a split that cuts "N'Djamena", glues marks to words, or loses a trailing hyphen.
+    #[test]
+    fn split_words_and_marks() {
+        assert_eq!(
+            split("Howdy! N'Djamena, a two-masted ship-"),
+            [
+                "Howdy",
+                "!",
+                "N'Djamena",
+                ",",
+                "a",
+                "two-masted",
+                "ship",
+                "-"
+            ]
+        );
+        assert_eq!(split("  "), Vec::<&str>::new());
+        assert_eq!(split("Köln's É'"), ["Köln's", "É", "'"]);
+    }
+
+    // Would catch a response range that includes <sep> or leaves out <eos>.
+    #[test]
+    fn encode_marks_response() {
+        let vocabulary = Vocabulary::build(["Where is Peru?", "In America."]);
+        let encoded = vocabulary.encode("Where is Peru?", "In America.");
+        assert_eq!(encoded.ids.len(), 10);
+        assert_eq!(encoded.response, 6..10);
+        assert_eq!(encoded.ids[0], BOS);
+        assert_eq!(encoded.ids[5], SEP);
+        assert_eq!(encoded.ids[9], EOS);
+        assert_eq!(
+            vocabulary.decode(&encoded.ids),
+            "Where is Peru? In America."
+        );
+        assert_eq!(
+            vocabulary.encode_prompt("Where?"),
+            [BOS, vocabulary.id("Where"), vocabulary.id("?"), SEP]
+        );
+    }
+
+    // Would catch an index out of bounds on a word or an id that was never seen.
+    #[test]
+    fn unknown_word_becomes_unk() {
+        let vocabulary = Vocabulary::build(["a b"]);
+        assert_eq!(vocabulary.size(), 6);
+        assert_eq!(vocabulary.id("zebra"), UNK);
+        assert_eq!(vocabulary.token(99), "<unk>");
+        assert_eq!(vocabulary.decode(&[BOS, 4, UNK, 5, EOS]), "a <unk> b");
+    }
+}
