@@ -1,8 +1,16 @@
 //! gradix: an embeddable storage engine for gradient indexes.
-#![deny(missing_docs, unsafe_op_in_unsafe_fn)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::exit,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 pub mod codec;
 mod schema;
+pub mod segment;
 pub mod sketch;
 
 pub use codec::Encoding;

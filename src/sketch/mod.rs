@@ -7,8 +7,7 @@ mod spec;
 
 pub use error::SketchError;
 pub use spec::{
-    Block, MAX_BLOCK_DIMS, MAX_DIMS, MIN_FOLD_DIMS, Normalisation, Routing, SketchSpec,
-    SketcherKind, WHOLE,
+    Block, MAX_BLOCK_DIMS, MAX_DIMS, MIN_FOLD_DIMS, Normalisation, Routing, SketchSpec, SketcherKind, WHOLE,
 };
 
 use std::sync::Arc;

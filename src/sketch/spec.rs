@@ -105,10 +105,7 @@ impl SketchSpec {
     /// A `RapidGrad` spec with a block for each name; a parameter goes to the block whose name is
     /// its own or the longest prefix of its path.
     #[must_use]
-    pub fn rapid_grad_blocks<N: Into<String>>(
-        seed: u64,
-        blocks: impl IntoIterator<Item = (N, u32)>,
-    ) -> Self {
+    pub fn rapid_grad_blocks<N: Into<String>>(seed: u64, blocks: impl IntoIterator<Item = (N, u32)>) -> Self {
         Self::folding(seed, Routing::Prefix, named(blocks))
     }
 
@@ -210,10 +207,7 @@ impl SketchSpec {
                 return invalid(format!("block {name:?} occurs twice"));
             }
             if block.dims == 0 || block.dims > MAX_BLOCK_DIMS {
-                return invalid(format!(
-                    "block {name:?} has {} dims; 1 to 2^28 are possible",
-                    block.dims
-                ));
+                return invalid(format!("block {name:?} has {} dims; 1 to 2^28 are possible", block.dims));
             }
             total += u64::from(block.dims);
         }

@@ -1,0 +1,46 @@
+# Everything is done by the scripts; this file gives them names. See `make help`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test lean bench fuzz lint fmt doc deny ci clean-cache
+
+# For `make fuzz`: how long each target runs.
+FUZZ_SECONDS ?= 60
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## install what is missing, build, run the demo (output: target/demo)
+	@scripts/demo.sh
+
+test: ## install what is missing, build, run every test
+	@scripts/test.sh
+
+lean: ## check that the default features need neither burn nor a GPU
+	@scripts/install-packages.sh build
+	@scripts/check-lean.sh
+
+bench: ## run the benchmarks (release profile)
+	@scripts/bench.sh
+
+fuzz: ## run every fuzz target for FUZZ_SECONDS (60)
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
+
+fmt: ## format the code
+	@cargo fmt
+
+lint: ## formatting and clippy, warnings denied
+	@scripts/install-packages.sh build
+	@scripts/lint.sh
+
+doc: ## build the documentation, warnings denied
+	@scripts/install-packages.sh build
+	@scripts/doc.sh
+
+deny: ## check licences, sources and advisories of the dependencies
+	@scripts/check-dependencies.sh
+
+ci: ## everything that CI runs
+	@.ci/run
+
+clean-cache: ## remove all that was cached outside the checkout (RocksDB is then built anew)
+	@scripts/clean-cache.sh

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, and runs the demonstration. Arguments go to the program.
+# It leaves report.html, results.json and index.gradix in target/demo of the checkout.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+cd "$GRADIX_ROOT"
+
+started=$SECONDS
+"$GRADIX_ROOT/scripts/install-packages.sh" build
+use_rocksdb
+say "building the demo (the first time: burn and its devices too)"
+cargo build --locked --features "$GRADIX_FEATURES" --example demo
+built=$SECONDS
+
+say "running the demo"
+cargo run --quiet --locked --features "$GRADIX_FEATURES" --example demo -- "$@"
+say "built in $((built - started)) s, ran in $((SECONDS - built)) s"
+for file in report.html results.json index.gradix; do
+    [ -e "target/demo/$file" ] || die "the demo left no target/demo/$file"
+    say "target/demo/$file"
+done

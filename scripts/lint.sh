@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Formatting and clippy with warnings denied, for the lean engine and with the devices.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+cd "$GRADIX_ROOT"
+
+for component in rustfmt clippy; do
+    cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1 || rustup component add "$component"
+done
+cargo fmt --check
+use_rocksdb
+cargo clippy --locked --all-targets -- -D warnings
+cargo clippy --locked --all-targets --features "$GRADIX_FEATURES" -- -D warnings

@@ -1,0 +1,243 @@
+//! Keys and values as bytes. bincode is used here and nowhere else; `format-spec/manifest.md` states
+//! the bytes, and `tests::record_bytes_are_those_of_the_specification` pins them.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+/// The version of all records.
+pub(crate) const RECORD_VERSION: u8 = 1;
+
+/// A length in a value may claim this many bytes at most.
+const LIMIT: usize = 1 << 30;
+
+fn config() -> impl bincode::config::Config {
+    bincode::config::legacy().with_limit::<LIMIT>()
+}
+
+/// 16 bytes without a length, whatever serde's format.
+type UuidBytes = [u8; 16];
+
+/// `meta` / `index`: what the index is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IndexRecord {
+    pub index: UuidBytes,
+    pub schema_digest: [u8; 32],
+    pub container_version: u32,
+    pub features_read: u64,
+    pub features_write: u64,
+    pub features_info: u64,
+}
+
+/// `meta` / `state`: where the index is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StateRecord {
+    pub generation: u64,
+    pub oldest: u64,
+}
+
+/// `segments`: one segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SegmentRecord {
+    pub rows: u64,
+    pub examples: u64,
+    pub bytes: u64,
+    pub sha256: [u8; 32],
+    pub added: u64,
+    pub removed: Option<u64>,
+    pub removed_ms: Option<u64>,
+}
+
+impl SegmentRecord {
+    pub fn is_visible(&self, generation: u64) -> bool {
+        self.added <= generation && self.removed.is_none_or(|removed| generation < removed)
+    }
+}
+
+/// Where the rows of an example are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Location {
+    segment: UuidBytes,
+    pub first_row: u32,
+    pub rows: u32,
+}
+
+impl Location {
+    pub fn new(segment: Uuid, first_row: u32, rows: u32) -> Self {
+        Self { segment: segment.into_bytes(), first_row, rows }
+    }
+
+    pub fn segment(&self) -> Uuid {
+        Uuid::from_bytes(self.segment)
+    }
+}
+
+/// An example from a generation on; without a location it is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ExampleVersion {
+    pub generation: u64,
+    pub location: Option<Location>,
+}
+
+/// `examples`: the versions of one example, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ExampleHistory(pub Vec<ExampleVersion>);
+
+impl ExampleHistory {
+    pub fn at(&self, generation: u64) -> Option<Location> {
+        self.0.iter().rev().find(|version| version.generation <= generation)?.location
+    }
+
+    /// Adds a version and drops those that no kept generation can see.
+    pub fn push(&mut self, version: ExampleVersion, oldest: u64) {
+        self.0.push(version);
+        self.prune(oldest);
+    }
+
+    /// Drops what no generation from `oldest` on can see. `true` if anything was dropped.
+    pub fn prune(&mut self, oldest: u64) -> bool {
+        let before = self.0.len();
+        let last_old = self.0.iter().rposition(|version| version.generation <= oldest);
+        if let Some(first) = last_old {
+            self.0.drain(..first);
+            if self.0[0].location.is_none() {
+                self.0.remove(0);
+            }
+        }
+        self.0.len() < before
+    }
+}
+
+/// `commits`: one generation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CommitRecord {
+    pub time_ms: u64,
+    pub payload: Vec<u8>,
+    pub appended: u64,
+    pub deleted: u64,
+    pub segments_added: u32,
+    pub segments_removed: u32,
+}
+
+/// `deletes`: the dead rows of a segment, a Roaring bitmap in the portable format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DeletesRecord(pub Vec<u8>);
+
+/// `intents`: when a file was about to be created or removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IntentRecord {
+    pub time_ms: u64,
+}
+
+/// Why a value could not be decoded.
+pub(crate) enum Undecoded {
+    Newer(u8),
+    Damaged(String),
+}
+
+pub(crate) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, bincode::error::EncodeError> {
+    let mut bytes = vec![RECORD_VERSION];
+    bytes.extend(bincode::serde::encode_to_vec(record, config())?);
+    Ok(bytes)
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Undecoded> {
+    let Some((&version, body)) = bytes.split_first() else {
+        return Err(Undecoded::Damaged("empty value".into()));
+    };
+    match version {
+        RECORD_VERSION => {}
+        0 => return Err(Undecoded::Damaged("record version 0".into())),
+        newer => return Err(Undecoded::Newer(newer)),
+    }
+    match bincode::serde::decode_from_slice(body, config()) {
+        Ok((record, used)) if used == body.len() => Ok(record),
+        Ok((_, used)) => Err(Undecoded::Damaged(format!("{} bytes after the record", body.len() - used))),
+        Err(error) => Err(Undecoded::Damaged(error.to_string())),
+    }
+}
+
+/// A key of `deletes`: all generations of a segment stand together, in order.
+pub(crate) fn deletes_key(segment: Uuid, generation: u64) -> [u8; 24] {
+    let mut key = [0; 24];
+    key[..16].copy_from_slice(segment.as_bytes());
+    key[16..].copy_from_slice(&generation.to_be_bytes());
+    key
+}
+
+pub(crate) fn parse_deletes_key(key: &[u8]) -> Option<(Uuid, u64)> {
+    let (segment, generation) = key.split_at_checked(16)?;
+    Some((Uuid::from_slice(segment).ok()?, u64::from_be_bytes(generation.try_into().ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Catches an encoder (or a new bincode) whose bytes are not those of format-spec/manifest.md.
+    #[test]
+    fn record_bytes_are_those_of_the_specification() {
+        let state = StateRecord { generation: 258, oldest: 1 };
+        assert_eq!(hex(&encode(&state).unwrap()), "0102010000000000000100000000000000");
+        let location = Location::new(Uuid::from_bytes([7; 16]), 3, 2);
+        let history = ExampleHistory(vec![
+            ExampleVersion { generation: 1, location: Some(location) },
+            ExampleVersion { generation: 2, location: None },
+        ]);
+        let expected = format!(
+            "01{}{}01{}{}{}{}00",
+            "0200000000000000", "0100000000000000", "07".repeat(16), "03000000", "02000000", "0200000000000000"
+        );
+        assert_eq!(hex(&encode(&history).unwrap()), expected);
+        let commit = CommitRecord { time_ms: 5, payload: b"ab".to_vec(), appended: 1, ..CommitRecord::default() };
+        let expected = "01050000000000000002000000000000006162010000000000000000000000000000000000000000000000";
+        assert_eq!(hex(&encode(&commit).unwrap()), expected);
+        let segment = SegmentRecord {
+            rows: 1,
+            examples: 1,
+            bytes: 2,
+            sha256: [9; 32],
+            added: 3,
+            removed: Some(4),
+            removed_ms: None,
+        };
+        let expected = format!(
+            "01{}{}{}{}{}01{}00",
+            "0100000000000000", "0100000000000000", "0200000000000000", "09".repeat(32), "0300000000000000", "0400000000000000"
+        );
+        assert_eq!(hex(&encode(&segment).unwrap()), expected);
+    }
+
+    /// Catches a decoder that allocates what a crafted length asks for, or ignores what follows.
+    #[test]
+    fn decode_refuses_crafted_values() {
+        let mut huge = vec![1];
+        huge.extend(u64::MAX.to_le_bytes());
+        assert!(matches!(decode::<ExampleHistory>(&huge), Err(Undecoded::Damaged(_))));
+        let mut longer = encode(&StateRecord::default()).unwrap();
+        longer.push(0);
+        assert!(matches!(decode::<StateRecord>(&longer), Err(Undecoded::Damaged(_))));
+        assert!(matches!(decode::<StateRecord>(&[2, 0]), Err(Undecoded::Newer(2))));
+        assert!(matches!(decode::<StateRecord>(&[]), Err(Undecoded::Damaged(_))));
+    }
+
+    /// Catches history that forgets what an old snapshot still needs, or grows without end.
+    #[test]
+    fn history_prunes_only_what_nobody_sees() {
+        let at = |row| Some(Location::new(Uuid::nil(), row, 1));
+        let mut history = ExampleHistory::default();
+        history.push(ExampleVersion { generation: 1, location: at(1) }, 0);
+        history.push(ExampleVersion { generation: 4, location: None }, 0);
+        history.push(ExampleVersion { generation: 5, location: at(5) }, 0);
+        let seen = |history: &ExampleHistory| [0, 1, 3, 4, 5, 9].map(|g| history.at(g).map(|l| l.first_row));
+        assert_eq!(seen(&history), [None, Some(1), Some(1), None, Some(5), Some(5)]);
+        assert!(!history.prune(3));
+        assert_eq!(seen(&history), [None, Some(1), Some(1), None, Some(5), Some(5)]);
+        assert!(history.prune(4));
+        assert_eq!(seen(&history), [None, None, None, None, Some(5), Some(5)]);
+        assert_eq!(history.0.len(), 1);
+    }
+}

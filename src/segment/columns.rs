@@ -1,0 +1,137 @@
+//! The small columns of a row group: byte strings, spans, sources.
+
+use super::layout::u32_at;
+
+/// A list of byte strings in two buffers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ByteStrings {
+    /// One more than there are strings.
+    ends: Vec<u32>,
+    bytes: Vec<u8>,
+}
+
+impl Default for ByteStrings {
+    fn default() -> Self {
+        Self { ends: vec![0], bytes: Vec::new() }
+    }
+}
+
+impl ByteStrings {
+    pub fn len(&self) -> usize {
+        self.ends.len() - 1
+    }
+
+    pub fn get(&self, i: usize) -> &[u8] {
+        &self.bytes[self.ends[i] as usize..self.ends[i + 1] as usize]
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.len()).map(|i| self.get(i))
+    }
+
+    /// Bytes that one more string of this length would make it; the writer keeps it below 2^32.
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Callers keep the sum of all lengths below 2^32 (`SegmentWriter` closes a group before).
+    pub fn push(&mut self, string: &[u8]) {
+        self.bytes.extend_from_slice(string);
+        debug_assert!(u32::try_from(self.bytes.len()).is_ok(), "byte strings beyond 4 GiB");
+        self.ends.push(u32::try_from(self.bytes.len()).unwrap_or(u32::MAX));
+    }
+
+    pub fn clear(&mut self) {
+        self.ends.truncate(1);
+        self.bytes.clear();
+    }
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut raw = Vec::with_capacity(self.ends.len() * 4 + self.bytes.len());
+        for end in &self.ends {
+            raw.extend(end.to_le_bytes());
+        }
+        raw.extend(&self.bytes);
+        raw
+    }
+
+    /// `raw` must be exactly `len` strings, each of `lengths` bytes.
+    pub fn parse(raw: &[u8], len: usize, lengths: std::ops::RangeInclusive<u32>) -> Result<Self, String> {
+        let table = (len + 1) * 4;
+        if raw.len() < table {
+            return Err(format!("{} bytes cannot hold {len} strings", raw.len()));
+        }
+        let (table, bytes) = raw.split_at(table);
+        let ends: Vec<u32> = table.chunks_exact(4).map(|entry| u32_at(entry, 0)).collect();
+        if ends[0] != 0 || ends[len] as usize != bytes.len() {
+            return Err("the strings do not fill their bytes".into());
+        }
+        for (i, pair) in ends.windows(2).enumerate() {
+            match pair[1].checked_sub(pair[0]) {
+                Some(length) if lengths.contains(&length) => {}
+                Some(length) => return Err(format!("string {i} has {length} bytes")),
+                None => return Err(format!("string {i} ends before it begins")),
+            }
+        }
+        Ok(Self { ends, bytes: bytes.to_vec() })
+    }
+}
+
+/// The part of an example that a row stands for: the tokens `start..end`, or the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Span {
+    /// The first token.
+    pub start: u32,
+    /// The token after the last.
+    pub end: u32,
+}
+
+impl Span {
+    /// The whole example.
+    pub const WHOLE: Self = Self { start: 0, end: u32::MAX };
+
+    /// The tokens `start..end`.
+    #[must_use]
+    pub const fn tokens(start: u32, end: u32) -> Self {
+        Self { start, end }
+    }
+
+    /// Whether it stands for the whole example.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        *self == Self::WHOLE
+    }
+
+    /// Whether it has at least one token.
+    #[must_use]
+    pub const fn is_valid(&self) -> bool {
+        self.start < self.end
+    }
+}
+
+impl std::fmt::Display for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.is_whole() { f.write_str("whole") } else { write!(f, "{}..{}", self.start, self.end) }
+    }
+}
+
+pub(crate) fn spans_to_bytes(spans: &[Span]) -> Vec<u8> {
+    let starts = spans.iter().map(|span| span.start);
+    starts.chain(spans.iter().map(|span| span.end)).flat_map(u32::to_le_bytes).collect()
+}
+
+/// `raw` has 8 bytes for each row; the footer's check has seen to that.
+pub(crate) fn parse_spans(raw: &[u8]) -> Result<Vec<Span>, String> {
+    let (starts, ends) = raw.split_at(raw.len() / 2);
+    let pairs = starts.chunks_exact(4).zip(ends.chunks_exact(4));
+    let spans: Vec<Span> =
+        pairs.map(|(start, end)| Span { start: u32_at(start, 0), end: u32_at(end, 0) }).collect();
+    match spans.iter().position(|span| !span.is_valid()) {
+        Some(row) => Err(format!("row {row} has the empty span {}", spans[row])),
+        None => Ok(spans),
+    }
+}
+
+pub(crate) fn parse_f32(raw: &[u8]) -> Vec<f32> {
+    raw.chunks_exact(4).map(|entry| f32::from_bits(u32_at(entry, 0))).collect()
+}

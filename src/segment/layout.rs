@@ -1,0 +1,517 @@
+//! The bytes of a segment's header, footer and tail. Nobody else reads or writes them.
+//!
+//! Everything here is fixed by `format-spec/segment.md`; `tests::constants_never_change` pins it.
+
+use std::ops::Range;
+
+use uuid::Uuid;
+
+use super::error::{Fault, Place};
+use crate::codec::Encoding;
+use crate::schema::Schema;
+
+pub(crate) const CONTAINER_VERSION: u32 = 1;
+pub(crate) const MAGIC: [u8; 8] = *b"\x89GDX\r\n\x1a\n";
+const END_MAGIC: [u8; 8] = *b"\n\x1a\r\nXGD\x89";
+pub(crate) const PAGE: u64 = 4096;
+pub(crate) const PAGE_BYTES: usize = 4096;
+const HEADER_LEN: usize = 128;
+pub(crate) const TAIL_LEN: usize = 64;
+const FOOTER_FIXED: usize = 32;
+const GROUP_LEN: usize = 8;
+const REGION_LEN: usize = 64;
+/// Bytes that one checksum covers.
+pub(crate) const CHUNK: usize = 65_536;
+const CHUNK_LEN: u32 = 65_536;
+const FIRST_INFORMATIVE_KIND: u16 = 0x8000;
+
+/// What kind of region it is, in the order in which they stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Codes,
+    Scales,
+    Norms,
+    Ids,
+    Spans,
+    Sources,
+    Metadata,
+    SourceNames,
+    /// A kind of a later version that may be ignored.
+    Informative(u16),
+}
+
+impl Kind {
+    fn number(self) -> u16 {
+        match self {
+            Self::Codes => 1,
+            Self::Scales => 2,
+            Self::Norms => 3,
+            Self::Ids => 4,
+            Self::Spans => 5,
+            Self::Sources => 6,
+            Self::Metadata => 7,
+            Self::SourceNames => 8,
+            Self::Informative(number) => number,
+        }
+    }
+
+    fn from_number(number: u16) -> Option<Self> {
+        Some(match number {
+            1 => Self::Codes,
+            2 => Self::Scales,
+            3 => Self::Norms,
+            4 => Self::Ids,
+            5 => Self::Spans,
+            6 => Self::Sources,
+            7 => Self::Metadata,
+            8 => Self::SourceNames,
+            FIRST_INFORMATIVE_KIND.. => Self::Informative(number),
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Codes => "codes",
+            Self::Scales => "scales",
+            Self::Norms => "norms",
+            Self::Ids => "ids",
+            Self::Spans => "spans",
+            Self::Sources => "sources",
+            Self::Metadata => "metadata",
+            Self::SourceNames => "source names",
+            Self::Informative(_) => "informative region",
+        }
+    }
+
+    fn may_be_compressed(self) -> bool {
+        !matches!(self, Self::Codes | Self::Scales | Self::Norms)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compression {
+    None,
+    Zstd,
+}
+
+/// One entry of the region table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Region {
+    pub kind: Kind,
+    pub block: u32,
+    pub group: u32,
+    pub encoding: Option<Encoding>,
+    pub compression: Compression,
+    pub stride: u32,
+    pub offset: u64,
+    pub used: u64,
+    pub raw: u64,
+}
+
+impl Region {
+    pub fn stored(&self) -> u64 {
+        self.used.next_multiple_of(PAGE).max(PAGE)
+    }
+
+    pub fn end(&self) -> u64 {
+        self.offset + self.stored()
+    }
+
+    pub fn chunks(&self) -> usize {
+        to_usize(self.stored().div_ceil(CHUNK as u64))
+    }
+
+    pub fn place(&self) -> Place {
+        match self.kind {
+            Kind::Codes => Place::Codes { block: self.block, group: self.group },
+            kind => Place::Column { name: kind.name(), group: self.group },
+        }
+    }
+
+    /// The greatest raw length that a region of this used length may claim.
+    pub fn raw_limit(used: u64) -> u64 {
+        (1 << 20) + 256 * used
+    }
+}
+
+/// A run of rows whose columns stand together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// Ordinal of its first row in the segment.
+    pub first_row: u32,
+    /// Number of rows, at least one.
+    pub rows: u32,
+}
+
+impl Group {
+    pub fn range(&self) -> Range<u32> {
+        self.first_row..self.first_row + self.rows
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub container_version: u32,
+    pub features_read: u64,
+    pub index: Uuid,
+    pub segment: Uuid,
+    pub schema_digest: [u8; 32],
+}
+
+impl Header {
+    pub fn to_page(&self) -> Vec<u8> {
+        let mut page = Vec::with_capacity(PAGE_BYTES);
+        page.extend(MAGIC);
+        page.extend(self.container_version.to_le_bytes());
+        page.extend((HEADER_LEN as u32).to_le_bytes());
+        page.extend(self.features_read.to_le_bytes());
+        page.extend([0; 16]);
+        page.extend(self.index.as_bytes());
+        page.extend(self.segment.as_bytes());
+        page.extend(self.schema_digest);
+        page.extend([0; 20]);
+        let crc = crc32fast::hash(&page);
+        page.extend(crc.to_le_bytes());
+        page.resize(PAGE_BYTES, 0);
+        page
+    }
+
+    /// Magic and version are looked at first: only then does the layout of the rest stand.
+    /// `Ok(None)`: not a segment at all.
+    pub fn parse(file: &[u8]) -> Result<Option<Self>, Fault> {
+        if file.get(..8) != Some(&MAGIC[..]) {
+            return Ok(None);
+        }
+        let fault = |offset, reason: &str| Err(Fault::new(Place::Header, offset, reason));
+        let Some(page) = file.get(..PAGE_BYTES) else {
+            return fault(file.len() as u64, "the file ends within its first page");
+        };
+        let container_version = u32_at(page, 8);
+        let header = Self {
+            container_version,
+            features_read: u64_at(page, 16),
+            index: uuid_at(page, 40),
+            segment: uuid_at(page, 56),
+            schema_digest: array_at(page, 72),
+        };
+        if container_version > CONTAINER_VERSION {
+            return Ok(Some(header)); // The caller refuses it by its version.
+        }
+        if crc32fast::hash(&page[..124]) != u32_at(page, 124) {
+            return fault(124, "checksum does not match");
+        }
+        if container_version == 0 || u32_at(page, 12) as usize != HEADER_LEN {
+            return fault(8, "container version 0, or a header length other than 128");
+        }
+        if page[104..124].iter().any(|&byte| byte != 0) {
+            return fault(104, "reserved bytes are not zero");
+        }
+        if let Some(at) = page[HEADER_LEN..].iter().position(|&byte| byte != 0) {
+            return fault((HEADER_LEN + at) as u64, "padding is not zero");
+        }
+        Ok(Some(header))
+    }
+}
+
+/// The footer: everything that says where the columns are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Footer {
+    pub groups: Vec<Group>,
+    pub regions: Vec<Region>,
+    /// One checksum for each chunk of each region, in file order.
+    pub checksums: Vec<u32>,
+}
+
+impl Footer {
+    pub fn rows(&self) -> u64 {
+        self.groups.iter().map(|group| u64::from(group.rows)).sum()
+    }
+
+    /// Footer and tail.
+    pub fn to_bytes(&self, segment: Uuid, blocks: u32, offset: u64) -> Vec<u8> {
+        let mut footer = Vec::new();
+        footer.extend(self.rows().to_le_bytes());
+        footer.extend(count(self.groups.len()).to_le_bytes());
+        footer.extend(blocks.to_le_bytes());
+        footer.extend(count(self.regions.len()).to_le_bytes());
+        footer.extend(CHUNK_LEN.to_le_bytes());
+        footer.extend([0; 8]);
+        for group in &self.groups {
+            footer.extend(group.rows.to_le_bytes());
+            footer.extend([0; 4]);
+        }
+        for region in &self.regions {
+            let (encoding, version) =
+                region.encoding.map_or((0, 0), |encoding| (encoding.number(), encoding.version()));
+            footer.extend(region.kind.number().to_le_bytes());
+            footer.extend(0u16.to_le_bytes());
+            footer.extend(region.block.to_le_bytes());
+            footer.extend(region.group.to_le_bytes());
+            footer.extend(encoding.to_le_bytes());
+            footer.extend(version.to_le_bytes());
+            footer.extend(u16::from(region.compression == Compression::Zstd).to_le_bytes());
+            footer.extend([0; 2]);
+            footer.extend(region.stride.to_le_bytes());
+            footer.extend(region.offset.to_le_bytes());
+            footer.extend(region.stored().to_le_bytes());
+            footer.extend(region.used.to_le_bytes());
+            footer.extend(region.raw.to_le_bytes());
+            footer.extend([0; 8]);
+        }
+        for checksum in &self.checksums {
+            footer.extend(checksum.to_le_bytes());
+        }
+        let mut tail = Vec::with_capacity(TAIL_LEN);
+        tail.extend(offset.to_le_bytes());
+        tail.extend((footer.len() as u64).to_le_bytes());
+        tail.extend(crc32fast::hash(&footer).to_le_bytes());
+        tail.extend(CONTAINER_VERSION.to_le_bytes());
+        tail.extend(segment.as_bytes());
+        tail.extend([0; 12]);
+        let crc = crc32fast::hash(&tail);
+        tail.extend(crc.to_le_bytes());
+        tail.extend(END_MAGIC);
+        footer.extend(tail);
+        footer
+    }
+
+    /// Finds and checks the footer of a file whose header is sound.
+    pub fn parse(file: &[u8], segment: Uuid, schema: &Schema) -> Result<Self, Fault> {
+        let bytes = find_footer(file, segment)?;
+        let start = (file.len() - TAIL_LEN - bytes.len()) as u64;
+        let fault = |at: usize, reason: String| Fault::new(Place::Footer, start + at as u64, reason);
+        let short = || fault(0, "its length is not that of its tables".into());
+        let fixed = bytes.get(..FOOTER_FIXED).ok_or_else(short)?;
+        let (rows, groups) = (u64_at(fixed, 0), u32_at(fixed, 8) as usize);
+        let (blocks, regions) = (u32_at(fixed, 12) as usize, u32_at(fixed, 16) as usize);
+        if blocks != schema.encodings().len() {
+            return Err(fault(
+                12,
+                format!("{blocks} blocks where the schema has {}", schema.encodings().len()),
+            ));
+        }
+        if u32_at(fixed, 20) != CHUNK_LEN || u64_at(fixed, 24) != 0 {
+            return Err(fault(20, "another chunk length, or reserved bytes that are not zero".into()));
+        }
+        let group_table = FOOTER_FIXED..FOOTER_FIXED + groups * GROUP_LEN;
+        let region_table = group_table.end..group_table.end + regions * REGION_LEN;
+        let (group_bytes, region_bytes) = (
+            bytes.get(group_table.clone()).ok_or_else(short)?,
+            bytes.get(region_table.clone()).ok_or_else(short)?,
+        );
+
+        let mut footer = Self::default();
+        let mut first_row = 0u64;
+        for (i, entry) in group_bytes.chunks_exact(GROUP_LEN).enumerate() {
+            let at = group_table.start + i * GROUP_LEN;
+            let rows = u32_at(entry, 0);
+            let end = first_row + u64::from(rows);
+            if rows == 0 || u32_at(entry, 4) != 0 || end > u64::from(u32::MAX) {
+                return Err(fault(at, format!("row group {i} of {rows} rows, ending at row {end}")));
+            }
+            // `first_row` is below 2^32 here, by the check of the group before.
+            footer.groups.push(Group { first_row: u32::try_from(first_row).unwrap_or(u32::MAX), rows });
+            first_row = end;
+        }
+        if groups == 0 || first_row != rows {
+            return Err(fault(0, format!("{rows} rows, where the row groups have {first_row}")));
+        }
+        let mut next = PAGE;
+        for (i, entry) in region_bytes.chunks_exact(REGION_LEN).enumerate() {
+            let at = region_table.start + i * REGION_LEN;
+            let region = parse_region(entry).map_err(|reason| fault(at, format!("region {i}: {reason}")))?;
+            if region.offset != next || region.end() > start {
+                let reason =
+                    format!("region {i} at {} where {next} is expected, or beyond the footer", region.offset);
+                return Err(fault(at, reason));
+            }
+            next = region.end();
+            footer.regions.push(region);
+        }
+        if next != start {
+            return Err(fault(0, format!("the regions end at {next} and the footer begins at {start}")));
+        }
+        footer.check_columns(schema).map_err(|reason| fault(region_table.start, reason))?;
+
+        let chunks: usize = footer.regions.iter().map(Region::chunks).sum();
+        let checksums = &bytes[region_table.end..];
+        if checksums.len() != chunks * 4 {
+            return Err(short());
+        }
+        footer.checksums = checksums.chunks_exact(4).map(|entry| u32_at(entry, 0)).collect();
+        Ok(footer)
+    }
+
+    /// Whether the regions are the ones that the groups and the schema ask for, in order.
+    fn check_columns(&self, schema: &Schema) -> Result<(), String> {
+        let mut regions = self.regions.iter().filter(|region| !matches!(region.kind, Kind::Informative(_)));
+        let mut expect =
+            |kind: Kind, group: usize, block: usize, raw: Option<u64>, stride: usize, encoding| {
+                let what = || format!("{} of row group {group}, block {block}", kind.name());
+                let region = regions.next().ok_or_else(|| format!("{} is missing", what()))?;
+                let is_it = region.kind == kind
+                    && region.group as usize == group
+                    && region.block as usize == block
+                    && region.stride as usize == stride
+                    && region.encoding == encoding;
+                if !is_it {
+                    return Err(format!("{} where {} is expected", region.place(), what()));
+                }
+                match raw {
+                    Some(raw) if raw != region.raw => {
+                        Err(format!("{} has {} bytes, not {raw}", what(), region.raw))
+                    }
+                    _ => Ok(()),
+                }
+            };
+        let encodings = schema.encodings();
+        let scaled = encodings.iter().filter(|encoding| encoding.has_scale()).count() as u64;
+        for (g, group) in self.groups.iter().enumerate() {
+            let rows = u64::from(group.rows);
+            for (b, &encoding) in encodings.iter().enumerate() {
+                let stride = schema.stride(b);
+                expect(Kind::Codes, g, b, Some(rows * stride as u64), stride, Some(encoding))?;
+            }
+            if scaled > 0 {
+                expect(Kind::Scales, g, 0, Some(rows * 4 * scaled), 0, None)?;
+            }
+            expect(Kind::Norms, g, 0, Some(rows * 4 * encodings.len() as u64), 0, None)?;
+            expect(Kind::Ids, g, 0, None, 0, None)?;
+            expect(Kind::Spans, g, 0, Some(rows * 8), 0, None)?;
+            expect(Kind::Sources, g, 0, Some(rows * 4), 0, None)?;
+            expect(Kind::Metadata, g, 0, None, 0, None)?;
+        }
+        expect(Kind::SourceNames, 0, 0, None, 0, None)?;
+        match regions.next() {
+            Some(region) => Err(format!("a second {}", region.place())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The footer's bytes, by way of the tail.
+fn find_footer(file: &[u8], segment: Uuid) -> Result<&[u8], Fault> {
+    let len = file.len() as u64;
+    let fault = |at: u64, reason: &str| Err(Fault::new(Place::Tail, at, reason));
+    if file.len() < PAGE_BYTES * 2 + TAIL_LEN {
+        return fault(len, "the file is too short to have one");
+    }
+    let (rest, tail) = file.split_at(file.len() - TAIL_LEN);
+    let at = rest.len() as u64;
+    if tail[56..] != END_MAGIC {
+        return fault(at + 56, "the end magic is missing: the file is cut off or not a segment");
+    }
+    if crc32fast::hash(&tail[..52]) != u32_at(tail, 52) {
+        return fault(at + 52, "checksum does not match");
+    }
+    if u32_at(tail, 20) != CONTAINER_VERSION || uuid_at(tail, 24) != segment {
+        return fault(at + 20, "version or segment is not that of the header");
+    }
+    if tail[40..52].iter().any(|&byte| byte != 0) {
+        return fault(at + 40, "reserved bytes are not zero");
+    }
+    let (offset, length) = (u64_at(tail, 0), u64_at(tail, 8));
+    if offset % PAGE != 0 || offset.checked_add(length) != Some(at) {
+        return fault(at, "the footer does not end where the tail begins");
+    }
+    let footer = &rest[to_usize(offset)..];
+    if crc32fast::hash(footer) != u32_at(tail, 16) {
+        return Err(Fault::new(Place::Footer, offset, "checksum does not match"));
+    }
+    Ok(footer)
+}
+
+fn parse_region(entry: &[u8]) -> Result<Region, String> {
+    let number = u16_at(entry, 0);
+    let kind = Kind::from_number(number).ok_or_else(|| format!("unknown kind {number}"))?;
+    let informative = matches!(kind, Kind::Informative(_));
+    if u16_at(entry, 2) != 0 && !informative {
+        return Err(format!("unknown tier {}", u16_at(entry, 2)));
+    }
+    let encoding = match (u16_at(entry, 12), u16_at(entry, 14)) {
+        (0, 0) => None,
+        (1, 1) => Some(Encoding::F32),
+        (2, 1) => Some(Encoding::F16),
+        (3, 1) => Some(Encoding::I8),
+        _ if informative => None,
+        (encoding, version) => return Err(format!("unknown encoding {encoding} version {version}")),
+    };
+    let compression = match u16_at(entry, 16) {
+        0 => Compression::None,
+        1 if kind.may_be_compressed() => Compression::Zstd,
+        other => return Err(format!("compression {other} of {}", kind.name())),
+    };
+    let region = Region {
+        kind,
+        block: u32_at(entry, 4),
+        group: u32_at(entry, 8),
+        encoding,
+        compression,
+        stride: u32_at(entry, 20),
+        offset: u64_at(entry, 24),
+        used: u64_at(entry, 40),
+        raw: u64_at(entry, 48),
+    };
+    // No file is longer than 2^63 bytes; below that none of the sums here can overflow.
+    if region.used >= 1 << 54 || region.offset >= 1 << 62 {
+        return Err(format!("impossible length {} or offset {}", region.used, region.offset));
+    }
+    if u64_at(entry, 32) != region.stored() {
+        return Err(format!("stored length {} for {} used bytes", u64_at(entry, 32), region.used));
+    }
+    let raw_fits = match region.compression {
+        Compression::None => region.raw == region.used,
+        Compression::Zstd => region.raw <= Region::raw_limit(region.used),
+    };
+    if !raw_fits {
+        return Err(format!("raw length {} for {} used bytes", region.raw, region.used));
+    }
+    if u16_at(entry, 18) != 0 || u64_at(entry, 56) != 0 {
+        return Err("reserved bytes are not zero".into());
+    }
+    Ok(region)
+}
+
+/// The checksum of one chunk, bound to its segment, region and ordinal.
+pub(crate) fn chunk_checksum(segment: Uuid, region: usize, chunk: usize, bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(segment.as_bytes());
+    hasher.update(&count(region).to_le_bytes());
+    hasher.update(&(chunk as u64).to_le_bytes());
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+/// Ordinals and counts of tables that are in memory; they are bounded far below 2^32.
+fn count(n: usize) -> u32 {
+    debug_assert!(u32::try_from(n).is_ok(), "{n} does not fit u32");
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// Offsets that were compared with the length of a slice before.
+pub(crate) fn to_usize(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+pub(crate) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(&bytes[at..at + N]);
+    array
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(array_at(bytes, at))
+}
+
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(array_at(bytes, at))
+}
+
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(array_at(bytes, at))
+}
+
+pub(crate) fn uuid_at(bytes: &[u8], at: usize) -> Uuid {
+    Uuid::from_bytes(array_at(bytes, at))
+}

@@ -1,0 +1,61 @@
+//! Segment files: immutable rows, column by column, checksummed throughout.
+//!
+//! - Where do the bytes go? [`storage`]: the trait that all I/O of segments passes through.
+//! - What do they mean? `layout` (header, footer, tail) and `columns`; nothing else touches raw bytes.
+//! - Who writes and reads? `writer` streams a segment out; `reader` opens one and checks what it touches.
+//!
+//! Depends on `codec` and the schema; knows nothing of the manifest. The bytes are fixed by
+//! `format-spec/segment.md`.
+
+mod columns;
+mod error;
+pub(crate) mod layout;
+mod reader;
+pub mod storage;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use columns::Span;
+pub use error::{Place, SegmentError};
+
+pub(crate) use columns::ByteStrings;
+pub(crate) use layout::{CONTAINER_VERSION, Group, Kind};
+pub(crate) use reader::{Codes, SegmentReader};
+pub(crate) use writer::{EncodedRow, NO_SOURCE, RowTags, Sealed, SegmentWriter};
+
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+use uuid::Uuid;
+
+use crate::schema::Schema;
+
+/// The longest id, in bytes.
+pub const MAX_ID: u32 = 4096;
+/// The longest metadata of a row, in bytes.
+pub const MAX_METADATA: u32 = 65_536;
+/// The longest name of a source, in bytes.
+pub const MAX_SOURCE: u32 = 255;
+
+/// What every segment of an index has in common.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub index: Uuid,
+    pub schema: Schema,
+    pub schema_digest: [u8; 32],
+}
+
+/// A segment as a snapshot sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct LiveSegment {
+    pub reader: Arc<SegmentReader>,
+    /// Rows that are deleted at the snapshot's generation.
+    pub dead: Arc<RoaringBitmap>,
+}
+
+/// The name of a segment's file.
+pub(crate) fn file_name(segment: Uuid) -> String {
+    format!("{segment}.seg")
+}

@@ -1,0 +1,362 @@
+//! Reads a segment: everything is checked when it is opened, and each chunk when it is first touched.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::columns::{ByteStrings, Span, parse_f32, parse_spans};
+use super::error::{Fault, Place, SegmentError};
+use super::layout::{
+    CHUNK, CONTAINER_VERSION, Compression, Footer, Group, Header, Kind, Region, chunk_checksum, to_usize,
+    u32_at,
+};
+use super::storage::{Storage, StorageBytes};
+use super::writer::NO_SOURCE;
+use super::{Identity, MAX_ID, MAX_METADATA, MAX_SOURCE, file_name};
+
+/// The codes of one block in one row group: rows of `stride` bytes, one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Codes<'a> {
+    pub bytes: &'a [u8],
+    pub stride: usize,
+}
+
+impl<'a> Codes<'a> {
+    pub fn row(&self, i: usize) -> &'a [u8] {
+        &self.bytes[i * self.stride..(i + 1) * self.stride]
+    }
+}
+
+/// An open segment. Cheap to share; its bytes stay readable until it is dropped.
+#[derive(Debug)]
+pub(crate) struct SegmentReader {
+    bytes: Arc<dyn StorageBytes>,
+    file: String,
+    segment: Uuid,
+    identity: Arc<Identity>,
+    footer: Footer,
+    /// Ordinal in the region table of each group's first region.
+    group_regions: Vec<usize>,
+    /// Ordinal in the checksum table of each region's first chunk.
+    first_chunks: Vec<usize>,
+    /// One bit for each chunk that has been found sound.
+    sound: Vec<AtomicU64>,
+    source_names: Vec<String>,
+}
+
+impl SegmentReader {
+    pub fn open(
+        storage: &dyn Storage,
+        identity: &Arc<Identity>,
+        segment: Uuid,
+    ) -> Result<Self, SegmentError> {
+        let name = file_name(segment);
+        let file = storage.describe(&name);
+        let bytes = match storage.open(&name) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(SegmentError::Io { file, operation: "open", source }),
+        };
+        let header = check_header(bytes.bytes(), &file, identity)?;
+        if header.segment != segment {
+            return Err(SegmentError::Misplaced { file, found: header.segment });
+        }
+        let footer =
+            Footer::parse(bytes.bytes(), segment, &identity.schema).map_err(|fault| fault.in_file(&file))?;
+
+        let mut group_regions = Vec::with_capacity(footer.groups.len());
+        let mut first_chunks = Vec::with_capacity(footer.regions.len());
+        let mut chunks = 0;
+        for (i, region) in footer.regions.iter().enumerate() {
+            if region.kind == Kind::Codes && region.block == 0 {
+                group_regions.push(i);
+            }
+            first_chunks.push(chunks);
+            chunks += region.chunks();
+        }
+        let sound = (0..chunks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let identity = Arc::clone(identity);
+        let mut reader = Self {
+            bytes,
+            file,
+            segment,
+            identity,
+            footer,
+            group_regions,
+            first_chunks,
+            sound,
+            source_names: Vec::new(),
+        };
+        reader.source_names = reader.read_source_names()?;
+        Ok(reader)
+    }
+
+    pub fn segment(&self) -> Uuid {
+        self.segment
+    }
+
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    pub fn rows(&self) -> u32 {
+        // The footer's check holds the sum below 2^32.
+        u32::try_from(self.footer.rows()).unwrap_or(u32::MAX)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes.bytes().len() as u64
+    }
+
+    pub fn groups(&self) -> &[Group] {
+        &self.footer.groups
+    }
+
+    pub fn source_names(&self) -> &[String] {
+        &self.source_names
+    }
+
+    /// The row group that a row of the segment lies in, and its place there.
+    pub fn locate(&self, row: u32) -> Option<(usize, usize)> {
+        let group = self.footer.groups.partition_point(|group| group.range().end <= row);
+        let found = self.footer.groups.get(group)?;
+        Some((group, (row - found.first_row) as usize))
+    }
+
+    /// All rows of a block in a row group.
+    pub fn codes(&self, group: usize, block: usize) -> Result<Codes<'_>, SegmentError> {
+        let (ordinal, region) = self.region(group, Kind::Codes, block)?;
+        let bytes = self.used_bytes(ordinal, region, 0..region.used)?;
+        Ok(Codes { bytes, stride: region.stride as usize })
+    }
+
+    /// Some rows of a block in a row group; only the chunks that they lie in are touched.
+    pub fn codes_of(
+        &self,
+        group: usize,
+        block: usize,
+        rows: Range<usize>,
+    ) -> Result<Codes<'_>, SegmentError> {
+        let (ordinal, region) = self.region(group, Kind::Codes, block)?;
+        let stride = region.stride as usize;
+        let bytes =
+            self.used_bytes(ordinal, region, (rows.start * stride) as u64..(rows.end * stride) as u64)?;
+        Ok(Codes { bytes, stride })
+    }
+
+    /// The scale of each row; empty if the block's encoding has none.
+    pub fn scales(&self, group: usize, block: usize) -> Result<Vec<f32>, SegmentError> {
+        let encodings = self.identity.schema.encodings();
+        if !encodings[block].has_scale() {
+            return Ok(Vec::new());
+        }
+        let before = encodings[..block].iter().filter(|encoding| encoding.has_scale()).count();
+        self.numbers(group, Kind::Scales, before)
+    }
+
+    /// The norm of each row in a block.
+    pub fn norms(&self, group: usize, block: usize) -> Result<Vec<f32>, SegmentError> {
+        self.numbers(group, Kind::Norms, block)
+    }
+
+    pub fn ids(&self, group: usize) -> Result<ByteStrings, SegmentError> {
+        self.strings(group, Kind::Ids, 1..=MAX_ID)
+    }
+
+    pub fn metadata(&self, group: usize) -> Result<ByteStrings, SegmentError> {
+        self.strings(group, Kind::Metadata, 0..=MAX_METADATA)
+    }
+
+    pub fn spans(&self, group: usize) -> Result<Vec<Span>, SegmentError> {
+        let (ordinal, region) = self.region(group, Kind::Spans, 0)?;
+        parse_spans(&self.raw(ordinal, region)?).map_err(|reason| self.damaged(region, reason))
+    }
+
+    /// The ordinal of each row's source in `source_names`; `NO_SOURCE` for none.
+    pub fn sources(&self, group: usize) -> Result<Vec<u32>, SegmentError> {
+        let (ordinal, region) = self.region(group, Kind::Sources, 0)?;
+        let raw = self.raw(ordinal, region)?;
+        let sources: Vec<u32> = raw.chunks_exact(4).map(|entry| u32_at(entry, 0)).collect();
+        let names = self.source_names.len();
+        match sources.iter().find(|&&source| source != NO_SOURCE && source as usize >= names) {
+            Some(source) => Err(self.damaged(region, format!("source {source} of {names}"))),
+            None => Ok(sources),
+        }
+    }
+
+    /// The used bytes of each column, by its name; for statistics.
+    pub fn column_bytes(&self) -> impl Iterator<Item = (&'static str, Option<usize>, u64)> + '_ {
+        self.footer.regions.iter().map(|region| {
+            let block = (region.kind == Kind::Codes).then_some(region.block as usize);
+            (region.kind.name(), block, region.stored())
+        })
+    }
+
+    /// Checks every chunk of the file anew, whatever was found before, and each padding byte.
+    /// Calls back for each fault instead of stopping at the first.
+    pub fn verify(&self, mut found: impl FnMut(SegmentError)) {
+        for (ordinal, region) in self.footer.regions.iter().enumerate() {
+            for chunk in 0..region.chunks() {
+                if let Err(error) = self.check_chunk(ordinal, region, chunk) {
+                    found(error);
+                }
+            }
+            let padding = &self.bytes.bytes()[to_usize(region.offset + region.used)..to_usize(region.end())];
+            if let Some(at) = padding.iter().position(|&byte| byte != 0) {
+                let offset = region.offset + region.used + at as u64;
+                found(Fault::new(region.place(), offset, "padding is not zero").in_file(&self.file));
+            }
+        }
+    }
+
+    /// The digest of the whole file, as the manifest keeps it.
+    pub fn sha256(&self) -> [u8; 32] {
+        Sha256::digest(self.bytes.bytes()).into()
+    }
+
+    /// An error of this file, in one of its columns.
+    pub fn fault(&self, kind: Kind, group: usize, block: usize, reason: String) -> SegmentError {
+        match self.region(group, kind, block) {
+            Ok((_, region)) => self.damaged(region, reason),
+            Err(error) => error,
+        }
+    }
+
+    fn damaged(&self, region: &Region, reason: String) -> SegmentError {
+        Fault::new(region.place(), region.offset, reason).in_file(&self.file)
+    }
+
+    /// `Footer::parse` has seen that each group has each column once, in order.
+    fn region(&self, group: usize, kind: Kind, block: usize) -> Result<(usize, &Region), SegmentError> {
+        let start = self.group_regions.get(group).copied().unwrap_or(usize::MAX);
+        let mut regions = self
+            .footer
+            .regions
+            .iter()
+            .enumerate()
+            .skip(start.saturating_add(if kind == Kind::Codes { block } else { 0 }));
+        let is_it = |(_, region): &(usize, &Region)| region.kind == kind && region.block as usize == block;
+        regions.find(is_it).ok_or_else(|| SegmentError::Damaged {
+            file: self.file.clone(),
+            place: Place::Footer,
+            offset: 0,
+            reason: format!("no {} of row group {group}, block {block}", kind.name()),
+        })
+    }
+
+    /// A range of a region's used bytes, its chunks checked if they are touched for the first time.
+    fn used_bytes(&self, ordinal: usize, region: &Region, range: Range<u64>) -> Result<&[u8], SegmentError> {
+        if range.end > region.used {
+            return Err(self.damaged(region, format!("bytes {range:?} of {}", region.used)));
+        }
+        let chunks = to_usize(range.start) / CHUNK..to_usize(range.end).div_ceil(CHUNK);
+        for chunk in chunks {
+            let bit = self.first_chunks[ordinal] + chunk;
+            let (word, mask) = (&self.sound[bit / 64], 1 << (bit % 64));
+            // Relaxed: the bit only saves work; the bytes themselves never change.
+            if word.load(Ordering::Relaxed) & mask == 0 {
+                self.check_chunk(ordinal, region, chunk)?;
+                word.fetch_or(mask, Ordering::Relaxed);
+            }
+        }
+        Ok(&self.bytes.bytes()[to_usize(region.offset + range.start)..to_usize(region.offset + range.end)])
+    }
+
+    fn check_chunk(&self, ordinal: usize, region: &Region, chunk: usize) -> Result<(), SegmentError> {
+        let start = to_usize(region.offset) + chunk * CHUNK;
+        let end = (start + CHUNK).min(to_usize(region.end()));
+        let expected = self.footer.checksums[self.first_chunks[ordinal] + chunk];
+        if chunk_checksum(self.segment, ordinal, chunk, &self.bytes.bytes()[start..end]) == expected {
+            return Ok(());
+        }
+        let fault =
+            Fault::new(region.place(), start as u64, format!("checksum of chunk {chunk} does not match"));
+        Err(fault.in_file(&self.file))
+    }
+
+    /// A small column's bytes, decompressed.
+    fn raw(&self, ordinal: usize, region: &Region) -> Result<Vec<u8>, SegmentError> {
+        let used = self.used_bytes(ordinal, region, 0..region.used)?;
+        if region.compression == Compression::None {
+            return Ok(used.to_vec());
+        }
+        // One frame and nothing after it; its decompressed length is bounded by the footer's check.
+        let one_frame =
+            zstd::zstd_safe::find_frame_compressed_size(used).is_ok_and(|size| size == used.len());
+        let raw = zstd::bulk::decompress(used, to_usize(region.raw));
+        match raw {
+            Ok(raw) if one_frame && raw.len() as u64 == region.raw => Ok(raw),
+            _ => Err(self.damaged(region, format!("not one zstd frame of {} bytes", region.raw))),
+        }
+    }
+
+    fn strings(
+        &self,
+        group: usize,
+        kind: Kind,
+        lengths: std::ops::RangeInclusive<u32>,
+    ) -> Result<ByteStrings, SegmentError> {
+        let (ordinal, region) = self.region(group, kind, 0)?;
+        let rows = self.footer.groups[group].rows as usize;
+        ByteStrings::parse(&self.raw(ordinal, region)?, rows, lengths)
+            .map_err(|reason| self.damaged(region, reason))
+    }
+
+    /// The `ordinal`-th run of one f32 for each row.
+    fn numbers(&self, group: usize, kind: Kind, run: usize) -> Result<Vec<f32>, SegmentError> {
+        let (ordinal, region) = self.region(group, kind, 0)?;
+        let bytes = self.footer.groups[group].rows as usize * 4;
+        let range = (run * bytes) as u64..((run + 1) * bytes) as u64;
+        let numbers = parse_f32(self.used_bytes(ordinal, region, range)?);
+        match numbers.iter().position(|x| !x.is_finite() || *x < 0.0) {
+            Some(row) => Err(self.damaged(region, format!("row {row} has {}", numbers[row]))),
+            None => Ok(numbers),
+        }
+    }
+
+    fn read_source_names(&self) -> Result<Vec<String>, SegmentError> {
+        let found =
+            self.footer.regions.iter().enumerate().find(|(_, region)| region.kind == Kind::SourceNames);
+        let Some((ordinal, region)) = found else { return Ok(Vec::new()) };
+        let raw = self.raw(ordinal, region)?;
+        let damaged = |reason: String| self.damaged(region, reason);
+        if raw.len() < 8 {
+            return Err(damaged("too short for a count".into()));
+        }
+        let (count, strings) = (u32_at(&raw, 0) as usize, &raw[4..]);
+        let strings = ByteStrings::parse(strings, count, 1..=MAX_SOURCE).map_err(damaged)?;
+        let mut names: Vec<String> = Vec::with_capacity(count);
+        let mut seen = std::collections::HashSet::new();
+        for name in strings.iter() {
+            let name = std::str::from_utf8(name).map_err(|error| damaged(error.to_string()))?;
+            if !seen.insert(name.to_owned()) {
+                return Err(damaged(format!("the name {name:?} occurs twice")));
+            }
+            names.push(name.to_owned());
+        }
+        Ok(names)
+    }
+}
+
+fn check_header(bytes: &[u8], file: &str, identity: &Identity) -> Result<Header, SegmentError> {
+    let file = || file.to_owned();
+    let header = Header::parse(bytes).map_err(|fault| fault.in_file(&file()))?;
+    let header = header.ok_or_else(|| SegmentError::NotASegment { file: file() })?;
+    if header.container_version > CONTAINER_VERSION {
+        let found = header.container_version;
+        return Err(SegmentError::Newer { file: file(), found, supported: CONTAINER_VERSION });
+    }
+    if header.features_read != 0 {
+        return Err(SegmentError::UnknownFeature { file: file(), bits: header.features_read });
+    }
+    if header.index != identity.index {
+        let (found, expected) = (header.index, identity.index);
+        return Err(SegmentError::Foreign { file: file(), found, expected });
+    }
+    if header.schema_digest != identity.schema_digest {
+        return Err(SegmentError::OtherSchema { file: file() });
+    }
+    Ok(header)
+}

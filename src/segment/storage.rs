@@ -1,0 +1,292 @@
+//! Where segment files live: the one trait through which every byte of them goes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use memmap2::Mmap;
+
+/// A flat folder of immutable files.
+///
+/// The contract that the engine relies on:
+/// - a file is written once, front to back, and never changed afterwards;
+/// - after [`StorageFile::sync`] **and** [`Storage::sync`] have returned, the file with all its
+///   bytes survives a crash; before that, any part of it may be missing;
+/// - [`StorageBytes`] stay readable until they are dropped, also after [`Storage::remove`].
+pub trait Storage: fmt::Debug + Send + Sync {
+    /// Creates a file that must not exist yet.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, or whatever the storage says.
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
+
+    /// Opens a whole file for reading.
+    ///
+    /// # Errors
+    /// `NotFound`, or whatever the storage says.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageBytes>>;
+
+    /// Removes a file; one that does not exist is not an error.
+    ///
+    /// # Errors
+    /// Whatever the storage says.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// The names of all files.
+    ///
+    /// # Errors
+    /// Whatever the storage says.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Makes the creations and removals before this call durable.
+    ///
+    /// # Errors
+    /// Whatever the storage says. A sync that failed is never tried again.
+    fn sync(&self) -> io::Result<()>;
+
+    /// What to call a file in messages.
+    fn describe(&self, name: &str) -> String;
+}
+
+/// A file being written.
+pub trait StorageFile: Send {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// Whatever the storage says; the file is then of no use.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// Whatever the storage says; the file is then of no use, and the sync is not tried again.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// The bytes of an immutable file.
+pub trait StorageBytes: fmt::Debug + Send + Sync {
+    /// All of them.
+    fn bytes(&self) -> &[u8];
+}
+
+/// A folder of the file system. Files are mapped for reading, never loaded.
+#[derive(Debug)]
+pub struct FileStorage {
+    folder: PathBuf,
+}
+
+impl FileStorage {
+    /// The storage of an existing folder.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// Refuses names that could lead out of the folder.
+    fn path(&self, name: &str) -> io::Result<PathBuf> {
+        let plain = Path::new(name).file_name().is_some_and(|file| file == name);
+        if plain {
+            Ok(self.folder.join(name))
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not a file name")))
+        }
+    }
+}
+
+impl Storage for FileStorage {
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(OpenOptions::new().write(true).create_new(true).open(self.path(name)?)?))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageBytes>> {
+        let file = File::open(self.path(name)?)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        // SAFETY: segment files are immutable by the contract of `Storage`: gradix creates them with
+        // `create_new`, never opens them for writing again, and removes them by unlinking, which
+        // leaves mapped pages in place. Only another program that truncates or overwrites files in
+        // the index's folder could break this; the API documents that it must not.
+        let map = unsafe { Mmap::map(&file)? };
+        Ok(Arc::new(map))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.path(name)?) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            // Names that are not UTF-8 cannot be ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        sync_folder(&self.folder)
+    }
+
+    fn describe(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+}
+
+/// Makes the entries of a folder durable.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    // Windows cannot open a folder as a file; NTFS journals its entries.
+    if cfg!(windows) { Ok(()) } else { File::open(folder)?.sync_all() }
+}
+
+impl StorageFile for File {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
+
+impl StorageBytes for Mmap {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+/// Files in memory, gone with the value: for tests, and for indexes that need not last.
+#[derive(Debug, Default)]
+pub struct MemoryStorage {
+    files: Arc<RwLock<HashMap<String, Arc<Vec<u8>>>>>,
+}
+
+impl MemoryStorage {
+    /// An empty storage.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+struct MemoryFile {
+    name: String,
+    bytes: Vec<u8>,
+    files: Arc<RwLock<HashMap<String, Arc<Vec<u8>>>>>,
+}
+
+impl Storage for MemoryStorage {
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        if files.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        files.insert(name.to_owned(), Arc::default());
+        let (name, files) = (name.to_owned(), Arc::clone(&self.files));
+        Ok(Box::new(MemoryFile { name, bytes: Vec::new(), files }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageBytes>> {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        match files.get(name) {
+            Some(bytes) => Ok(Arc::clone(bytes) as Arc<dyn StorageBytes>),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.files.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        Ok(())
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(files.keys().cloned().collect())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn describe(&self, name: &str) -> String {
+        format!("memory:{name}")
+    }
+}
+
+impl StorageFile for MemoryFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Only now do the bytes appear to readers.
+    fn sync(&mut self) -> io::Result<()> {
+        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        files.insert(self.name.clone(), Arc::new(std::mem::take(&mut self.bytes)));
+        Ok(())
+    }
+}
+
+impl StorageBytes for Vec<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn each(test: impl Fn(&dyn Storage)) {
+        test(&MemoryStorage::new());
+        let folder = tempfile::tempdir().unwrap();
+        test(&FileStorage::new(folder.path()));
+    }
+
+    /// Catches a storage that overwrites a segment, or loses its bytes.
+    #[test]
+    fn create_refuses_a_file_that_exists() {
+        each(|storage| {
+            let mut file = storage.create("a.seg").unwrap();
+            file.write(b"one").unwrap();
+            file.write(b"two").unwrap();
+            file.sync().unwrap();
+            storage.sync().unwrap();
+            assert_eq!(storage.open("a.seg").unwrap().bytes(), b"onetwo");
+            let again = storage.create("a.seg").err().unwrap();
+            assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        });
+    }
+
+    /// Catches a garbage collection that pulls the bytes from under a snapshot.
+    #[test]
+    fn open_bytes_survive_remove() {
+        each(|storage| {
+            let mut file = storage.create("a.seg").unwrap();
+            file.write(b"bytes").unwrap();
+            file.sync().unwrap();
+            let bytes = storage.open("a.seg").unwrap();
+            storage.remove("a.seg").unwrap();
+            storage.remove("a.seg").unwrap();
+            assert_eq!(bytes.bytes(), b"bytes");
+            assert!(storage.list().unwrap().is_empty());
+        });
+    }
+
+    /// Catches a crafted name that reaches outside of the index's folder.
+    #[test]
+    fn file_storage_refuses_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = FileStorage::new(folder.path());
+        for name in ["../x", "a/b", "/etc/passwd", "", ".."] {
+            assert_eq!(storage.open(name).err().unwrap().kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+}

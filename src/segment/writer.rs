@@ -1,0 +1,331 @@
+//! Writes a segment front to back in one pass, holding one row group in memory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::columns::{ByteStrings, Span, spans_to_bytes};
+use super::error::SegmentError;
+use super::layout::{
+    CHUNK, CONTAINER_VERSION, Compression, Footer, Group, Header, Kind, PAGE, PAGE_BYTES, Region,
+    chunk_checksum,
+};
+use super::storage::{Storage, StorageFile};
+use super::{Identity, file_name};
+
+/// The codes of a row group take about this many bytes.
+const GROUP_BYTES: usize = 32 << 20;
+/// A row group has at most this many rows, unless one example alone has more.
+const GROUP_ROWS: usize = 65_536;
+/// Ids and metadata of a row group stay below this, so that their offsets fit `u32`.
+const GROUP_STRING_BYTES: usize = 256 << 20;
+const ZSTD_LEVEL: i32 = 3;
+
+/// One row, encoded: what a segment keeps of it besides id, span, source and metadata.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct EncodedRow {
+    /// The codes of all blocks, one stride after the other.
+    pub codes: Vec<u8>,
+    /// One for each block; unused where the encoding has none.
+    pub scales: Vec<f32>,
+    /// One for each block.
+    pub norms: Vec<f32>,
+}
+
+/// What a caller says of a row besides its sketch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowTags<'a> {
+    pub span: Span,
+    pub source: Option<&'a str>,
+    pub metadata: &'a [u8],
+}
+
+/// A segment whose file is complete and durable, but in no manifest yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sealed {
+    pub segment: Uuid,
+    pub rows: u32,
+    pub examples: u64,
+    pub bytes: u64,
+    pub sha256: [u8; 32],
+}
+
+pub(crate) struct SegmentWriter {
+    storage: Arc<dyn Storage>,
+    identity: Arc<Identity>,
+    segment: Uuid,
+    sink: Sink,
+    footer: Footer,
+    group: OpenGroup,
+    group_rows: usize,
+    rows: u32,
+    examples: u64,
+    sources: Sources,
+}
+
+/// The row group that is being filled.
+#[derive(Default)]
+struct OpenGroup {
+    rows: usize,
+    /// One buffer for each block, as for the next two.
+    codes: Vec<Vec<u8>>,
+    scales: Vec<Vec<f32>>,
+    norms: Vec<Vec<f32>>,
+    ids: ByteStrings,
+    spans: Vec<Span>,
+    sources: Vec<u32>,
+    metadata: ByteStrings,
+}
+
+#[derive(Default)]
+struct Sources {
+    ordinals: HashMap<String, u32>,
+    names: ByteStrings,
+}
+
+/// The file, its length and its digest.
+struct Sink {
+    file: Box<dyn StorageFile>,
+    name: String,
+    length: u64,
+    digest: Sha256,
+}
+
+impl Sink {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
+        self.file.write(bytes).map_err(|source| io(&self.name, "write", source))?;
+        self.digest.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+fn io(file: &str, operation: &'static str, source: std::io::Error) -> SegmentError {
+    SegmentError::Io { file: file.to_owned(), operation, source }
+}
+
+impl SegmentWriter {
+    pub fn create(
+        storage: Arc<dyn Storage>,
+        identity: Arc<Identity>,
+        segment: Uuid,
+    ) -> Result<Self, SegmentError> {
+        let file_name = file_name(segment);
+        let name = storage.describe(&file_name);
+        let file = storage.create(&file_name).map_err(|source| io(&name, "create", source))?;
+        let blocks = identity.schema.encodings().len();
+        let header = Header {
+            container_version: CONTAINER_VERSION,
+            features_read: 0,
+            index: identity.index,
+            segment,
+            schema_digest: identity.schema_digest,
+        };
+        let mut sink = Sink { file, name, length: 0, digest: Sha256::new() };
+        sink.write(&header.to_page())?;
+        let fit = (GROUP_BYTES / identity.schema.row_bytes()).clamp(1, GROUP_ROWS);
+        let group = OpenGroup {
+            codes: vec![Vec::new(); blocks],
+            scales: vec![Vec::new(); blocks],
+            norms: vec![Vec::new(); blocks],
+            ..OpenGroup::default()
+        };
+        Ok(Self {
+            storage,
+            identity,
+            segment,
+            sink,
+            footer: Footer::default(),
+            group,
+            group_rows: 1 << fit.ilog2(),
+            rows: 0,
+            examples: 0,
+            sources: Sources::default(),
+        })
+    }
+
+    pub fn segment(&self) -> Uuid {
+        self.segment
+    }
+
+    pub fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    /// Bytes written and buffered so far, about.
+    pub fn bytes(&self) -> u64 {
+        self.sink.length + (self.group.rows * self.identity.schema.row_bytes()) as u64
+    }
+
+    /// Appends all rows of one example; returns the ordinal of the first.
+    ///
+    /// The caller has checked ids, spans, sources and metadata against the format's limits and the
+    /// number of rows against `u32`.
+    pub fn push<'a>(
+        &mut self,
+        id: &[u8],
+        rows: impl ExactSizeIterator<Item = (&'a EncodedRow, RowTags<'a>)>,
+    ) -> Result<u32, SegmentError> {
+        let strings = self.group.ids.byte_len() + self.group.metadata.byte_len();
+        let full = self.group.rows + rows.len() > self.group_rows || strings > GROUP_STRING_BYTES;
+        if self.group.rows > 0 && full {
+            self.close_group()?;
+        }
+        let first = self.rows;
+        let schema = &self.identity.schema;
+        let group = &mut self.group;
+        for (row, tags) in rows {
+            let mut start = 0;
+            for block in 0..group.codes.len() {
+                let end = start + schema.stride(block);
+                group.codes[block].extend_from_slice(&row.codes[start..end]);
+                group.scales[block].push(row.scales[block]);
+                group.norms[block].push(row.norms[block]);
+                start = end;
+            }
+            group.ids.push(id);
+            group.spans.push(tags.span);
+            group.sources.push(self.sources.ordinal(tags.source));
+            group.metadata.push(tags.metadata);
+            group.rows += 1;
+            self.rows += 1;
+        }
+        self.examples += 1;
+        Ok(first)
+    }
+
+    /// Writes everything out and makes it durable: file first, then the folder.
+    pub fn seal(mut self) -> Result<Sealed, SegmentError> {
+        self.close_group()?;
+        let names = &self.sources.names;
+        let mut raw = u32::try_from(names.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
+        raw.extend(names.to_bytes());
+        self.write_column(Kind::SourceNames, 0, &raw)?;
+        let offset = self.sink.length;
+        let blocks = u32::try_from(self.group.codes.len()).unwrap_or(u32::MAX);
+        self.sink.write(&self.footer.to_bytes(self.segment, blocks, offset))?;
+        let Sink { mut file, name, length, digest } = self.sink;
+        file.sync().map_err(|source| io(&name, "sync", source))?;
+        self.storage.sync().map_err(|source| io(&name, "sync the folder of", source))?;
+        Ok(Sealed {
+            segment: self.segment,
+            rows: self.rows,
+            examples: self.examples,
+            bytes: length,
+            sha256: digest.finalize().into(),
+        })
+    }
+
+    fn close_group(&mut self) -> Result<(), SegmentError> {
+        if self.group.rows == 0 {
+            return Ok(());
+        }
+        let mut group = std::mem::take(&mut self.group);
+        let ordinal = u32::try_from(self.footer.groups.len()).unwrap_or(u32::MAX);
+        let rows = u32::try_from(group.rows).unwrap_or(u32::MAX);
+        self.footer.groups.push(Group { first_row: self.rows - rows, rows });
+        let identity = Arc::clone(&self.identity);
+        let encodings = identity.schema.encodings();
+        for (block, (codes, &encoding)) in group.codes.iter_mut().zip(encodings).enumerate() {
+            let region = Region {
+                kind: Kind::Codes,
+                block: u32::try_from(block).unwrap_or(u32::MAX),
+                group: ordinal,
+                encoding: Some(encoding),
+                compression: Compression::None,
+                stride: u32::try_from(identity.schema.stride(block)).unwrap_or(u32::MAX),
+                offset: self.sink.length,
+                used: codes.len() as u64,
+                raw: codes.len() as u64,
+            };
+            self.write_region(region, codes)?;
+        }
+        let scaled = group.scales.iter().zip(encodings).filter(|(_, encoding)| encoding.has_scale());
+        let scales: Vec<u8> = scaled.flat_map(|(scales, _)| scales).flat_map(|x| x.to_le_bytes()).collect();
+        if !scales.is_empty() {
+            self.write_column(Kind::Scales, ordinal, &scales)?;
+        }
+        let norms: Vec<u8> = group.norms.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
+        self.write_column(Kind::Norms, ordinal, &norms)?;
+        self.write_column(Kind::Ids, ordinal, &group.ids.to_bytes())?;
+        self.write_column(Kind::Spans, ordinal, &spans_to_bytes(&group.spans))?;
+        let sources: Vec<u8> = group.sources.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.write_column(Kind::Sources, ordinal, &sources)?;
+        self.write_column(Kind::Metadata, ordinal, &group.metadata.to_bytes())?;
+
+        group.clear();
+        self.group = group;
+        Ok(())
+    }
+
+    /// A column without blocks, compressed where the format allows it and it helps.
+    fn write_column(&mut self, kind: Kind, group: u32, raw: &[u8]) -> Result<(), SegmentError> {
+        let packed = match kind {
+            Kind::Scales | Kind::Norms => None,
+            _ => zstd::bulk::compress(raw, ZSTD_LEVEL).ok().filter(|packed| {
+                packed.len() < raw.len() && raw.len() as u64 <= Region::raw_limit(packed.len() as u64)
+            }),
+        };
+        let (compression, mut bytes) = match packed {
+            Some(packed) => (Compression::Zstd, packed),
+            None => (Compression::None, raw.to_vec()),
+        };
+        let region = Region {
+            kind,
+            block: 0,
+            group,
+            encoding: None,
+            compression,
+            stride: 0,
+            offset: self.sink.length,
+            used: bytes.len() as u64,
+            raw: raw.len() as u64,
+        };
+        self.write_region(region, &mut bytes)
+    }
+
+    /// Writes the bytes, padded in place to whole pages, and notes region and checksums.
+    fn write_region(&mut self, region: Region, bytes: &mut Vec<u8>) -> Result<(), SegmentError> {
+        debug_assert_eq!(region.offset % PAGE, 0, "regions start at a page");
+        let padded = bytes.len().next_multiple_of(PAGE_BYTES).max(PAGE_BYTES);
+        bytes.resize(padded, 0);
+        let ordinal = self.footer.regions.len();
+        for (chunk, piece) in bytes.chunks(CHUNK).enumerate() {
+            self.footer.checksums.push(chunk_checksum(self.segment, ordinal, chunk, piece));
+        }
+        self.footer.regions.push(region);
+        self.sink.write(bytes)
+    }
+}
+
+impl OpenGroup {
+    /// Keeps the buffers for the next group.
+    fn clear(&mut self) {
+        self.rows = 0;
+        self.codes.iter_mut().for_each(Vec::clear);
+        self.scales.iter_mut().for_each(Vec::clear);
+        self.norms.iter_mut().for_each(Vec::clear);
+        self.ids.clear();
+        self.spans.clear();
+        self.sources.clear();
+        self.metadata.clear();
+    }
+}
+
+impl Sources {
+    fn ordinal(&mut self, name: Option<&str>) -> u32 {
+        let Some(name) = name else { return NO_SOURCE };
+        if let Some(&ordinal) = self.ordinals.get(name) {
+            return ordinal;
+        }
+        let ordinal = u32::try_from(self.names.len()).unwrap_or(NO_SOURCE);
+        self.names.push(name.as_bytes());
+        self.ordinals.insert(name.to_owned(), ordinal);
+        ordinal
+    }
+}
+
+/// The source ordinal of a row without one.
+pub(crate) const NO_SOURCE: u32 = u32::MAX;
