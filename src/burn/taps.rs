@@ -27,6 +27,8 @@ const CHUNK_ELEMENTS: usize = 1 << 24;
 /// ```
 ///
 /// Fastest on `model.clone().no_grad()`: then the backward makes no weight gradients of its own.
+/// (Of a model that has been used or loaded: burn makes a new model's parameters on first use, and
+/// until then a clone shares its frozen state with the original.)
 #[derive(Debug)]
 pub struct Taps {
     on: bool,
