@@ -9,9 +9,18 @@
 )]
 
 pub mod codec;
+mod index;
+mod manifest;
 mod schema;
 pub mod segment;
 pub mod sketch;
 
 pub use codec::Encoding;
+pub use index::{
+    AppendError, Collection, ColumnStats, Commit, CommitError, CompactOptions, Compaction, CreateError,
+    Example, ExampleRow, Finding, GcOptions, GetError, Index, IndexOptions, MaintenanceError, OpenError,
+    PreparedCommit, Report, Row, SegmentStats, Snapshot, SnapshotError, Stats, Writer, WriterError,
+};
+pub use manifest::ManifestError;
 pub use schema::Schema;
+pub use segment::{SegmentError, Span};

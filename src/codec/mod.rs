@@ -3,6 +3,24 @@
 //!
 //! Depends on nothing else in the crate.
 
+mod check;
+mod code;
 mod encoding;
+mod error;
+pub mod lanes;
+mod query;
+#[cfg(test)]
+mod tests;
 
+pub use check::check_codes;
+pub use code::{Encoded, norm};
 pub use encoding::Encoding;
+pub use error::{CodeFault, EncodeError};
+pub use query::{QuantisedQuery, quantise_query};
+
+/// A row whose norm in a block is above 2^62 is refused, so that no product of a row and a query
+/// overflows.
+pub const MAX_NORM: f32 = 4_611_686_018_427_387_904.0;
+
+/// The least scale that is not zero: 2^-126, the smallest normal `f32`.
+const LEAST_SCALE: f32 = f32::MIN_POSITIVE;

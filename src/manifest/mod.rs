@@ -12,7 +12,5 @@ mod store;
 
 pub use error::ManifestError;
 
-pub(crate) use records::{
-    CommitRecord, ExampleHistory, ExampleVersion, IndexRecord, Location, SegmentRecord, StateRecord,
-};
+pub(crate) use records::{CommitRecord, ExampleVersion, IndexRecord, Location, SegmentRecord, StateRecord};
 pub(crate) use store::{Batch, Manifest};

@@ -189,11 +189,18 @@ mod tests {
         ]);
         let expected = format!(
             "01{}{}01{}{}{}{}00",
-            "0200000000000000", "0100000000000000", "07".repeat(16), "03000000", "02000000", "0200000000000000"
+            "0200000000000000",
+            "0100000000000000",
+            "07".repeat(16),
+            "03000000",
+            "02000000",
+            "0200000000000000"
         );
         assert_eq!(hex(&encode(&history).unwrap()), expected);
-        let commit = CommitRecord { time_ms: 5, payload: b"ab".to_vec(), appended: 1, ..CommitRecord::default() };
-        let expected = "01050000000000000002000000000000006162010000000000000000000000000000000000000000000000";
+        let commit =
+            CommitRecord { time_ms: 5, payload: b"ab".to_vec(), appended: 1, ..CommitRecord::default() };
+        let expected =
+            "01050000000000000002000000000000006162010000000000000000000000000000000000000000000000";
         assert_eq!(hex(&encode(&commit).unwrap()), expected);
         let segment = SegmentRecord {
             rows: 1,
@@ -206,7 +213,12 @@ mod tests {
         };
         let expected = format!(
             "01{}{}{}{}{}01{}00",
-            "0100000000000000", "0100000000000000", "0200000000000000", "09".repeat(32), "0300000000000000", "0400000000000000"
+            "0100000000000000",
+            "0100000000000000",
+            "0200000000000000",
+            "09".repeat(32),
+            "0300000000000000",
+            "0400000000000000"
         );
         assert_eq!(hex(&encode(&segment).unwrap()), expected);
     }

@@ -14,9 +14,6 @@ mod reader;
 pub mod storage;
 mod writer;
 
-#[cfg(test)]
-mod tests;
-
 pub use columns::Span;
 pub use error::{Place, SegmentError};
 

@@ -65,6 +65,15 @@ pub(crate) struct SegmentWriter {
     sources: Sources,
 }
 
+impl std::fmt::Debug for SegmentWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SegmentWriter")
+            .field("file", &self.sink.name)
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The row group that is being filled.
 #[derive(Default)]
 struct OpenGroup {

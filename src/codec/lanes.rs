@@ -1,0 +1,85 @@
+//! The sixteen lanes of `format-spec/encodings.md`: the one order in which sums are taken.
+//!
+//! Lane `l` takes the elements `l`, `l + 16`, `l + 32`, ...; then the lanes are added in halves.
+//! These are the scalar forms; every faster one must give the same bits.
+
+/// The number of lanes.
+pub const LANES: usize = 16;
+
+/// Adds the lanes in halves, 8 + 8, 4 + 4, 2 + 2, 1 + 1: each sum rounded in `f32`.
+#[must_use]
+pub fn halve_f32(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+    }
+    lanes[0]
+}
+
+/// Adds the lanes in halves, 8 + 8, 4 + 4, 2 + 2, 1 + 1: each sum rounded in `f64`.
+#[must_use]
+pub fn halve_f64(mut lanes: [f64; LANES]) -> f64 {
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+    }
+    lanes[0]
+}
+
+/// The sum of the squares of `values` in `f64`: the square of an L2 norm before any root.
+///
+/// The square of an `f32` is exact in `f64`, so a fused multiply-add gives the same bits.
+#[must_use]
+pub fn sum_of_squares(values: &[f32]) -> f64 {
+    let mut squares = SquareSum::new();
+    squares.add(values);
+    squares.finish()
+}
+
+/// [`sum_of_squares`] of numbers that come in runs.
+#[derive(Debug, Clone)]
+pub(crate) struct SquareSum([f64; LANES]);
+
+impl SquareSum {
+    pub(crate) fn new() -> Self {
+        Self([0.0; LANES])
+    }
+
+    /// Takes the next run. Each run but the last must be a multiple of sixteen long, so that the
+    /// elements stay in their lanes.
+    pub(crate) fn add(&mut self, values: &[f32]) {
+        let (tiles, rest) = values.as_chunks::<LANES>();
+        let mut lanes = self.0;
+        for tile in tiles {
+            for (lane, &value) in lanes.iter_mut().zip(tile) {
+                *lane += f64::from(value) * f64::from(value);
+            }
+        }
+        for (lane, &value) in lanes.iter_mut().zip(rest) {
+            *lane += f64::from(value) * f64::from(value);
+        }
+        self.0 = lanes;
+    }
+
+    pub(crate) fn finish(self) -> f64 {
+        halve_f64(self.0)
+    }
+}
+
+/// The dot product of `row` and `query` (equally long) in `f32`, with a fused multiply-add for each
+/// element: the oracle of every scan kernel for `f32` and `f16` codes.
+///
+/// Elements beyond the shorter of the two do not count. On a target without fused multiply-add this
+/// is slow, and right.
+#[must_use]
+pub fn dot(row: &[f32], query: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for (row, query) in row.chunks(LANES).zip(query.chunks(LANES)) {
+        for ((lane, &x), &q) in lanes.iter_mut().zip(row).zip(query) {
+            *lane = x.mul_add(q, *lane);
+        }
+    }
+    halve_f32(lanes)
+}

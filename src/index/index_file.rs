@@ -1,0 +1,113 @@
+//! The bytes of the `INDEX` file, as `format-spec/index-file.md` fixes them.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+
+use uuid::Uuid;
+
+use super::error::{CreateError, OpenError};
+use crate::schema::{self, Schema};
+use crate::segment::Identity;
+use crate::segment::layout::{array_at, u32_at, u64_at, uuid_at};
+use crate::segment::storage::sync_folder;
+
+pub(crate) const CONTAINER_VERSION: u32 = 1;
+const NAME: &str = "INDEX";
+const MAGIC: [u8; 8] = *b"\x89GDI\r\n\x1a\n";
+const HEADER: usize = 64;
+const MAX_BODY: usize = 16 << 20;
+
+/// What `INDEX` says besides the identity.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Features {
+    pub write: u64,
+}
+
+pub(crate) fn exists(folder: &Path) -> bool {
+    folder.join(NAME).exists()
+}
+
+/// Writes `INDEX` durably, under another name first: it is there whole or not at all.
+pub(crate) fn write(folder: &Path, index: Uuid, body: &[u8]) -> Result<(), CreateError> {
+    let mut bytes = Vec::with_capacity(HEADER + body.len());
+    bytes.extend(MAGIC);
+    bytes.extend(CONTAINER_VERSION.to_le_bytes());
+    bytes.extend(u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+    bytes.extend([0; 24]);
+    bytes.extend(index.as_bytes());
+    bytes.extend(crc32fast::hash(body).to_le_bytes());
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend(crc.to_le_bytes());
+    bytes.extend(body);
+
+    let (path, unfinished) = (folder.join(NAME), folder.join("INDEX.unfinished"));
+    let written = File::create(&unfinished)
+        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&unfinished, &path))
+        .and_then(|()| sync_folder(folder));
+    written.map_err(|source| CreateError::Io { path, operation: "write", source })
+}
+
+/// Reads and checks `INDEX`.
+pub(crate) fn read(folder: &Path) -> Result<(Identity, Features), OpenError> {
+    let path = folder.join(NAME);
+    let not_an_index = |reason| OpenError::NotAnIndex { path: folder.to_owned(), reason };
+    let metadata = match fs::metadata(&path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let reason = if folder.exists() { "it has no INDEX file" } else { "it does not exist" };
+            return Err(not_an_index(reason));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            return Err(not_an_index("it is not a folder"));
+        }
+        Err(source) => return Err(OpenError::Io { path, operation: "look at", source }),
+    };
+    if !metadata.is_file() {
+        return Err(not_an_index("INDEX is not a file"));
+    }
+    let damaged = |offset: usize, reason: String| OpenError::Damaged {
+        path: path.clone(),
+        offset: offset as u64,
+        reason,
+    };
+    if metadata.len() > (HEADER + MAX_BODY) as u64 {
+        return Err(damaged(12, format!("{} bytes are too many", metadata.len())));
+    }
+    let bytes =
+        fs::read(&path).map_err(|source| OpenError::Io { path: path.clone(), operation: "read", source })?;
+    if bytes.get(..8) != Some(&MAGIC[..]) {
+        return Err(not_an_index("INDEX begins with another magic"));
+    }
+    let Some((header, body)) = bytes.split_at_checked(HEADER) else {
+        return Err(damaged(bytes.len(), "the file ends within its header".into()));
+    };
+    let found = u32_at(header, 8);
+    if found > CONTAINER_VERSION {
+        return Err(OpenError::Newer { path, found, supported: CONTAINER_VERSION });
+    }
+    if crc32fast::hash(&header[..60]) != u32_at(header, 60) {
+        return Err(damaged(60, "checksum of the header does not match".into()));
+    }
+    if found == 0 {
+        return Err(damaged(8, "container version 0".into()));
+    }
+    if u32_at(header, 12) as usize != body.len() {
+        return Err(damaged(
+            12,
+            format!("a body of {} bytes, where the file has {}", u32_at(header, 12), body.len()),
+        ));
+    }
+    if crc32fast::hash(body) != u32_at(header, 56) {
+        return Err(damaged(56, "checksum of the body does not match".into()));
+    }
+    let bits: u64 = u64_at(header, 16);
+    if bits != 0 {
+        return Err(OpenError::UnknownFeature { path, bits });
+    }
+    let schema = Schema::from_json(body).map_err(|reason| damaged(HEADER, reason))?;
+    let schema_digest: [u8; 32] = array_at(&schema::digest(body), 0);
+    let identity = Identity { index: uuid_at(header, 40), schema, schema_digest };
+    Ok((identity, Features { write: u64_at(header, 24) }))
+}

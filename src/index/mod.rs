@@ -1,0 +1,318 @@
+//! The index: create, open, write, take snapshots, keep in order.
+//!
+//! - What is in the folder and who may touch it? `mod` (open), `index_file`, `writer` (the lock).
+//! - How do rows get in? `rows` checks and encodes them, `pending` keeps what is not committed,
+//!   `writer` commits.
+//! - How do they come out? `snapshot`.
+//! - How is it kept in order? `compact`, `gc`, `verify`, `stats`.
+//!
+//! This is the only folder that joins segments and manifest. Depends on all others but the adapter.
+
+mod compact;
+pub(crate) mod error;
+mod gc;
+mod index_file;
+mod pending;
+mod rows;
+mod snapshot;
+mod stats;
+mod verify;
+mod writer;
+
+pub use compact::{CompactOptions, Compaction};
+pub use error::{
+    AppendError, CommitError, CreateError, GetError, MaintenanceError, OpenError, SnapshotError, WriterError,
+};
+pub use gc::{Collection, GcOptions};
+pub use rows::Row;
+pub use snapshot::{Example, ExampleRow, Snapshot};
+pub use stats::{ColumnStats, SegmentStats, Stats};
+pub use verify::{Finding, Report};
+pub use writer::{Commit, PreparedCommit, Writer};
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use uuid::Uuid;
+
+use crate::manifest::{IndexRecord, Manifest};
+use crate::schema::{self, Schema};
+use crate::segment::storage::{FileStorage, Storage, sync_folder};
+use crate::segment::{Identity, SegmentReader};
+use index_file::CONTAINER_VERSION;
+
+const MANIFEST: &str = "manifest";
+const SEGMENTS: &str = "segments";
+const LOCK: &str = "LOCK";
+const DEFAULT_SEGMENT_BYTES: u64 = 1 << 30;
+
+/// A gradient index in a folder. Cheap to clone; clones share everything.
+///
+/// Other programs must not change files in the folder: segments are mapped into memory.
+///
+/// ```
+/// use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("my.gradix");
+/// let spec = SketchSpec::dense("mine", "v1", [("all", 3)]);
+/// let index = Index::options().create(&path, &Schema::new(spec.clone(), Encoding::F32)?)?;
+/// let mut writer = index.writer()?;
+/// writer.append("example-1", &Sketch::dense(spec, vec![1.0, 2.0, 3.0])?)?;
+/// writer.commit()?;
+/// let example = index.snapshot()?.get("example-1")?.expect("it was committed");
+/// assert_eq!(example.rows[0].sketch.values(), [1.0, 2.0, 3.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Index {
+    shared: Arc<Shared>,
+}
+
+/// What the handles, writers and snapshots of an index share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    path: PathBuf,
+    identity: Arc<Identity>,
+    features_write: u64,
+    storage: Arc<dyn Storage>,
+    read_only: bool,
+    segment_bytes: u64,
+    /// The writer's own while there is one in this process, else one that follows.
+    manifest: RwLock<Arc<Manifest>>,
+    /// Held while a snapshot is read from the manifest, and while old things are dropped from it.
+    loading: Mutex<()>,
+    /// Segments that somebody has open.
+    readers: Mutex<HashMap<Uuid, Weak<SegmentReader>>>,
+    /// How many snapshots hold each generation.
+    pins: Mutex<BTreeMap<u64, usize>>,
+}
+
+/// A lock whose data is sound after a panic elsewhere: every change under it is a single step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How to create or open an index.
+#[derive(Debug, Clone)]
+#[must_use = "options do nothing until `create` or `open` is called"]
+pub struct IndexOptions {
+    read_only: bool,
+    segment_bytes: u64,
+    storage: Option<Arc<dyn Storage>>,
+}
+
+impl Default for IndexOptions {
+    fn default() -> Self {
+        Self { read_only: false, segment_bytes: DEFAULT_SEGMENT_BYTES, storage: None }
+    }
+}
+
+impl IndexOptions {
+    /// Never write: [`Index::writer`] is refused. Also works where nothing can be written.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// A segment is closed when it has about this many bytes; 1 GiB unless given, at least 1 MiB.
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes.max(1 << 20);
+        self
+    }
+
+    /// Keeps segments in another storage than the folder `segments`.
+    pub fn storage(mut self, storage: Arc<dyn Storage>) -> Self {
+        self.storage = Some(storage);
+        self
+    }
+
+    /// Creates an index in a folder that does not exist yet or is empty, and opens it.
+    ///
+    /// # Errors
+    /// The folder is an index or holds other things, the schema is invalid, or the system refuses.
+    pub fn create(self, path: impl AsRef<Path>, schema: &Schema) -> Result<Index, CreateError> {
+        let path = path.as_ref();
+        schema.check()?;
+        let body = schema.to_json().map_err(|source| CreateError::Io {
+            path: path.to_owned(),
+            operation: "encode the schema for",
+            source: source.into(),
+        })?;
+        let io = |path: &Path, operation| {
+            let path = path.to_owned();
+            move |source| CreateError::Io { path, operation, source }
+        };
+        fs::create_dir_all(path).map_err(io(path, "create"))?;
+        if index_file::exists(path) {
+            return Err(CreateError::Exists { path: path.to_owned() });
+        }
+        if fs::read_dir(path).map_err(io(path, "list"))?.next().is_some() {
+            return Err(CreateError::NotEmpty { path: path.to_owned() });
+        }
+        let index = Uuid::new_v4();
+        let schema_digest = schema::digest(&body);
+        let record = IndexRecord {
+            index: index.into_bytes(),
+            schema_digest,
+            container_version: CONTAINER_VERSION,
+            features_read: 0,
+            features_write: 0,
+            features_info: 0,
+        };
+        fs::create_dir(path.join(SEGMENTS)).map_err(io(path, "create the segments folder of"))?;
+        fs::File::create_new(path.join(LOCK)).map_err(io(path, "create the lock of"))?;
+        Manifest::create(&path.join(MANIFEST), &record)?;
+        index_file::write(path, index, &body)?;
+        let parent = path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_owned));
+        if let Some(parent) = parent {
+            sync_folder(&parent).map_err(io(&parent, "sync"))?;
+        }
+        Ok(self.open(path)?)
+    }
+
+    /// Opens an index for reading; [`Index::writer`] then gives the right to write.
+    ///
+    /// # Errors
+    /// The folder is not an index, is damaged, or is of a later version; or the system refuses.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Index, OpenError> {
+        let path = path.as_ref();
+        let (identity, features) = index_file::read(path)?;
+        let manifest = open_reader(path)?;
+        let record = manifest.index()?;
+        if record.index != identity.index.into_bytes() || record.schema_digest != identity.schema_digest {
+            return Err(OpenError::ForeignManifest {
+                path: path.to_owned(),
+                found: Uuid::from_bytes(record.index),
+                expected: identity.index,
+            });
+        }
+        if record.features_read != 0 {
+            return Err(OpenError::UnknownFeature { path: path.join(MANIFEST), bits: record.features_read });
+        }
+        let storage = self.storage.unwrap_or_else(|| Arc::new(FileStorage::new(path.join(SEGMENTS))));
+        Ok(Index {
+            shared: Arc::new(Shared {
+                path: path.to_owned(),
+                identity: Arc::new(identity),
+                features_write: features.write | record.features_write,
+                storage,
+                read_only: self.read_only,
+                segment_bytes: self.segment_bytes,
+                manifest: RwLock::new(Arc::new(manifest)),
+                loading: Mutex::new(()),
+                readers: Mutex::default(),
+                pins: Mutex::default(),
+            }),
+        })
+    }
+}
+
+/// A manifest that follows; RocksDB's notes go to a fresh folder among the temporary files.
+fn open_reader(path: &Path) -> Result<Manifest, crate::manifest::ManifestError> {
+    let notes = std::env::temp_dir().join(format!("gradix-reader-{}", Uuid::new_v4()));
+    Manifest::open_reader(&path.join(MANIFEST), &notes)
+}
+
+impl Index {
+    /// How to create or open an index.
+    pub fn options() -> IndexOptions {
+        IndexOptions::default()
+    }
+
+    /// Opens an index with the default options.
+    ///
+    /// # Errors
+    /// As [`IndexOptions::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::options().open(path)
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// The spec and encodings.
+    #[must_use]
+    pub fn schema(&self) -> &Schema {
+        &self.shared.identity.schema
+    }
+
+    /// The index's UUID, given when it was created.
+    #[must_use]
+    pub fn uuid(&self) -> Uuid {
+        self.shared.identity.index
+    }
+
+    /// The right to write. There is one writer at a time, over all processes; what an earlier one
+    /// left unfinished is cleared away first.
+    ///
+    /// # Errors
+    /// Another writer is open, the index is read-only, or the system refuses.
+    pub fn writer(&self) -> Result<Writer, WriterError> {
+        Writer::open(&self.shared)
+    }
+
+    /// A view of the newest generation.
+    ///
+    /// # Errors
+    /// A segment or the manifest cannot be read.
+    pub fn snapshot(&self) -> Result<Snapshot, SnapshotError> {
+        Snapshot::take(&self.shared, None)
+    }
+
+    /// A view of an earlier generation, as long as its files are kept (see [`Writer::gc`]).
+    ///
+    /// # Errors
+    /// The generation is not kept or does not exist yet; or as [`Index::snapshot`].
+    pub fn snapshot_at(&self, generation: u64) -> Result<Snapshot, SnapshotError> {
+        Snapshot::take(&self.shared, Some(generation))
+    }
+
+    /// Checks every checksum and every reference between manifest and segments. Repairs nothing.
+    ///
+    /// # Errors
+    /// Only if the newest generation itself cannot be read; everything else is in the report.
+    pub fn verify(&self) -> Result<Report, SnapshotError> {
+        verify::run(&self.shared)
+    }
+
+    /// Rows, deletes and bytes, in all and for each column and segment.
+    ///
+    /// # Errors
+    /// As [`Index::snapshot`].
+    pub fn stats(&self) -> Result<Stats, SnapshotError> {
+        self.snapshot()?.stats()
+    }
+}
+
+impl Shared {
+    fn manifest(&self) -> Arc<Manifest> {
+        Arc::clone(&self.manifest.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_manifest(&self, manifest: Arc<Manifest>) {
+        *self.manifest.write().unwrap_or_else(PoisonError::into_inner) = manifest;
+    }
+
+    /// Opens a segment, or shares it if somebody has it open.
+    fn reader(&self, segment: Uuid) -> Result<Arc<SegmentReader>, crate::segment::SegmentError> {
+        if let Some(reader) = lock(&self.readers).get(&segment).and_then(Weak::upgrade) {
+            return Ok(reader);
+        }
+        let reader = Arc::new(SegmentReader::open(self.storage.as_ref(), &self.identity, segment)?);
+        let mut readers = lock(&self.readers);
+        readers.retain(|_, reader| reader.strong_count() > 0);
+        readers.insert(segment, Arc::downgrade(&reader));
+        Ok(reader)
+    }
+}

@@ -1,0 +1,119 @@
+//! A caller's rows: checked against the index and encoded.
+
+use super::error::AppendError;
+use crate::schema::Schema;
+use crate::segment::{EncodedRow, MAX_ID, MAX_METADATA, MAX_SOURCE, RowTags, Span};
+use crate::sketch::Sketch;
+
+/// An example has at most this many rows.
+const MAX_ROWS: usize = 65_536;
+/// And ids and metadata of at most this many bytes in all.
+const MAX_STRING_BYTES: usize = 256 << 20;
+
+/// One row to append: a sketch, and what is to be kept beside it.
+///
+/// ```
+/// use gradix::{Row, Span, sketch::{Sketch, SketchSpec}};
+/// # let sketch = Sketch::dense(SketchSpec::dense("mine", "v1", [("all", 1)]), vec![1.0])?;
+/// let row = Row::new(&sketch).span(Span::tokens(4, 9)).source("wiki").metadata(b"page 7");
+/// # Ok::<(), gradix::sketch::SketchError>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub struct Row<'a> {
+    sketch: &'a Sketch,
+    tags: RowTags<'a>,
+}
+
+impl<'a> Row<'a> {
+    /// A row for the whole example, without source or metadata.
+    pub fn new(sketch: &'a Sketch) -> Self {
+        Self { sketch, tags: RowTags { span: Span::WHOLE, source: None, metadata: &[] } }
+    }
+
+    /// The part of the example that the row stands for.
+    pub fn span(mut self, span: Span) -> Self {
+        self.tags.span = span;
+        self
+    }
+
+    /// A label of where the example comes from, 1 to 255 bytes; scans can be limited to it.
+    pub fn source(mut self, source: &'a str) -> Self {
+        self.tags.source = Some(source);
+        self
+    }
+
+    /// Bytes of the caller's own, at most 65,536.
+    pub fn metadata(mut self, metadata: &'a [u8]) -> Self {
+        self.tags.metadata = metadata;
+        self
+    }
+
+    pub(super) fn tags(&self) -> RowTags<'a> {
+        self.tags
+    }
+}
+
+impl<'a> From<&'a Sketch> for Row<'a> {
+    fn from(sketch: &'a Sketch) -> Self {
+        Self::new(sketch)
+    }
+}
+
+/// Whether the format can hold this id.
+pub(super) fn check_id(id: &[u8]) -> Result<(), AppendError> {
+    if id.is_empty() || id.len() > MAX_ID as usize {
+        return Err(AppendError::IdLength { length: id.len() });
+    }
+    Ok(())
+}
+
+/// Checks all rows of an example and encodes them. Touches nothing.
+pub(super) fn encode(schema: &Schema, id: &[u8], rows: &[Row<'_>]) -> Result<Vec<EncodedRow>, AppendError> {
+    check_id(id)?;
+    if rows.is_empty() {
+        return Err(AppendError::NoRows { id: id.to_owned() });
+    }
+    let bytes = rows.iter().map(|row| id.len() + row.tags.metadata.len()).sum();
+    if rows.len() > MAX_ROWS || bytes > MAX_STRING_BYTES {
+        return Err(AppendError::TooLarge { id: id.to_owned(), rows: rows.len(), bytes });
+    }
+    rows.iter().enumerate().map(|(ordinal, row)| encode_row(schema, id, ordinal, row)).collect()
+}
+
+fn encode_row(schema: &Schema, id: &[u8], row: usize, given: &Row<'_>) -> Result<EncodedRow, AppendError> {
+    let id = || id.to_owned();
+    if given.sketch.spec() != schema.spec() {
+        let (given, index) = (Box::new(given.sketch.spec().clone()), Box::new(schema.spec().clone()));
+        return Err(AppendError::OtherSpec { id: id(), given, index });
+    }
+    let RowTags { span, source, metadata } = given.tags;
+    if !span.is_valid() {
+        return Err(AppendError::EmptySpan { id: id(), row, span });
+    }
+    if let Some(length) = source.map(str::len).filter(|&length| length == 0 || length > MAX_SOURCE as usize) {
+        return Err(AppendError::SourceLength { id: id(), row, length });
+    }
+    if metadata.len() > MAX_METADATA as usize {
+        return Err(AppendError::MetadataLength { id: id(), row, length: metadata.len() });
+    }
+    let blocks = schema.encodings().len();
+    let mut encoded = EncodedRow {
+        codes: vec![0; schema.row_bytes()],
+        scales: Vec::with_capacity(blocks),
+        norms: Vec::with_capacity(blocks),
+    };
+    let mut codes = &mut encoded.codes[..];
+    for ((ordinal, range), encoding) in schema.spec().ranges().enumerate().zip(schema.encodings()) {
+        let (own, rest) = std::mem::take(&mut codes).split_at_mut(schema.stride(ordinal));
+        let values = &given.sketch.values()[range];
+        let done = encoding.encode(values, own).map_err(|source| {
+            let block = schema.spec().blocks()[ordinal].name.clone();
+            AppendError::Encode { id: id(), row, block, source }
+        })?;
+        encoded.scales.push(done.scale);
+        encoded.norms.push(done.norm);
+        codes = rest;
+    }
+    Ok(encoded)
+}

@@ -1,0 +1,312 @@
+//! A read view of one generation.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::error::{GetError, SnapshotError};
+use super::{Shared, lock};
+use crate::manifest::{Location, ManifestError, SegmentRecord};
+use crate::schema::Schema;
+use crate::segment::{LiveSegment, NO_SOURCE, SegmentError, SegmentReader, Span};
+use crate::sketch::Sketch;
+
+/// A view of one generation of an index. Cheap to clone, usable from every thread; while it lives,
+/// its files stay readable, whatever is appended, deleted, compacted or collected.
+#[derive(Clone)]
+pub struct Snapshot {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    generation: u64,
+    segments: Vec<LiveSegment>,
+    records: Vec<SegmentRecord>,
+    ordinals: HashMap<Uuid, usize>,
+    _pin: Pin,
+}
+
+/// Holds a generation back from garbage collection in this process.
+struct Pin {
+    shared: Arc<Shared>,
+    generation: u64,
+}
+
+impl Pin {
+    fn new(shared: &Arc<Shared>, generation: u64) -> Self {
+        *lock(&shared.pins).entry(generation).or_insert(0) += 1;
+        Self { shared: Arc::clone(shared), generation }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = lock(&self.shared.pins);
+        if let Some(count) = pins.get_mut(&self.generation) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.generation);
+            }
+        }
+    }
+}
+
+/// An example with all its rows, read back.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Example {
+    /// The id.
+    pub id: Vec<u8>,
+    /// Its rows, in the order in which they were appended.
+    pub rows: Vec<ExampleRow>,
+}
+
+/// One row of an example.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ExampleRow {
+    /// The part of the example that it stands for.
+    pub span: Span,
+    /// The label of where the example came from.
+    pub source: Option<String>,
+    /// The caller's metadata.
+    pub metadata: Vec<u8>,
+    /// The numbers as stored: what the encoding kept of the sketch that was appended.
+    pub sketch: Sketch,
+    /// The L2 norm of each block.
+    pub norms: Vec<f32>,
+}
+
+impl ExampleRow {
+    /// Whether all its numbers are zero: its cosine with anything is 0.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        self.norms.iter().all(|&norm| norm == 0.0)
+    }
+}
+
+/// A reader in another process may see a segment listed that is removed before it opens the file;
+/// the manifest then has a newer generation.
+const ATTEMPTS: usize = 3;
+
+impl Snapshot {
+    pub(super) fn take(shared: &Arc<Shared>, asked: Option<u64>) -> Result<Self, SnapshotError> {
+        let mut attempt = 1;
+        loop {
+            match Self::load(shared, asked) {
+                Err(SnapshotError::Segment(SegmentError::Io { source, .. }))
+                    if source.kind() == std::io::ErrorKind::NotFound && attempt < ATTEMPTS =>
+                {
+                    attempt += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn load(shared: &Arc<Shared>, asked: Option<u64>) -> Result<Self, SnapshotError> {
+        let _loading = lock(&shared.loading);
+        let manifest = shared.manifest();
+        manifest.refresh()?;
+        let state = manifest.state()?;
+        let generation = asked.unwrap_or(state.generation);
+        if generation > state.generation || generation < state.oldest {
+            let (oldest, newest) = (state.oldest, state.generation);
+            return Err(SnapshotError::NoSuchGeneration { asked: generation, oldest, newest });
+        }
+        let mut visible: Vec<_> = manifest.segments()?;
+        visible.retain(|(_, record)| record.is_visible(generation));
+        // The order of appending, so that scans and listings are stable.
+        visible.sort_by_key(|(segment, record)| (record.added, *segment));
+        let mut segments = Vec::with_capacity(visible.len());
+        let mut ordinals = HashMap::with_capacity(visible.len());
+        for (ordinal, (segment, record)) in visible.iter().enumerate() {
+            let reader = shared.reader(*segment)?;
+            if u64::from(reader.rows()) != record.rows || reader.bytes() != record.bytes {
+                return Err(SnapshotError::OtherSegment {
+                    file: reader.file().to_owned(),
+                    rows: u64::from(reader.rows()),
+                    bytes: reader.bytes(),
+                    expected_rows: record.rows,
+                    expected_bytes: record.bytes,
+                });
+            }
+            let dead = Arc::new(manifest.dead(*segment, generation)?);
+            ordinals.insert(*segment, ordinal);
+            segments.push(LiveSegment { reader, dead });
+        }
+        let records = visible.into_iter().map(|(_, record)| record).collect();
+        let (shared, pin) = (Arc::clone(shared), Pin::new(shared, generation));
+        Ok(Self { inner: Arc::new(Inner { shared, generation, segments, records, ordinals, _pin: pin }) })
+    }
+
+    /// The generation that it shows.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.inner.generation
+    }
+
+    /// The spec and encodings.
+    #[must_use]
+    pub fn schema(&self) -> &Schema {
+        &self.inner.shared.identity.schema
+    }
+
+    /// The number of rows, deleted ones left out.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.inner.segments.iter().map(|segment| u64::from(segment.reader.rows()) - segment.dead.len()).sum()
+    }
+
+    /// The payload of the commit that made this generation; empty for generation 0.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn payload(&self) -> Result<Vec<u8>, ManifestError> {
+        let commit = self.inner.shared.manifest().commit(self.inner.generation)?;
+        Ok(commit.map(|commit| commit.payload).unwrap_or_default())
+    }
+
+    /// The example with this id, or `None`.
+    ///
+    /// # Errors
+    /// The manifest or a segment cannot be read or is damaged, or another process has collected
+    /// this generation.
+    pub fn get(&self, id: impl AsRef<[u8]>) -> Result<Option<Example>, GetError> {
+        let id = id.as_ref();
+        let Some((segment, location)) = self.find(id)? else { return Ok(None) };
+        let reader = &self.inner.segments[segment].reader;
+        let misplaced = |row| GetError::Misplaced { id: id.to_owned(), segment: reader.segment(), row };
+        let first = location.first_row;
+        let (group, start) = reader.locate(first).ok_or_else(|| misplaced(first))?;
+        let rows = start..start + location.rows as usize;
+        let ids = reader.ids(group)?;
+        for row in rows.clone() {
+            if row >= ids.len() || ids.get(row) != id {
+                return Err(misplaced(first));
+            }
+        }
+        let rows = read_rows(reader, self.schema(), group, rows)?;
+        Ok(Some(Example { id: id.to_owned(), rows }))
+    }
+
+    /// The ordinal of the segment and the rows there of an example.
+    pub(crate) fn find(&self, id: &[u8]) -> Result<Option<(usize, Location)>, GetError> {
+        let Inner { shared, generation, ordinals, .. } = &*self.inner;
+        let manifest = shared.manifest();
+        let history = manifest.example(id)?;
+        let oldest = manifest.state()?.oldest;
+        if oldest > *generation {
+            return Err(GetError::Expired { generation: *generation, oldest });
+        }
+        let Some(location) = history.and_then(|history| history.at(*generation)) else { return Ok(None) };
+        match ordinals.get(&location.segment()) {
+            Some(&ordinal) => Ok(Some((ordinal, location))),
+            None => {
+                let (segment, row) = (location.segment(), location.first_row);
+                Err(GetError::Misplaced { id: id.to_owned(), segment, row })
+            }
+        }
+    }
+
+    pub(crate) fn segments(&self) -> &[LiveSegment] {
+        &self.inner.segments
+    }
+
+    pub(crate) fn records(&self) -> &[SegmentRecord] {
+        &self.inner.records
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    /// The snapshot as the JSON listing of `format-spec/manifest.md`, by which a reader without
+    /// RocksDB finds its segments.
+    #[must_use]
+    pub fn listing(&self) -> String {
+        let segments: Vec<_> = self.inner.segments.iter().zip(&self.inner.records).map(listed).collect();
+        let listing = serde_json::json!({
+            "format": "gradix-listing-1",
+            "index": self.inner.shared.identity.index.to_string(),
+            "generation": self.inner.generation,
+            "schema_digest": hex(&self.inner.shared.identity.schema_digest),
+            "segments": segments,
+        });
+        listing.to_string()
+    }
+}
+
+fn listed((segment, record): (&LiveSegment, &SegmentRecord)) -> serde_json::Value {
+    let mut dead: Vec<(u32, u64)> = Vec::new();
+    for row in segment.dead.iter() {
+        match dead.last_mut() {
+            Some((_, end)) if *end == u64::from(row) => *end += 1,
+            _ => dead.push((row, u64::from(row) + 1)),
+        }
+    }
+    serde_json::json!({
+        "file": format!("segments/{}", crate::segment::file_name(segment.reader.segment())),
+        "rows": record.rows,
+        "bytes": record.bytes,
+        "sha256": hex(&record.sha256),
+        "dead": dead,
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Decodes rows of one row group.
+fn read_rows(
+    reader: &SegmentReader,
+    schema: &Schema,
+    group: usize,
+    rows: std::ops::Range<usize>,
+) -> Result<Vec<ExampleRow>, SegmentError> {
+    let spec = Arc::new(schema.spec().clone());
+    let (spans, sources, metadata) = (reader.spans(group)?, reader.sources(group)?, reader.metadata(group)?);
+    let mut values = vec![vec![0f32; spec.dims()]; rows.len()];
+    let mut norms = vec![Vec::new(); rows.len()];
+    for ((block, range), &encoding) in spec.ranges().enumerate().zip(schema.encodings()) {
+        let codes = reader.codes_of(group, block, rows.clone())?;
+        let (scales, block_norms) = (reader.scales(group, block)?, reader.norms(group, block)?);
+        for (i, row) in rows.clone().enumerate() {
+            let scale = scales.get(row).copied().unwrap_or(1.0);
+            encoding.decode(codes.row(i), scale, &mut values[i][range.clone()]);
+            norms[i].push(block_norms[row]);
+        }
+    }
+    let mut read = Vec::with_capacity(rows.len());
+    for ((row, values), norms) in rows.zip(values).zip(norms) {
+        let sketch = Sketch::dense(Arc::clone(&spec), values).map_err(|error| {
+            reader.fault(crate::segment::Kind::Codes, group, 0, format!("row {row}: {error}"))
+        })?;
+        let source = match sources[row] {
+            NO_SOURCE => None,
+            source => reader.source_names().get(source as usize).cloned(),
+        };
+        read.push(ExampleRow {
+            span: spans[row],
+            source,
+            metadata: metadata.get(row).to_vec(),
+            sketch,
+            norms,
+        });
+    }
+    Ok(read)
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("generation", &self.inner.generation)
+            .field("segments", &self.inner.segments.len())
+            .field("rows", &self.rows())
+            .finish_non_exhaustive()
+    }
+}

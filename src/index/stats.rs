@@ -1,0 +1,101 @@
+//! Counts and sizes.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::error::SnapshotError;
+use super::snapshot::Snapshot;
+
+/// Counts and sizes of one generation. Serialises to JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The generation.
+    pub generation: u64,
+    /// Rows that are not deleted.
+    pub rows: u64,
+    /// Rows that are deleted but not compacted away.
+    pub dead_rows: u64,
+    /// Bytes of all segment files.
+    pub bytes: u64,
+    /// Bytes of each column over all segments, padding included, in the order of the file.
+    pub columns: Vec<ColumnStats>,
+    /// Each segment, in the order of appending.
+    pub segments: Vec<SegmentStats>,
+}
+
+/// The size of one column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ColumnStats {
+    /// Its kind: `codes`, `scales`, `norms`, `ids`, `spans`, `sources`, `metadata`, `source names`.
+    pub name: String,
+    /// The block's name, for `codes`.
+    pub block: Option<String>,
+    /// Bytes, padding included.
+    pub bytes: u64,
+}
+
+/// Counts and sizes of one segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SegmentStats {
+    /// Its UUID, in text form.
+    pub segment: String,
+    /// Rows, dead ones included.
+    pub rows: u64,
+    /// Dead rows.
+    pub dead_rows: u64,
+    /// Examples that were appended to it.
+    pub examples: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Row groups.
+    pub row_groups: u64,
+    /// The generation that added it.
+    pub added: u64,
+}
+
+impl Snapshot {
+    /// Counts and sizes of this generation; reads no rows.
+    ///
+    /// # Errors
+    /// None at present; reading lazily may need it.
+    pub fn stats(&self) -> Result<Stats, SnapshotError> {
+        let mut columns: BTreeMap<(usize, &str, Option<usize>), u64> = BTreeMap::new();
+        let mut segments = Vec::new();
+        for (live, record) in self.segments().iter().zip(self.records()) {
+            let mut order = BTreeMap::new();
+            for (name, block, bytes) in live.reader.column_bytes() {
+                let next = order.len();
+                let place = *order.entry((name, block)).or_insert(next);
+                *columns.entry((place, name, block)).or_insert(0) += bytes;
+            }
+            segments.push(SegmentStats {
+                segment: Uuid::to_string(&live.reader.segment()),
+                rows: record.rows,
+                dead_rows: live.dead.len(),
+                examples: record.examples,
+                bytes: record.bytes,
+                row_groups: live.reader.groups().len() as u64,
+                added: record.added,
+            });
+        }
+        let blocks = self.schema().spec().blocks();
+        let columns = columns.into_iter().map(|((_, name, block), bytes)| ColumnStats {
+            name: name.to_owned(),
+            block: block.and_then(|block| blocks.get(block)).map(|block| block.name.clone()),
+            bytes,
+        });
+        Ok(Stats {
+            generation: self.generation(),
+            rows: self.rows(),
+            dead_rows: segments.iter().map(|segment| segment.dead_rows).sum(),
+            bytes: segments.iter().map(|segment| segment.bytes).sum(),
+            columns: columns.collect(),
+            segments,
+        })
+    }
+}

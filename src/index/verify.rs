@@ -1,0 +1,256 @@
+//! Checks everything that can be checked, and says what it found. Repairs nothing.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::Shared;
+use super::error::{SnapshotError, show_id};
+use super::snapshot::Snapshot;
+use crate::codec;
+use crate::manifest::ManifestError;
+use crate::schema::Schema;
+use crate::segment::{Kind, LiveSegment, SegmentError, SegmentReader};
+
+/// What a verification saw. Serialises to JSON.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// The generation that was verified.
+    pub generation: u64,
+    /// Segments that were read.
+    pub segments: u64,
+    /// Rows whose codes were checked, dead ones included.
+    pub rows: u64,
+    /// Living examples whose place in the manifest was compared with the segments.
+    pub examples: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Everything that is not as it must be.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether nothing was found.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+/// One thing that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Finding {
+    /// The file, or the manifest's column family.
+    pub file: String,
+    /// What is wrong: region, offset or id, and how.
+    pub message: String,
+}
+
+impl Finding {
+    fn new(file: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { file: file.into(), message: message.into() }
+    }
+
+    /// Keeps the chain of causes in one line.
+    fn from_error(file: &str, error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        Self::new(file, message)
+    }
+}
+
+pub(super) fn run(shared: &Arc<Shared>) -> Result<Report, SnapshotError> {
+    let manifest = shared.manifest();
+    let mut report = Report::default();
+    if let Err(error) = manifest.verify_checksums() {
+        report.findings.push(Finding::from_error("manifest", &error));
+    }
+    let snapshot = match Snapshot::take(shared, None) {
+        Ok(snapshot) => snapshot,
+        // A segment that cannot even be opened is a finding too; without the others' list of
+        // examples nothing can be compared, so each is looked at by itself.
+        Err(SnapshotError::Segment(_) | SnapshotError::OtherSegment { .. }) => {
+            return each_alone(shared, report);
+        }
+        Err(error) => return Err(error),
+    };
+    report.generation = snapshot.generation();
+    for (segment, record) in snapshot.segments().iter().zip(snapshot.records()) {
+        verify_segment(&segment.reader, snapshot.schema(), Some(record.sha256), &mut report);
+        verify_places(&snapshot, segment, &mut report);
+    }
+    if let Err(error) = verify_examples(&snapshot, &mut report) {
+        report.findings.push(Finding::from_error("manifest/examples", &error));
+    }
+    Ok(report)
+}
+
+/// When no snapshot can be had: every segment that the newest generation lists, by itself.
+fn each_alone(shared: &Arc<Shared>, mut report: Report) -> Result<Report, SnapshotError> {
+    let manifest = shared.manifest();
+    report.generation = manifest.state()?.generation;
+    for (segment, record) in manifest.segments()? {
+        if !record.is_visible(report.generation) {
+            continue;
+        }
+        let name = crate::segment::file_name(segment);
+        match shared.reader(segment) {
+            Ok(reader) => {
+                if u64::from(reader.rows()) != record.rows || reader.bytes() != record.bytes {
+                    let message = format!(
+                        "{} rows in {} bytes, where the manifest has {} in {}",
+                        reader.rows(),
+                        reader.bytes(),
+                        record.rows,
+                        record.bytes
+                    );
+                    report.findings.push(Finding::new(reader.file(), message));
+                }
+                verify_segment(&reader, &shared.identity.schema, Some(record.sha256), &mut report);
+            }
+            Err(error) => {
+                report.findings.push(Finding::from_error(&shared.storage.describe(&name), &error));
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Every checksum of a file, its digest, and every row's codes, scale and norm.
+fn verify_segment(reader: &SegmentReader, schema: &Schema, sha256: Option<[u8; 32]>, report: &mut Report) {
+    let file = reader.file();
+    let before = report.findings.len();
+    reader.verify(|error| report.findings.push(Finding::from_error(file, &error)));
+    if sha256.is_some_and(|expected| expected != reader.sha256()) && report.findings.len() == before {
+        report.findings.push(Finding::new(file, "the file's digest is not the manifest's"));
+    }
+    let groups: Vec<Result<Vec<String>, SegmentError>> =
+        (0..reader.groups().len()).into_par_iter().map(|group| verify_rows(reader, schema, group)).collect();
+    for group in groups {
+        match group {
+            Ok(messages) => {
+                report.findings.extend(messages.into_iter().map(|message| Finding::new(file, message)))
+            }
+            // Unless the checksums have said so already.
+            Err(error) if report.findings.len() == before => {
+                report.findings.push(Finding::from_error(file, &error));
+            }
+            Err(_) => {}
+        }
+    }
+    report.segments += 1;
+    report.rows += u64::from(reader.rows());
+    report.bytes += reader.bytes();
+}
+
+fn verify_rows(reader: &SegmentReader, schema: &Schema, group: usize) -> Result<Vec<String>, SegmentError> {
+    let mut messages = Vec::new();
+    for (block, ((range, &encoding), spec)) in
+        schema.spec().ranges().zip(schema.encodings()).zip(schema.spec().blocks()).enumerate()
+    {
+        let (codes, scales) = (reader.codes(group, block)?, reader.scales(group, block)?);
+        let norms = reader.norms(group, block)?;
+        let mut values = vec![0f32; range.len()];
+        for (row, &norm) in norms.iter().enumerate() {
+            let scale = scales.get(row).copied().unwrap_or(1.0);
+            let fault = codec::check_codes(encoding, codes.row(row), range.len(), scale)
+                .err()
+                .map(|fault| fault.to_string());
+            let fault = fault.or_else(|| {
+                encoding.decode(codes.row(row), scale, &mut values);
+                let found = codec::norm(&values);
+                (found.to_bits() != norm.to_bits())
+                    .then(|| format!("norm {norm} where the codes have {found}"))
+            });
+            if let Some(fault) = fault {
+                let message = format!("block {:?}, row group {group}, row {row}: {fault}", spec.name);
+                messages.push(reader.fault(Kind::Codes, group, block, message).to_string());
+            }
+        }
+    }
+    // The small columns are parsed in full; `verify_places` has the ids.
+    reader.spans(group)?;
+    reader.sources(group)?;
+    reader.metadata(group)?;
+    Ok(messages)
+}
+
+/// Whether the manifest has each living run of rows where it is.
+fn verify_places(snapshot: &Snapshot, segment: &LiveSegment, report: &mut Report) {
+    let reader = &segment.reader;
+    if segment.dead.max().is_some_and(|row| row >= reader.rows()) {
+        report.findings.push(Finding::new(
+            "manifest/deletes",
+            format!("{} has dead rows beyond its end", reader.file()),
+        ));
+    }
+    for (ordinal, group) in reader.groups().iter().enumerate() {
+        let ids = match reader.ids(ordinal) {
+            Ok(ids) => ids,
+            Err(error) => {
+                report.findings.push(Finding::from_error(reader.file(), &error));
+                continue;
+            }
+        };
+        let mut alive = group.range().filter(|row| !segment.dead.contains(*row)).peekable();
+        while let Some(first) = alive.next() {
+            let id = ids.get((first - group.first_row) as usize);
+            let mut rows = 1;
+            while alive
+                .next_if(|row| *row == first + rows && ids.get((row - group.first_row) as usize) == id)
+                .is_some()
+            {
+                rows += 1;
+            }
+            report.examples += 1;
+            let place = match snapshot.find(id) {
+                Ok(place) => place,
+                Err(error) => {
+                    report.findings.push(Finding::from_error("manifest/examples", &error));
+                    continue;
+                }
+            };
+            let is_here = place.is_some_and(|(_, location)| {
+                location.segment() == reader.segment() && location.first_row == first && location.rows == rows
+            });
+            if !is_here {
+                let message = format!(
+                    "example {} is at rows {first} to {}, where the manifest does not have it",
+                    show_id(id),
+                    first + rows
+                );
+                report.findings.push(Finding::new(reader.file(), message));
+            }
+        }
+    }
+}
+
+/// Whether every example of the manifest was among those that the segments have: each of those was
+/// found where the manifest says, so it is enough that they are as many.
+fn verify_examples(snapshot: &Snapshot, report: &mut Report) -> Result<(), ManifestError> {
+    let mut listed = 0u64;
+    let generation = snapshot.generation();
+    snapshot.shared().manifest().for_each_example(|id, history| {
+        let versions = history.0.windows(2).all(|pair| pair[0].generation < pair[1].generation);
+        if !versions || history.0.is_empty() {
+            report.findings.push(Finding::new(
+                "manifest/examples",
+                format!("example {} has no orderly history", show_id(id)),
+            ));
+        }
+        listed += u64::from(history.at(generation).is_some());
+        Ok(())
+    })?;
+    if listed != report.examples {
+        let message = format!("{listed} examples, where the segments have {}", report.examples);
+        report.findings.push(Finding::new("manifest/examples", message));
+    }
+    Ok(())
+}

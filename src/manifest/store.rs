@@ -1,0 +1,407 @@
+//! Opens the database, reads from it, and applies batches.
+
+use std::path::{Path, PathBuf};
+
+use roaring::RoaringBitmap;
+use rocksdb::{
+    BlockBasedOptions, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, Options,
+    ReadOptions, WriteBatch, WriteOptions,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use super::error::ManifestError;
+use super::records::{
+    CommitRecord, DeletesRecord, ExampleHistory, IndexRecord, IntentRecord, RECORD_VERSION, SegmentRecord,
+    StateRecord, Undecoded, decode, deletes_key, encode, parse_deletes_key,
+};
+
+const META: &str = "meta";
+const SEGMENTS: &str = "segments";
+const EXAMPLES: &str = "examples";
+const DELETES: &str = "deletes";
+const COMMITS: &str = "commits";
+const INTENTS: &str = "intents";
+const FAMILIES: [&str; 6] = [META, SEGMENTS, EXAMPLES, DELETES, COMMITS, INTENTS];
+
+const INDEX_KEY: &[u8] = b"index";
+const STATE_KEY: &[u8] = b"state";
+
+/// An open manifest. Reads see the state of the last [`Manifest::refresh`], or, where this process
+/// writes, of the last batch.
+pub(crate) struct Manifest {
+    db: DB,
+    path: PathBuf,
+    mode: Mode,
+}
+
+enum Mode {
+    /// The one process that may write.
+    Primary,
+    /// Follows a primary in another process. The folder holds RocksDB's own notes; it goes with us.
+    Secondary(PathBuf),
+    /// Nobody can write.
+    ReadOnly,
+}
+
+impl Drop for Manifest {
+    fn drop(&mut self) {
+        if let Mode::Secondary(notes) = &self.mode {
+            // Only RocksDB's info log is in there; a leftover in the temporary folder harms nobody.
+            let _ = std::fs::remove_dir_all(notes);
+        }
+    }
+}
+
+impl std::fmt::Debug for Manifest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Manifest").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    // A damaged record in the middle of the log is an error, never the silent loss of what follows;
+    // only a torn tail, which no commit was acknowledged for, is let go.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_paranoid_checks(true);
+    options.set_compression_type(DBCompressionType::Zstd);
+    // Commits are few and small; what counts is that a reader can follow and that opening is quick.
+    options.set_max_background_jobs(2);
+    options.set_keep_log_file_num(2);
+    options.set_max_total_wal_size(64 << 20);
+    options
+}
+
+fn descriptors() -> impl Iterator<Item = ColumnFamilyDescriptor> {
+    FAMILIES.into_iter().map(|name| {
+        let mut options = options();
+        if name == EXAMPLES {
+            // Most appends ask for an id that is not there.
+            let mut table = BlockBasedOptions::default();
+            table.set_bloom_filter(10.0, false);
+            options.set_block_based_table_factory(&table);
+        }
+        ColumnFamilyDescriptor::new(name, options)
+    })
+}
+
+impl Manifest {
+    /// Makes a new database with its first two records.
+    pub fn create(path: &Path, index: &IndexRecord) -> Result<(), ManifestError> {
+        let mut options = options();
+        options.create_if_missing(true);
+        options.set_error_if_exists(true);
+        options.create_missing_column_families(true);
+        let db = DB::open_cf_descriptors(&options, path, descriptors())
+            .map_err(|source| database(path, "create the database", source))?;
+        let manifest = Self { db, path: path.to_owned(), mode: Mode::Primary };
+        let mut batch = manifest.batch();
+        batch.put(META, INDEX_KEY, index)?;
+        batch.put_state(&StateRecord::default())?;
+        batch.apply()?;
+        // So that a reader finds a database without a log to replay.
+        manifest.db.flush().map_err(|source| database(path, "flush the database", source))
+    }
+
+    /// Opens for writing; the caller holds the index's lock.
+    pub fn open_primary(path: &Path) -> Result<Self, ManifestError> {
+        let db = DB::open_cf_descriptors(&options(), path, descriptors())
+            .map_err(|source| database(path, "open the database for writing", source))?;
+        Ok(Self { db, path: path.to_owned(), mode: Mode::Primary })
+    }
+
+    /// Opens for reading beside a writer, which it never blocks; `notes` is a folder for RocksDB's
+    /// own log, which it creates and removes. Where `notes` cannot be had, nobody can write either
+    /// place, and a plain read-only open is sound.
+    pub fn open_reader(path: &Path, notes: &Path) -> Result<Self, ManifestError> {
+        let mut options = options();
+        // A secondary must keep all files open, or the primary may remove one under it.
+        options.set_max_open_files(-1);
+        match DB::open_cf_descriptors_as_secondary(&options, path, notes, descriptors()) {
+            Ok(db) => Ok(Self { db, path: path.to_owned(), mode: Mode::Secondary(notes.to_owned()) }),
+            Err(source) if is_writable(path) => {
+                let _ = std::fs::remove_dir_all(notes);
+                Err(database(path, "open the database for reading", source))
+            }
+            Err(_) => {
+                let db = DB::open_cf_descriptors_read_only(&options, path, descriptors(), false)
+                    .map_err(|source| database(path, "open the database read-only", source))?;
+                Ok(Self { db, path: path.to_owned(), mode: Mode::ReadOnly })
+            }
+        }
+    }
+
+    /// Sees what the writer of another process has committed since.
+    pub fn refresh(&self) -> Result<(), ManifestError> {
+        match self.mode {
+            Mode::Secondary(_) => self
+                .db
+                .try_catch_up_with_primary()
+                .map_err(|source| database(&self.path, "catch up with the writer", source)),
+            Mode::Primary | Mode::ReadOnly => Ok(()),
+        }
+    }
+
+    pub fn index(&self) -> Result<IndexRecord, ManifestError> {
+        self.required(META, INDEX_KEY)
+    }
+
+    pub fn state(&self) -> Result<StateRecord, ManifestError> {
+        self.required(META, STATE_KEY)
+    }
+
+    pub fn example(&self, id: &[u8]) -> Result<Option<ExampleHistory>, ManifestError> {
+        self.get(EXAMPLES, id)
+    }
+
+    pub fn commit(&self, generation: u64) -> Result<Option<CommitRecord>, ManifestError> {
+        self.get(COMMITS, &generation.to_be_bytes())
+    }
+
+    /// All segments that some kept generation sees, by UUID.
+    pub fn segments(&self) -> Result<Vec<(Uuid, SegmentRecord)>, ManifestError> {
+        let mut all = Vec::new();
+        self.for_each(SEGMENTS, &[], |key, value| {
+            all.push((self.uuid(SEGMENTS, key)?, self.parse(SEGMENTS, key, value)?));
+            Ok(true)
+        })?;
+        Ok(all)
+    }
+
+    pub fn intents(&self) -> Result<Vec<Uuid>, ManifestError> {
+        let mut all = Vec::new();
+        self.for_each(INTENTS, &[], |key, value| {
+            let IntentRecord { .. } = self.parse(INTENTS, key, value)?;
+            all.push(self.uuid(INTENTS, key)?);
+            Ok(true)
+        })?;
+        Ok(all)
+    }
+
+    /// The dead rows of a segment at a generation.
+    pub fn dead(&self, segment: Uuid, generation: u64) -> Result<RoaringBitmap, ManifestError> {
+        let mut latest = None;
+        for (at, bitmap) in self.deletes_of(segment)? {
+            if at <= generation {
+                latest = Some(bitmap);
+            }
+        }
+        Ok(latest.unwrap_or_default())
+    }
+
+    /// All versions of a segment's dead rows, oldest first.
+    pub fn deletes_of(&self, segment: Uuid) -> Result<Vec<(u64, RoaringBitmap)>, ManifestError> {
+        let mut all = Vec::new();
+        self.for_each(DELETES, segment.as_bytes(), |key, value| {
+            let parsed = parse_deletes_key(key);
+            let (of, generation) =
+                parsed.ok_or_else(|| self.damaged(DELETES, key, "not a key of 24 bytes"))?;
+            if of != segment {
+                return Ok(false);
+            }
+            let DeletesRecord(bytes) = self.parse(DELETES, key, value)?;
+            let bitmap = RoaringBitmap::deserialize_from(&bytes[..])
+                .map_err(|error| self.damaged(DELETES, key, &error.to_string()))?;
+            all.push((generation, bitmap));
+            Ok(true)
+        })?;
+        Ok(all)
+    }
+
+    /// Calls back for each example, in the order of ids; memory does not depend on their number.
+    pub fn for_each_example(
+        &self,
+        mut each: impl FnMut(&[u8], ExampleHistory) -> Result<(), ManifestError>,
+    ) -> Result<(), ManifestError> {
+        self.for_each(EXAMPLES, &[], |id, value| {
+            each(id, self.parse(EXAMPLES, id, value)?)?;
+            Ok(true)
+        })
+    }
+
+    /// Reads every block of every table, so that RocksDB checks its checksums.
+    pub fn verify_checksums(&self) -> Result<(), ManifestError> {
+        for family in FAMILIES {
+            self.for_each(family, &[], |_, _| Ok(true))?;
+        }
+        Ok(())
+    }
+
+    pub fn batch(&self) -> Batch<'_> {
+        Batch { manifest: self, batch: WriteBatch::default() }
+    }
+
+    fn family(&self, name: &'static str) -> Result<&rocksdb::ColumnFamily, ManifestError> {
+        self.db.cf_handle(name).ok_or_else(|| self.damaged(name, b"", "the column family is missing"))
+    }
+
+    fn get<T: DeserializeOwned>(&self, family: &'static str, key: &[u8]) -> Result<Option<T>, ManifestError> {
+        let handle = self.family(family)?;
+        let value = self
+            .db
+            .get_pinned_cf(handle, key)
+            .map_err(|source| database(&self.path, "read a record", source))?;
+        value.map(|value| self.parse(family, key, &value)).transpose()
+    }
+
+    fn required<T: DeserializeOwned>(&self, family: &'static str, key: &[u8]) -> Result<T, ManifestError> {
+        self.get(family, key)?.ok_or_else(|| self.damaged(family, key, "missing"))
+    }
+
+    /// Calls back for each record from `start` on until it says `false`.
+    fn for_each(
+        &self,
+        family: &'static str,
+        start: &[u8],
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<bool, ManifestError>,
+    ) -> Result<(), ManifestError> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options.set_verify_checksums(true);
+        let mut records: DBRawIterator<'_> = self.db.raw_iterator_cf_opt(self.family(family)?, options);
+        records.seek(start);
+        while let Some((key, value)) = records.item() {
+            if !each(key, value)? {
+                return Ok(());
+            }
+            records.next();
+        }
+        // An iterator that failed looks like one that is at its end.
+        records.status().map_err(|source| database(&self.path, "read records", source))
+    }
+
+    fn parse<T: DeserializeOwned>(
+        &self,
+        family: &'static str,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<T, ManifestError> {
+        decode(value).map_err(|undecoded| match undecoded {
+            Undecoded::Damaged(reason) => self.damaged(family, key, &reason),
+            Undecoded::Newer(found) => ManifestError::Newer {
+                path: self.path.clone(),
+                family,
+                key: show(key),
+                found,
+                supported: RECORD_VERSION,
+            },
+        })
+    }
+
+    fn uuid(&self, family: &'static str, key: &[u8]) -> Result<Uuid, ManifestError> {
+        Uuid::from_slice(key).map_err(|_| self.damaged(family, key, "not a key of 16 bytes"))
+    }
+
+    fn damaged(&self, family: &'static str, key: &[u8], reason: &str) -> ManifestError {
+        let (path, key, reason) = (self.path.clone(), show(key), reason.to_owned());
+        ManifestError::Damaged { path, family, key, reason }
+    }
+}
+
+/// Changes that are applied together or not at all.
+pub(crate) struct Batch<'a> {
+    manifest: &'a Manifest,
+    batch: WriteBatch,
+}
+
+impl Batch<'_> {
+    pub fn put_state(&mut self, state: &StateRecord) -> Result<(), ManifestError> {
+        self.put(META, STATE_KEY, state)
+    }
+
+    pub fn put_segment(&mut self, segment: Uuid, record: &SegmentRecord) -> Result<(), ManifestError> {
+        self.put(SEGMENTS, segment.as_bytes(), record)
+    }
+
+    /// Forgets a segment and all that was known of its rows.
+    pub fn remove_segment(&mut self, segment: Uuid) -> Result<(), ManifestError> {
+        for (generation, _) in self.manifest.deletes_of(segment)? {
+            self.remove_deletes(segment, generation)?;
+        }
+        self.remove(SEGMENTS, segment.as_bytes())
+    }
+
+    pub fn put_example(&mut self, id: &[u8], history: &ExampleHistory) -> Result<(), ManifestError> {
+        if history.0.is_empty() { self.remove(EXAMPLES, id) } else { self.put(EXAMPLES, id, history) }
+    }
+
+    pub fn put_deletes(
+        &mut self,
+        segment: Uuid,
+        generation: u64,
+        dead: &RoaringBitmap,
+    ) -> Result<(), ManifestError> {
+        let mut bytes = Vec::with_capacity(dead.serialized_size());
+        dead.serialize_into(&mut bytes)
+            .map_err(|source| database(&self.manifest.path, "encode a record", source))?;
+        self.put(DELETES, &deletes_key(segment, generation), &DeletesRecord(bytes))
+    }
+
+    pub fn remove_deletes(&mut self, segment: Uuid, generation: u64) -> Result<(), ManifestError> {
+        self.remove(DELETES, &deletes_key(segment, generation))
+    }
+
+    pub fn put_commit(&mut self, generation: u64, commit: &CommitRecord) -> Result<(), ManifestError> {
+        self.put(COMMITS, &generation.to_be_bytes(), commit)
+    }
+
+    pub fn put_intent(&mut self, segment: Uuid, time_ms: u64) -> Result<(), ManifestError> {
+        self.put(INTENTS, segment.as_bytes(), &IntentRecord { time_ms })
+    }
+
+    pub fn remove_intent(&mut self, segment: Uuid) -> Result<(), ManifestError> {
+        self.remove(INTENTS, segment.as_bytes())
+    }
+
+    /// Bytes of the batch so far.
+    pub fn byte_len(&self) -> usize {
+        self.batch.size_in_bytes()
+    }
+
+    /// Applies everything, durably. After an error nobody knows whether it was applied: the caller
+    /// must not write again before the manifest has been opened anew.
+    pub fn apply(self) -> Result<(), ManifestError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        let path = &self.manifest.path;
+        self.manifest.db.write_opt(self.batch, &options).map_err(|source| database(path, "commit", source))
+    }
+
+    fn put(
+        &mut self,
+        family: &'static str,
+        key: &[u8],
+        record: &impl Serialize,
+    ) -> Result<(), ManifestError> {
+        let value =
+            encode(record).map_err(|source| database(&self.manifest.path, "encode a record", source))?;
+        self.batch.put_cf(self.manifest.family(family)?, key, value);
+        Ok(())
+    }
+
+    fn remove(&mut self, family: &'static str, key: &[u8]) -> Result<(), ManifestError> {
+        self.batch.delete_cf(self.manifest.family(family)?, key);
+        Ok(())
+    }
+}
+
+fn database(
+    path: &Path,
+    operation: &'static str,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> ManifestError {
+    ManifestError::Database { path: path.to_owned(), operation, source: Box::new(source) }
+}
+
+fn is_writable(folder: &Path) -> bool {
+    std::fs::metadata(folder).is_ok_and(|metadata| !metadata.permissions().readonly())
+}
+
+/// A key for messages: as text if it is text, else in hexadecimal.
+fn show(key: &[u8]) -> String {
+    match std::str::from_utf8(key) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => key.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
+}
