@@ -8,6 +8,8 @@
     clippy::print_stderr
 )]
 
+#[cfg(feature = "burn")]
+pub mod burn;
 pub mod codec;
 mod index;
 mod manifest;
