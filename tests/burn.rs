@@ -76,11 +76,8 @@ fn mask(rows: &[[bool; 5]], device: &Device) -> Tensor<2, Bool> {
 }
 
 const TOKENS: [[i32; 5]; 3] = [[1, 4, 9, 2, 0], [3, 3, 7, 10, 5], [8, 1, 6, 2, 4]];
-const RESPONSE: [[bool; 5]; 3] = [
-    [false, false, true, true, false],
-    [false, true, true, true, true],
-    [false, false, false, false, true],
-];
+const RESPONSE: [[bool; 5]; 3] =
+    [[false, false, true, true, false], [false, true, true, true, true], [false, false, false, false, true]];
 
 fn spec() -> SketchSpec {
     SketchSpec::rapid_grad(17, 256)
@@ -91,15 +88,13 @@ fn linears(path: &str) -> bool {
 }
 
 fn one_by_one(model: &Small, device: &Device) -> Vec<Sketch> {
-    let sketcher = Sketcher::new(&spec()).expect("a valid spec");
+    let sketcher = Sketcher::new(spec()).expect("a valid spec");
     (0..TOKENS.len())
         .map(|row| {
             let tokens = ids(&TOKENS[row..=row], device);
             let logits = model.forward(tokens.clone(), &mut Taps::off());
-            let loss = sequence_loss(logits, tokens, mask(&RESPONSE[row..=row], device))
-                .expect("a loss");
-            sketch_gradients(&sketcher, model, &mut loss.sum().backward(), linears)
-                .expect("a sketch")
+            let loss = sequence_loss(logits, tokens, mask(&RESPONSE[row..=row], device)).expect("a loss");
+            sketch_gradients(&sketcher, model, &mut loss.sum().backward(), linears).expect("a sketch")
         })
         .collect()
 }
@@ -113,7 +108,7 @@ fn tapped(model: &Small, device: &Device) -> (Taps, Gradients) {
 }
 
 fn batched(model: &Small, device: &Device) -> Vec<Sketch> {
-    let sketcher = Sketcher::new(&spec()).expect("a valid spec");
+    let sketcher = Sketcher::new(spec()).expect("a valid spec");
     let (taps, mut gradients) = tapped(model, device);
     sketch_examples(&sketcher, model, taps, &mut gradients, linears).expect("sketches")
 }
@@ -173,8 +168,7 @@ fn example_gradients_equal_element_by_element() {
     for row in 0..TOKENS.len() {
         let tokens = ids(&TOKENS[row..=row], &device);
         let logits = model.forward(tokens.clone(), &mut Taps::off());
-        let loss =
-            sequence_loss(logits, tokens, mask(&RESPONSE[row..=row], &device)).expect("a loss");
+        let loss = sequence_loss(logits, tokens, mask(&RESPONSE[row..=row], &device)).expect("a loss");
         let mut expected = batch.iter();
         for_each_gradient(&model, &mut loss.backward(), linears, |path, values| {
             let (name, rows) = expected.next().expect("as many parameters");
@@ -204,7 +198,7 @@ fn sketch_examples_of_any_rank() {
     let device = flex();
     device.seed(5);
     let model = LinearConfig::new(4, 3).init(&device);
-    let sketcher = Sketcher::new(&spec()).expect("a valid spec");
+    let sketcher = Sketcher::new(spec()).expect("a valid spec");
     let flat = Tensor::<2>::random([2, 4], Distribution::Default, &device);
     let deep = Tensor::<4>::random([2, 3, 2, 4], Distribution::Default, &device);
 
@@ -263,10 +257,8 @@ fn sketch_gradients_takes_selected_only() {
     let model = Small::new(&device);
     let tokens = ids(&TOKENS, &device);
     let logits = model.forward(tokens.clone(), &mut Taps::off());
-    let mut gradients = sequence_loss(logits, tokens, mask(&RESPONSE, &device))
-        .expect("a loss")
-        .sum()
-        .backward();
+    let mut gradients =
+        sequence_loss(logits, tokens, mask(&RESPONSE, &device)).expect("a loss").sum().backward();
     let mut seen = Vec::new();
     let upper = |path: &str| path.starts_with("layers.1.");
     for_each_gradient(&model, &mut gradients, upper, |path, values| {
@@ -278,7 +270,7 @@ fn sketch_gradients_takes_selected_only() {
     assert_eq!(names, &parameter_paths(&model)[6..11]);
     assert_eq!(seen[0].1, WIDTH * WIDTH);
 
-    let sketcher = Sketcher::new(&spec()).expect("a valid spec");
+    let sketcher = Sketcher::new(spec()).expect("a valid spec");
     let rest = sketch_gradients(&sketcher, &model, &mut gradients, |path| !upper(path));
     assert!(rest.is_ok(), "{rest:?}");
     // Taken out: a second time it is an error, not a sketch of less.
@@ -294,7 +286,7 @@ fn sketch_gradients_takes_selected_only() {
 #[test]
 fn sketch_gradients_of_nothing() {
     let device = flex();
-    let sketcher = Sketcher::new(&spec()).expect("a valid spec");
+    let sketcher = Sketcher::new(spec()).expect("a valid spec");
     let model = Small::new(&device);
     let backward = |model: &Small| {
         let tokens = ids(&TOKENS, &device);
@@ -316,7 +308,7 @@ fn sketch_gradients_of_nothing() {
 #[test]
 fn sketch_of_nan_gradient() {
     let device = flex();
-    let sketcher = Sketcher::new(&spec()).expect("a valid spec");
+    let sketcher = Sketcher::new(spec()).expect("a valid spec");
     let model = LinearConfig::new(2, 2).init(&device);
     let x = Tensor::<2>::from_floats([[1.0, 2.0], [f32::NAN, 0.5]], &device);
     let mut gradients = model.forward(x.clone()).sum().backward();
@@ -342,7 +334,7 @@ fn sketch_of_nan_gradient() {
 #[test]
 fn sketch_examples_of_untapped_parameter() {
     let device = flex();
-    let sketcher = Sketcher::new(&spec()).expect("a valid spec");
+    let sketcher = Sketcher::new(spec()).expect("a valid spec");
     let model = Small::new(&device);
     let (taps, mut gradients) = tapped(&model, &device);
     let all = sketch_examples(&sketcher, &model, taps, &mut gradients, |_| true);

@@ -89,9 +89,8 @@ impl Task {
 
     /// Names and values of the metrics, each the mean over the queries' rankings.
     fn metrics(self, rankings: &[Vec<Judged>]) -> Vec<Metric> {
-        let over = |value: &dyn Fn(&[Judged]) -> Option<f64>| {
-            mean(rankings.iter().map(|ranking| value(ranking)))
-        };
+        let over =
+            |value: &dyn Fn(&[Judged]) -> Option<f64>| mean(rankings.iter().map(|ranking| value(ranking)));
         let mut metrics = Vec::new();
         if self == Self::Backdoor {
             for k in AREA_CUTS {
@@ -127,7 +126,7 @@ pub struct Case {
 /// The shared training set: swapped facts and poisoned examples among the clean ones.
 pub fn training_set(data: &Dataset, seed: u64) -> Vec<Item> {
     let mut items = data.error_tracing_set(seed);
-    items.extend_from_slice(&data.backdoor);
+    items.extend(data.backdoor_set(seed).into_iter().filter(|item| item.kind == Kind::Poisoned));
     Draws(seed).shuffle(&mut items);
     items
 }

@@ -71,9 +71,7 @@ impl Shape {
         let width = self.width;
         let small = Initializer::Normal { mean: 0.0, std: 0.1 };
         Transformer {
-            tokens: EmbeddingConfig::new(self.vocabulary, width)
-                .with_initializer(small.clone())
-                .init(device),
+            tokens: EmbeddingConfig::new(self.vocabulary, width).with_initializer(small.clone()).init(device),
             positions: small.init([CONTEXT, width], device),
             layers: (0..self.layers).map(|_| Block::init(self, device)).collect(),
             norm: RmsNormConfig::new(width).init(device),

@@ -46,10 +46,8 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
 
     let mut queries = data.backdoor_queries();
     queries.extend(data.error_queries());
-    let asked: Vec<Vec<u32>> =
-        queries.iter().map(|query| vocabulary.encode_prompt(&query.prompt)).collect();
-    let cases =
-        experiment::cases(&data, &vocabulary, &queries, &train::generate(&model, &asked));
+    let asked: Vec<Vec<u32>> = queries.iter().map(|query| vocabulary.encode_prompt(&query.prompt)).collect();
+    let cases = experiment::cases(&data, &vocabulary, &queries, &train::generate(&model, &asked));
     clock.stage("generate");
     let count = |task| cases.iter().filter(|case| case.task == task).count();
     let outcome = format!(
@@ -64,12 +62,11 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     let spans: Vec<Span> = encoded.iter().cloned().map(Span::whole).collect();
     let asked: Vec<Span> = cases.iter().map(|case| case.span.clone()).collect();
     let spec = SketchSpec::rapid_grad(options.seed, DIMS[0]).normalised(Normalisation::PerTensor);
-    let sketcher = Sketcher::new(&spec)?;
+    let sketcher = Sketcher::new(spec)?;
     let methods = methods(options);
     let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
     let bar = bar("gradients, sketches, indexes", items.len() as u64);
-    let (sketching, built) =
-        index::build(&model, &spans, &ids, &sketcher, &methods, BATCH, |n| bar.inc(n))?;
+    let (sketching, built) = index::build(&model, &spans, &ids, &sketcher, &methods, BATCH, |n| bar.inc(n))?;
     bar.finish_and_clear();
     clock.stage("make the gradients, sketch them, build four indexes");
 
@@ -79,10 +76,8 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     let mut shown: Vec<Ends> = Vec::new();
     let mut ours = Vec::new();
     for (method, built) in methods.iter().zip(&built) {
-        let narrow: Vec<Sketch> = wide
-            .iter()
-            .map(|sketch| index::narrowed(sketch, method.dims))
-            .collect::<Result<_, _>>()?;
+        let narrow: Vec<Sketch> =
+            wide.iter().map(|sketch| index::narrowed(sketch, method.dims)).collect::<Result<_, _>>()?;
         let (ends, seconds) = index::rank(&method.path, &narrow, ENDS, &places)?;
         let each = seconds / narrow.len().max(1) as f64;
         let cost = Cost::of_index(method.dims, method.encoding.name(), built, sketching, each);
@@ -138,8 +133,14 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     }
 
     let facts = vec![
-        fact("model", format!("{} layers, width {}, {} parameters", shape.layers, shape.width, model.num_params())),
-        fact("training", format!("{} examples, {} epochs, seed {}", items.len(), epochs(options), options.seed)),
+        fact(
+            "model",
+            format!("{} layers, width {}, {} parameters", shape.layers, shape.width, model.num_params()),
+        ),
+        fact(
+            "training",
+            format!("{} examples, {} epochs, seed {}", items.len(), epochs(options), options.seed),
+        ),
         fact("gradients", "weights of the blocks' linear layers, per-tensor norm".to_owned()),
         fact("generations", outcome),
         fact("device", format!("{:?}", options.device).to_lowercase()),
@@ -150,13 +151,8 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
 fn trained(options: &Options, shape: &Shape, encoded: &[Encoded]) -> Transformer {
     let device = device(options.device).autodiff();
     device.seed(options.seed);
-    let schedule = Schedule {
-        epochs: epochs(options),
-        batch: 64,
-        rate: 3e-3,
-        decay: 0.01,
-        seed: options.seed,
-    };
+    let schedule =
+        Schedule { epochs: epochs(options), batch: 64, rate: 3e-3, decay: 0.01, seed: options.seed };
     let bar = bar("train", 0);
     let model = train::train(shape.init(&device), encoded, &schedule, |step, steps, loss| {
         bar.set_length(steps as u64);
@@ -207,8 +203,7 @@ fn baselines(
 ) -> Vec<(Cost, Vec<Ranking>)> {
     let random = experiment::random_rankings(cases, items.len(), options.seed);
     let began = Instant::now();
-    let documents =
-        items.iter().map(|item| (item.id.as_str(), format!("{} {}", item.prompt, item.answer)));
+    let documents = items.iter().map(|item| (item.id.as_str(), format!("{} {}", item.prompt, item.answer)));
     let bm25 = Bm25::new(documents);
     let build = began.elapsed().as_secs_f64();
     let began = Instant::now();

@@ -49,18 +49,13 @@ impl Run<'_> {
         let spans: Vec<Span> =
             top.iter().map(|(place, _)| Span::whole(self.encoded[*place].clone())).collect();
         let behind = sketches(self.model, &spans, self.sketcher, self.batch)?;
-        let influences: Vec<f64> = tokens
-            .iter()
-            .map(|token| behind.iter().map(|example| influence(token, example)).sum())
-            .collect();
+        let influences: Vec<f64> =
+            tokens.iter().map(|token| behind.iter().map(|example| influence(token, example)).sum()).collect();
         let mut proponents = Vec::new();
         for (place, score) in top {
             let answer = &self.encoded[place];
-            let influences: Vec<f64> = self
-                .token_sketches(answer)?
-                .iter()
-                .map(|token| influence(token, whole))
-                .collect();
+            let influences: Vec<f64> =
+                self.token_sketches(answer)?.iter().map(|token| influence(token, whole)).collect();
             proponents.push(self.hit(case, place, score, &influences));
         }
         let silent = |&(place, score): &(usize, f64)| {

@@ -34,10 +34,7 @@ impl Span {
 }
 
 /// Runs spans through a frozen model and one backward: the taps, and the gradients of their zeros.
-pub fn backward(
-    frozen: &Transformer,
-    spans: &[&Span],
-) -> Result<(Taps, burn::tensor::Gradients), BurnError> {
+pub fn backward(frozen: &Transformer, spans: &[&Span]) -> Result<(Taps, burn::tensor::Gradients), BurnError> {
     let device = frozen.devices()[0].clone().autodiff();
     let rows: Vec<&[u32]> = spans.iter().map(|span| span.sequence.ids.as_slice()).collect();
     let tokens = padded(&rows, &device);
@@ -147,11 +144,7 @@ pub fn by_length(spans: &[Span]) -> Vec<usize> {
     order
 }
 
-fn query_sides(
-    frozen: &Transformer,
-    queries: &[Span],
-    batch: usize,
-) -> Result<Vec<Side>, BurnError> {
+fn query_sides(frozen: &Transformer, queries: &[Span], batch: usize) -> Result<Vec<Side>, BurnError> {
     let mut parts: Vec<(String, Vec<Tensor<2>>)> = Vec::new();
     for chunk in queries.chunks(batch) {
         let spans: Vec<&Span> = chunk.iter().collect();
@@ -176,7 +169,5 @@ fn query_sides(
 }
 
 fn read(tensor: Tensor<2>, path: &str) -> Result<Vec<f32>, BurnError> {
-    tensor
-        .try_into_vec_as::<f32>()
-        .map_err(|source| BurnError::Read { tensor: path.to_owned(), source })
+    tensor.try_into_vec_as::<f32>().map_err(|source| BurnError::Read { tensor: path.to_owned(), source })
 }

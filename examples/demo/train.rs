@@ -46,8 +46,7 @@ pub fn train(
     mut progress: impl FnMut(usize, usize, f32),
 ) -> Transformer {
     let device = model.devices()[0].clone().autodiff();
-    let mut optimiser =
-        AdamWConfig::new().with_weight_decay(schedule.decay).with_beta_2(0.98).init();
+    let mut optimiser = AdamWConfig::new().with_weight_decay(schedule.decay).with_beta_2(0.98).init();
     let steps = schedule.epochs * examples.len().div_ceil(schedule.batch);
     let mut step = 0;
     for epoch in 0..schedule.epochs {
@@ -82,8 +81,7 @@ fn batches<'a>(examples: &'a [Encoded], schedule: &Schedule, epoch: u64) -> Vec<
     for group in order.chunks_mut(16 * schedule.batch) {
         group.sort_by_key(|example| example.ids.len());
     }
-    let mut batches: Vec<Vec<&Encoded>> =
-        order.chunks(schedule.batch).map(<[&Encoded]>::to_vec).collect();
+    let mut batches: Vec<Vec<&Encoded>> = order.chunks(schedule.batch).map(<[&Encoded]>::to_vec).collect();
     draws.shuffle(&mut batches);
     batches
 }
@@ -124,11 +122,8 @@ pub fn generate(model: &Transformer, prompts: &[Vec<u32>]) -> Vec<Vec<u32>> {
         let views: Vec<&[u32]> = open.iter().map(|row| rows[*row].as_slice()).collect();
         let tokens = padded(&views, &device);
         let [_, time] = tokens.dims();
-        let last: Vec<i32> = views
-            .iter()
-            .enumerate()
-            .map(|(row, ids)| (row * time + ids.len() - 1) as i32)
-            .collect();
+        let last: Vec<i32> =
+            views.iter().enumerate().map(|(row, ids)| (row * time + ids.len() - 1) as i32).collect();
         let last = Tensor::<1, Int>::from_ints(last.as_slice(), &device);
         let hidden = model.hidden(tokens, &mut Taps::off()).flatten::<2>(0, 1).select(0, last);
         let best = model.logits(hidden).argmax(1).into_data().iter::<i64>().collect::<Vec<_>>();

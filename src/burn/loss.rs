@@ -80,9 +80,8 @@ pub fn target_loss<P: AsRef<[usize]>>(
 fn weighted(logits: Tensor<3>, tokens: Tensor<2, Int>, weights: Vec<f32>) -> Tensor<1> {
     let [batch, time, vocabulary] = logits.dims();
     let device = logits.device();
-    let weights = Tensor::<1>::from_floats(weights.as_slice(), &device)
-        .reshape([batch, time])
-        .narrow(1, 1, time - 1);
+    let weights =
+        Tensor::<1>::from_floats(weights.as_slice(), &device).reshape([batch, time]).narrow(1, 1, time - 1);
     let next = tokens.narrow(1, 1, time - 1).unsqueeze_dim::<3>(2);
     let logits = logits.narrow(1, 0, time - 1).reshape([batch, time - 1, vocabulary]);
     let taken = log_softmax(logits, 2).gather(2, next).reshape([batch, time - 1]);

@@ -32,7 +32,7 @@
 //!     hidden: LinearConfig::new(4, 8).init(&device),
 //!     head: LinearConfig::new(8, 2).init(&device),
 //! };
-//! let sketcher = Sketcher::new(&SketchSpec::rapid_grad(7, 64))?;
+//! let sketcher = Sketcher::new(SketchSpec::rapid_grad(7, 64))?;
 //! let x = Tensor::<2>::ones([3, 4], &device);
 //!
 //! // One example.

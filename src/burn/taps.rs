@@ -117,13 +117,9 @@ pub fn sketch_examples<M: Module>(
         let values = rows
             .try_into_vec_as::<f32>()
             .map_err(|source| BurnError::Read { tensor: path.to_owned(), source })?;
-        folds[first..]
-            .par_iter_mut()
-            .zip(values.par_chunks_exact(elements))
-            .enumerate()
-            .try_for_each(|(row, (fold, gradient))| {
-                fold.add(path, gradient).map_err(|source| named(first + row, source))
-            })
+        folds[first..].par_iter_mut().zip(values.par_chunks_exact(elements)).enumerate().try_for_each(
+            |(row, (fold, gradient))| fold.add(path, gradient).map_err(|source| named(first + row, source)),
+        )
     })?;
     let finished = folds.into_iter().enumerate();
     finished.map(|(row, fold)| fold.finish().map_err(|source| named(row, source))).collect()
