@@ -19,6 +19,7 @@ pub fn halve_f32(mut lanes: [f32; LANES]) -> f32 {
 
 /// Adds the lanes in halves, 8 + 8, 4 + 4, 2 + 2, 1 + 1: each sum rounded in `f64`.
 #[must_use]
+#[inline]
 pub fn halve_f64(mut lanes: [f64; LANES]) -> f64 {
     for half in [8, 4, 2, 1] {
         for lane in 0..half {
@@ -32,6 +33,7 @@ pub fn halve_f64(mut lanes: [f64; LANES]) -> f64 {
 ///
 /// The square of an `f32` is exact in `f64`, so a fused multiply-add gives the same bits.
 #[must_use]
+#[inline]
 pub fn sum_of_squares(values: &[f32]) -> f64 {
     let mut squares = SquareSum::new();
     squares.add(values);
@@ -43,12 +45,14 @@ pub fn sum_of_squares(values: &[f32]) -> f64 {
 pub(crate) struct SquareSum([f64; LANES]);
 
 impl SquareSum {
+    #[inline]
     pub(crate) fn new() -> Self {
         Self([0.0; LANES])
     }
 
     /// Takes the next run. Each run but the last must be a multiple of sixteen long, so that the
     /// elements stay in their lanes.
+    #[inline]
     pub(crate) fn add(&mut self, values: &[f32]) {
         let (tiles, rest) = values.as_chunks::<LANES>();
         let mut lanes = self.0;
@@ -63,6 +67,7 @@ impl SquareSum {
         self.0 = lanes;
     }
 
+    #[inline]
     pub(crate) fn finish(self) -> f64 {
         halve_f64(self.0)
     }

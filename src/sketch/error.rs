@@ -1,4 +1,4 @@
-use super::SketchSpec;
+use super::{FoldKernel, SketchSpec};
 
 /// Why a gradient could not become a sketch.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -77,5 +77,11 @@ pub enum SketchError {
         spec: SketchSpec,
         /// The factor asked for.
         factor: u32,
+    },
+    /// The machine has not the instructions of this kernel.
+    #[error("this machine cannot run the {kernel} fold")]
+    NoKernel {
+        /// The kernel asked for.
+        kernel: FoldKernel,
     },
 }

@@ -1,11 +1,13 @@
 //! Gradients become sketches: the spec, the fold, and the sketch itself.
 //!
-//! Depends on nothing else in the crate. The bits are fixed by `format-spec/sketch.md`.
+//! Depends on nothing else in the crate but `codec::lanes`, the order of sums. The bits are fixed by `format-spec/sketch.md`.
 
 mod error;
+mod fold;
 mod spec;
 
 pub use error::SketchError;
+pub use fold::{Fold, FoldKernel, Sketcher};
 pub use spec::{
     Block, MAX_BLOCK_DIMS, MAX_DIMS, MIN_FOLD_DIMS, Normalisation, Routing, SketchSpec, SketcherKind, WHOLE,
 };
@@ -65,6 +67,26 @@ impl Sketch {
     #[must_use]
     pub fn block(&self, ordinal: usize) -> Option<&[f32]> {
         self.spec.ranges().nth(ordinal).map(|range| &self.values[range])
+    }
+
+    /// The sketch with `1 / factor` as many buckets: neighbours are added, within each block, as
+    /// often as the factor can be halved.
+    ///
+    /// It is the one that a sketcher with the nested spec makes of the same gradient, but for
+    /// rounding, since the same elements are added in another order.
+    ///
+    /// # Errors
+    /// [`SketchError::NotNested`] if the spec is `Dense`, `factor` is not a power of two, or a block
+    /// would have less than 16 dims; [`SketchError::Overflow`] if a sum is beyond `f32`.
+    pub fn nested(&self, factor: u32) -> Result<Self, SketchError> {
+        let spec = self.spec.nested(factor)?;
+        let mut values = self.values.clone();
+        // Blocks have even dims until the last halving, so no pair reaches into two blocks.
+        for _ in 0..factor.trailing_zeros() {
+            values = values.as_chunks().0.iter().map(|[left, right]| left + right).collect();
+        }
+        fold::finite(&spec, &values)?;
+        Ok(Self { spec: Arc::new(spec), values })
     }
 
     /// The numbers alone.

@@ -1,0 +1,685 @@
+"""The container of gradix: INDEX, listing and segments, written from the pages of this folder alone.
+
+It takes the folder of an index and the exported listing of one snapshot (manifest.md), never the
+RocksDB database. Everything that the pages say must be refused raises `FormatError`.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+import re
+import struct
+import uuid as uuids
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import zstandard
+
+import arithmetic
+
+CONTAINER_VERSION = 1
+PAGE = 4096
+CHUNK = 65536
+INDEX_MAGIC = b"\x89GDI\r\n\x1a\n"
+SEGMENT_MAGIC = b"\x89GDX\r\n\x1a\n"
+END_MAGIC = b"\n\x1a\r\nXDG\x89"
+MAX_BODY = 16 << 20
+ENCODINGS = {1: "f32", 2: "f16", 3: "i8"}
+KINDS = {1: "codes", 2: "scales", 3: "norms", 4: "ids", 5: "spans", 6: "sources", 7: "metadata",
+         8: "source names"}
+COMPRESSED_KINDS = {4, 5, 6, 7, 8}
+MAX_SCALE = {"f16": np.float32(2.0**47), "i8": np.float32(2.0**56)}
+MAX_STORED_NORM = np.float32(2.0**63)
+WHOLE = 0xFFFFFFFF
+NO_SOURCE = 0xFFFFFFFF
+
+
+class FormatError(Exception):
+    """Names the file, the region or field, and the offset in the file (None: the file itself)."""
+
+    def __init__(self, file, where, offset, what):
+        at = "" if offset is None else f" at offset {offset}"
+        super().__init__(f"{file}: {where}{at}: {what}")
+        self.file, self.where, self.offset, self.what = file, where, offset, what
+
+
+def round_up(n, a):
+    return -(-n // a) * a
+
+
+class Cursor:
+    """Fields of one structure, read in order; every refusal knows where it stands."""
+
+    def __init__(self, file, where, data, offset):
+        self.file, self.where, self.data, self.start, self.at = file, where, data, offset, 0
+
+    def refuse(self, field, what, at=None):
+        raise FormatError(self.file, f"{self.where}, {field}", self.start + (self.at if at is None else at), what)
+
+    def take(self, n, field):
+        if n > len(self.data) - self.at:
+            self.refuse(field, f"{n} bytes wanted, {len(self.data) - self.at} left")
+        self.at += n
+        return bytes(self.data[self.at - n : self.at])
+
+    def number(self, n, field, only=None):
+        value = int.from_bytes(self.take(n, field), "little")
+        if only is not None and value != only:
+            self.refuse(field, f"{value}, where only {only} is known", self.at - n)
+        return value
+
+    def zero(self, n, field="reserved bytes"):
+        if any(self.take(n, field)):
+            self.refuse(field, "not zero", self.at - n)
+
+    def crc(self, field="CRC32"):
+        """The checksum of everything before this field."""
+        end = self.at
+        if self.number(4, field) != zlib.crc32(self.data[:end]):
+            self.refuse(field, "does not match", end)
+
+    def magic(self, magic):
+        if self.take(8, "magic") != magic:
+            self.refuse("magic", "not a gradix file of this kind", self.at - 8)
+
+    def version(self):
+        found = self.number(4, "container version")
+        if found != CONTAINER_VERSION:
+            self.refuse("container version", f"{found}; this reader knows {CONTAINER_VERSION}", self.at - 4)
+
+    def features(self):
+        """Version 1 knows no bit. Unknown bits of the write and info words do not stop a reader."""
+        words = [self.number(8, f"features_{name}") for name in ("read", "write", "info")]
+        if words[0]:
+            self.refuse("features_read", f"unknown bits {words[0]:#x}", self.at - 24)
+        return words
+
+
+def strict_json(file, where, offset, data):
+    """JSON without duplicate keys, NaN, infinities or bytes that are not UTF-8."""
+
+    def pairs(items):
+        keys = [k for k, _ in items]
+        if len(set(keys)) != len(keys):
+            raise ValueError("a key stands twice")
+        return dict(items)
+
+    def constant(name):
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
+    except (ValueError, RecursionError) as e:
+        raise FormatError(file, where, offset, f"not the JSON it should be: {e}") from e
+
+
+class Fields:
+    """Access to one JSON object that refuses missing, unknown and mistyped fields."""
+
+    def __init__(self, file, where, offset, value, names):
+        self.file, self.where, self.offset = file, where, offset
+        if type(value) is not dict:
+            self.refuse("not an object")
+        if set(value) != set(names):
+            self.refuse(f"fields {sorted(value)}, where {sorted(names)} are wanted")
+        self.value = value
+
+    def refuse(self, what):
+        raise FormatError(self.file, self.where, self.offset, what)
+
+    def get(self, name, kind):
+        value = self.value[name]
+        if type(value) is not kind:
+            self.refuse(f"{name} is not {kind.__name__}")
+        if kind is str:
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError:
+                self.refuse(f"{name} holds a lone surrogate")
+        return value
+
+    def integer(self, name, low, high):
+        value = self.get(name, int)
+        if not low <= value <= high:
+            self.refuse(f"{name} is {value}, outside {low} to {high}")
+        return value
+
+    def one_of(self, name, values):
+        value = self.get(name, str)
+        if value not in values:
+            self.refuse(f"{name} is {value!r}, none of {values}")
+        return value
+
+
+@dataclass
+class Block:
+    name: str
+    dims: int
+    encoding: str
+
+    @property
+    def stride(self):
+        return round_up(self.dims * arithmetic.CODE_TYPES[self.encoding].itemsize, 64)
+
+
+@dataclass
+class Index:
+    folder: str
+    uuid: bytes
+    digest: bytes
+    sketcher: dict
+    blocks: list
+    features: list
+
+
+def read_index(folder):
+    """The INDEX file."""
+    file = "INDEX"
+    path = os.path.join(folder, "INDEX")
+    try:
+        with open(path, "rb") as f:
+            size = os.fstat(f.fileno()).st_size
+            if size > 64 + MAX_BODY:
+                raise FormatError(file, "file", None, f"{size} bytes are more than an INDEX can have")
+            data = f.read()
+    except OSError as e:
+        raise FormatError(file, "file", None, f"cannot be read: {e.strerror}") from e
+    c = Cursor(file, "header", data[:64], 0)
+    c.magic(INDEX_MAGIC)
+    c.version()
+    length = c.number(4, "body length")
+    features = c.features()
+    index_uuid = c.take(16, "index UUID")
+    body_crc = c.number(4, "CRC32 of the body")
+    c.crc()
+    if length > MAX_BODY or len(data) != 64 + length:
+        raise FormatError(file, "header, body length", 12, f"{length}, but the file has {len(data)} bytes")
+    body = data[64:]
+    if zlib.crc32(body) != body_crc:
+        raise FormatError(file, "header, CRC32 of the body", 56, "does not match")
+    sketcher, blocks = read_schema(file, body)
+    return Index(folder, index_uuid, hashlib.sha256(body).digest(), sketcher, blocks, features)
+
+
+def read_schema(file, body):
+    def fields(where, value, names):
+        return Fields(file, f"schema{where}", 64, value, names)
+
+    schema = fields("", strict_json(file, "schema", 64, body), ["spec", "encodings"])
+    spec = fields(", spec", schema.get("spec", dict), ["sketcher", "blocks"])
+    sketcher = spec.get("sketcher", dict)
+    rapid = sketcher.get("kind") == "rapid_grad"
+    if rapid:
+        s = fields(", sketcher", sketcher, ["kind", "version", "seed", "normalisation", "routing"])
+        s.integer("version", 1, 1)
+        s.integer("seed", 0, (1 << 64) - 1)
+        s.one_of("normalisation", ["none", "per_tensor"])
+        s.one_of("routing", ["global", "prefix"])
+    else:
+        s = fields(", sketcher", sketcher, ["kind", "name", "digest"])
+        s.one_of("kind", ["dense"])
+        s.get("name", str)
+        s.get("digest", str)
+    blocks, names = [], set()
+    listed, encodings = spec.get("blocks", list), schema.get("encodings", list)
+    if not 1 <= len(listed) <= 65535:
+        spec.refuse(f"{len(listed)} blocks")
+    if len(encodings) != len(listed):
+        schema.refuse(f"{len(encodings)} encodings for {len(listed)} blocks")
+    for i, (value, encoding) in enumerate(zip(listed, encodings)):
+        b = fields(f", block {i}", value, ["name", "dims"])
+        name, dims = b.get("name", str), b.integer("dims", 1, 1 << 28)
+        if not 1 <= len(name.encode()) <= 255 or name in names:
+            b.refuse(f"name {name!r} is empty, too long, or stands twice")
+        if rapid and (dims < 16 or dims & (dims - 1)):
+            b.refuse(f"dims {dims} is not a power of two from 16 up")
+        if encoding not in ("f32", "f16", "i8"):
+            schema.refuse(f"unknown encoding {encoding!r}")
+        names.add(name)
+        blocks.append(Block(name, dims, encoding))
+    if rapid and sketcher["routing"] == "global" and len(blocks) != 1:
+        spec.refuse("routing global has one block")
+    if sum(b.dims for b in blocks) > 1 << 30:
+        spec.refuse("the blocks are wider than 2^30 together")
+    return sketcher, blocks
+
+
+@dataclass
+class Listed:
+    file: str
+    uuid: bytes
+    rows: int
+    bytes: int
+    sha256: bytes
+    dead: list
+
+
+def read_listing(path, index):
+    """The exported listing -> its segments, in order."""
+    name = os.path.basename(path)
+    try:
+        with open(path, "rb") as f:
+            data = f.read()
+    except OSError as e:
+        raise FormatError(name, "file", None, f"cannot be read: {e.strerror}") from e
+    top = Fields(name, "listing", 0, strict_json(name, "listing", 0, data),
+                 ["format", "index", "generation", "schema_digest", "segments"])
+    top.one_of("format", ["gradix-listing-1"])
+    top.integer("generation", 0, (1 << 64) - 1)
+    if top.get("index", str) != str(uuids.UUID(bytes=index.uuid)):
+        top.refuse("this is the listing of another index")
+    if top.get("schema_digest", str) != index.digest.hex():
+        top.refuse("the schema digest is not that of the INDEX file")
+    segments = []
+    for i, value in enumerate(top.get("segments", list)):
+        s = Fields(name, f"segment {i}", 0, value, ["file", "rows", "bytes", "sha256", "dead"])
+        file = s.get("file", str)
+        match = re.fullmatch(r"segments/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.seg", file)
+        if not match or any(file == other.file for other in segments):
+            s.refuse(f"file {file!r} is not segments/<uuid>.seg, or stands twice")
+        if not re.fullmatch(r"[0-9a-f]{64}", s.get("sha256", str)):
+            s.refuse("sha256 is not 64 lower-case hexadecimal digits")
+        rows, end, dead = s.integer("rows", 1, 0xFFFFFFFF), 0, []
+        for r in s.get("dead", list):
+            if type(r) is not list or [type(x) for x in r] != [int, int] or not end <= r[0] < r[1] <= rows:
+                s.refuse(f"dead range {r!r} is not an ascending half-open range of the rows")
+            end = r[1]
+            dead.append((r[0], r[1]))
+        segments.append(Listed(file, uuids.UUID(match[1]).bytes, rows, s.integer("bytes", 1, (1 << 63) - 1),
+                               bytes.fromhex(s.value["sha256"]), dead))
+    return segments
+
+
+@dataclass
+class Region:
+    ordinal: int
+    kind: int
+    block: int
+    group: int
+    compression: int
+    offset: int
+    stored: int
+    used: int
+    raw: int
+    entry: int  # offset of the entry in the file
+
+    @property
+    def name(self):
+        kind = KINDS.get(self.kind, f"informative kind {self.kind:#x}")
+        block = f" of block {self.block}" if self.kind == 1 else ""
+        return f"region {self.ordinal} ({kind}{block}, group {self.group})"
+
+
+@dataclass
+class Group:
+    """The decoded columns of one row group; `codes` and `scales` by block."""
+
+    first: int
+    rows: int
+    ids: list
+    spans: np.ndarray  # [rows, 2]
+    sources: list  # name or None
+    metadata: list
+    codes: list
+    scales: list
+    norms: list
+    decoded: list
+
+
+class Segment:
+    """One open segment file. Opening checks header, tail, footer and all region entries."""
+
+    def __init__(self, index, listed):
+        self.index, self.listed, self.file = index, listed, listed.file
+        try:
+            with open(os.path.join(index.folder, *listed.file.split("/")), "rb") as f:
+                self.size = os.fstat(f.fileno()).st_size
+                if self.size != listed.bytes:
+                    self.refuse("file", None, f"{self.size} bytes, but the listing says {listed.bytes}")
+                if self.size < 2 * PAGE + 64:
+                    self.refuse("file", None, f"{self.size} bytes are less than any segment has")
+                self.data = memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
+        except OSError as e:
+            self.refuse("file", None, f"cannot be read: {e.strerror}")
+        self.warnings = []
+        self.read_header()
+        self.read_footer(*self.read_tail())
+
+    def refuse(self, where, offset, what):
+        raise FormatError(self.file, where, offset, what)
+
+    def read_header(self):
+        c = Cursor(self.file, "header", self.data[:PAGE], 0)
+        c.magic(SEGMENT_MAGIC)
+        c.version()
+        c.number(4, "header length", 128)
+        c.features()
+        self.expect(c, "index UUID", self.index.uuid)
+        self.expect(c, "segment UUID", self.listed.uuid)
+        self.expect(c, "schema digest", self.index.digest)
+        c.zero(20)
+        c.crc()
+        c.zero(PAGE - 128, "padding")
+
+    def expect(self, c, field, value):
+        found = c.take(len(value), field)
+        if found != value:
+            c.refuse(field, f"{found.hex()}, where {value.hex()} belongs", c.at - len(value))
+
+    def read_tail(self):
+        start = self.size - 64
+        c = Cursor(self.file, "tail", self.data[start:], start)
+        if bytes(self.data[-8:]) != END_MAGIC:
+            c.refuse("end magic", "not the end of a segment", 56)
+        offset = c.number(8, "footer offset")
+        length = c.number(8, "footer length")
+        crc = c.number(4, "CRC32 of the footer")
+        c.version()
+        self.expect(c, "segment UUID", self.listed.uuid)
+        c.zero(12)
+        c.crc()
+        if offset % PAGE or offset < 2 * PAGE or offset + length + 64 != self.size:
+            c.refuse("footer offset", f"{offset} with length {length} does not end at the tail", 0)
+        if zlib.crc32(self.data[offset:start]) != crc:
+            self.refuse("tail, CRC32 of the footer", start + 16, "does not match")
+        return offset, length
+
+    def read_footer(self, offset, length):
+        c = Cursor(self.file, "footer", self.data[offset : offset + length], offset)
+        self.rows = c.number(8, "rows")
+        groups = c.number(4, "number of row groups")
+        c.number(4, "number of blocks", len(self.index.blocks))
+        regions = c.number(4, "number of regions")
+        c.number(4, "chunk length", CHUNK)
+        c.zero(8)
+        if self.rows != self.listed.rows:
+            c.refuse("rows", f"{self.rows}, but the listing says {self.listed.rows}", 0)
+        if groups < 1:
+            c.refuse("number of row groups", "0", 8)
+        if 32 + 8 * groups + 64 * regions > length:
+            c.refuse("number of regions", f"{groups} groups and {regions} regions do not fit", 8)
+        self.group_rows = []
+        for _ in range(groups):
+            self.group_rows.append(c.number(4, "rows of a group"))
+            c.zero(4)
+            if self.group_rows[-1] < 1:
+                c.refuse("rows of a group", "0", c.at - 8)
+        if sum(self.group_rows) != self.rows:
+            c.refuse("group table", f"{sum(self.group_rows)} rows, but the segment has {self.rows}", 32)
+        self.regions, at, expected = [], PAGE, self.expected_kinds()
+        for ordinal in range(regions):
+            region = self.read_entry(c, ordinal, at, offset, expected)
+            self.regions.append(region)
+            at += region.stored
+        if at != offset:
+            c.refuse("region table", f"the regions end at {at}, the footer starts at {offset}", c.at)
+        missing = next(expected, None)
+        if missing:
+            c.refuse("region table", f"{KINDS[missing[0]]} of group {missing[1]} is missing", c.at)
+        chunks = [-(-r.stored // CHUNK) for r in self.regions]
+        if length - c.at != 4 * sum(chunks):
+            c.refuse("chunk checksums", f"{length - c.at} bytes, where {4 * sum(chunks)} belong")
+        checksums = np.frombuffer(c.take(4 * sum(chunks), "chunk checksums"), "<u4")
+        self.checksums = np.split(checksums, np.cumsum(chunks)[:-1])
+        self.known = {(r.kind, r.group, r.block): r for r in self.regions if r.kind < 0x8000}
+
+    def expected_kinds(self):
+        """(kind, group, block) in the order of the page."""
+        scaled = any(b.encoding != "f32" for b in self.index.blocks)
+        for g in range(len(self.group_rows)):
+            for b in range(len(self.index.blocks)):
+                yield 1, g, b
+            for kind in range(2, 8):
+                if kind != 2 or scaled:
+                    yield kind, g, 0
+        yield 8, 0, 0
+
+    def read_entry(self, c, ordinal, at, footer, expected):
+        entry = c.at
+        kind, tier = c.number(2, "kind"), c.number(2, "tier")
+        block, group = c.number(4, "block"), c.number(4, "row group")
+        encoding, version = c.number(2, "encoding"), c.number(2, "encoding version")
+        compression = c.number(2, "compression")
+        c.zero(2)
+        stride = c.number(4, "row stride")
+        offset, stored, used, raw = (c.number(8, f) for f in ("offset", "stored length", "used length", "raw length"))
+        c.zero(8)
+        region = Region(ordinal, kind, block, group, compression, offset, stored, used, raw, c.start + entry)
+
+        def check(good, field, field_at, what):
+            if not good:
+                self.refuse(f"footer, {region.name}, {field}", region.entry + field_at, what)
+
+        check(offset == at, "offset", 24, f"{offset}, where the region before ends at {at}")
+        check(used <= stored and stored == max(PAGE, round_up(used, PAGE)), "stored length", 32, f"{stored} for {used} used bytes")
+        check(stored <= footer - at, "stored length", 32, "reaches beyond the footer's start")
+        if kind >= 0x8000:
+            return region
+        check(kind in KINDS, "kind", 0, f"{kind} is not known")
+        wanted = next(expected, None)
+        check(wanted == (kind, group, block), "kind", 0, f"stands where {wanted} (kind, group, block) belongs")
+        check(tier == 0, "tier", 2, f"{tier} is not known")
+        check(compression == 0 or (compression == 1 and kind in COMPRESSED_KINDS), "compression", 16, f"{compression}")
+        if compression == 0:
+            check(raw == used, "raw length", 48, f"{raw}, without compression, for {used} used bytes")
+        else:
+            check(raw <= (1 << 20) + 256 * used, "raw length", 48, f"{raw} is too much for {used} used bytes")
+        rows, lengths = self.group_rows[group], {}
+        if kind == 1:
+            b = self.index.blocks[block]
+            check(ENCODINGS.get(encoding) == b.encoding, "encoding", 12, f"{encoding}, but the schema says {b.encoding}")
+            check(version == 1, "encoding version", 14, f"{version}; this reader knows 1")
+            check(stride == b.stride, "row stride", 20, f"{stride}, where {b.stride} belongs")
+            lengths[1] = rows * b.stride
+        else:
+            check((encoding, version, stride) == (0, 0, 0), "encoding, version or stride", 12, "not 0")
+        lengths[2] = 4 * rows * sum(b.encoding != "f32" for b in self.index.blocks)
+        lengths[3], lengths[5], lengths[6] = 4 * rows * len(self.index.blocks), 8 * rows, 4 * rows
+        if kind in lengths:
+            check(raw == lengths[kind], "raw length", 48, f"{raw}, where {lengths[kind]} belongs")
+        return region
+
+    def check_checksums(self, region):
+        """Chunk checksums and padding of one region."""
+        start, end = region.offset, region.offset + region.stored
+        for c, want in enumerate(self.checksums[region.ordinal]):
+            first = start + c * CHUNK
+            seed = zlib.crc32(self.listed.uuid + struct.pack("<IQ", region.ordinal, c))
+            if zlib.crc32(self.data[first : min(first + CHUNK, end)], seed) != int(want):
+                self.refuse(f"{region.name}, chunk {c}", first, "its checksum does not match")
+        padding = np.frombuffer(self.data[start + region.used : end], np.uint8)
+        if padding.any():
+            self.refuse(f"{region.name}, padding", start + region.used + int(padding.argmax()), "not zero")
+
+    def raw(self, kind, group, block=0):
+        """The raw contents of a region, its checksums checked."""
+        region = self.known[kind, group, block]
+        self.check_checksums(region)
+        used = self.data[region.offset : region.offset + region.used]
+        if region.compression == 0:
+            return region, used
+        return region, self.decompress(region, bytes(used))
+
+    def decompress(self, region, used):
+        """One zstd frame, all of `used`, of exactly the raw length; never a byte more is made."""
+        if used[:4] != b"\x28\xb5\x2f\xfd":
+            self.refuse(region.name, region.offset, "does not start with a zstd frame")
+        d = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+        out = bytearray()
+        try:
+            for at in range(0, len(used), 256):
+                if d.eof:
+                    break
+                out += d.decompress(used[at : at + 256])
+                if len(out) > region.raw:
+                    break
+        except zstandard.ZstdError as e:
+            self.refuse(region.name, region.offset, f"not a zstd frame: {e}")
+        if not d.eof or d.unused_data or at + 256 < len(used) or len(out) != region.raw:
+            self.refuse(region.name, region.offset, f"is not one zstd frame of {region.raw} bytes")
+        return bytes(out)
+
+    def strings(self, region, data, count, shortest, longest):
+        """Byte strings."""
+        table = 4 * (count + 1)
+        if len(data) < table:
+            self.refuse(region.name, region.offset, f"{len(data)} bytes hold no {count + 1} offsets")
+        offsets = np.frombuffer(data, "<u4", count + 1).astype(np.int64)
+        lengths = np.diff(offsets)
+        if offsets[0] != 0 or (lengths < 0).any() or offsets[-1] != len(data) - table:
+            self.refuse(region.name, region.offset, "its offsets do not rise from 0 to its end")
+        if ((lengths < shortest) | (lengths > longest)).any():
+            self.refuse(region.name, region.offset, f"a string is not of {shortest} to {longest} bytes")
+        return [bytes(data[table + a : table + b]) for a, b in zip(offsets[:-1], offsets[1:])]
+
+    def source_names(self):
+        region, data = self.raw(8, 0)
+        if len(data) < 8:
+            self.refuse(region.name, region.offset, "too short")
+        count = int.from_bytes(data[:4], "little")
+        if count > (len(data) - 8) // 5:
+            self.refuse(region.name, region.offset, f"{count} names do not fit")
+        try:
+            names = [n.decode("utf-8") for n in self.strings(region, data[4:], count, 1, 255)]
+        except UnicodeDecodeError:
+            self.refuse(region.name, region.offset, "a name is not UTF-8")
+        if len(set(names)) != count:
+            self.refuse(region.name, region.offset, "a name stands twice")
+        return names
+
+    def codes(self, group, block):
+        """[rows, dims] codes of one block; the bytes after a row's last code must be zero."""
+        b = self.index.blocks[block]
+        region, data = self.raw(1, group, block)
+        kind = arithmetic.CODE_TYPES[b.encoding]
+        rows = np.frombuffer(data, np.uint8).reshape(-1, b.stride)
+        rest = rows[:, b.dims * kind.itemsize :]
+        if rest.any():
+            row = int(rest.any(axis=1).argmax())
+            self.refuse(f"{region.name}, row {row}", region.offset + row * b.stride, "padding of the row is not zero")
+        codes = rows[:, : b.dims * kind.itemsize].copy().view(kind)
+        if not np.isfinite(codes).all():
+            row = int((~np.isfinite(codes)).any(axis=1).argmax())
+            self.refuse(f"{region.name}, row {row}", region.offset + row * b.stride, "a code is not finite")
+        return region, codes
+
+    def groups(self):
+        """Every row group, all of it checked: values, norms, ids, spans, sources."""
+        names, used_names, first, last_id = self.source_names(), 0, 0, None
+        for g, rows in enumerate(self.group_rows):
+            scales, norms = self.scales(g), self.norms(g)
+            codes, decoded = [], []
+            for b, block in enumerate(self.index.blocks):
+                region, c = self.codes(g, b)
+                y = arithmetic.decode(block.encoding, scales[b], c)
+                self.check_row_values(region, block, scales[b], c, y, norms[b])
+                codes.append(c)
+                decoded.append(y)
+            region, data = self.raw(4, g)
+            ids = self.strings(region, data, rows, 1, 4096)
+            region, data = self.raw(5, g)
+            spans = np.frombuffer(data, "<u4").reshape(2, rows).T
+            if (spans[:, 0] >= spans[:, 1]).any():
+                self.refuse(region.name, region.offset, "a span is empty")
+            region, data = self.raw(6, g)
+            sources = []
+            for ordinal in np.frombuffer(data, "<u4").tolist():
+                if ordinal == NO_SOURCE:
+                    sources.append(None)
+                    continue
+                if ordinal >= len(names) or ordinal > used_names:
+                    self.refuse(region.name, region.offset, f"source {ordinal} is unknown, or out of the order of first use")
+                used_names = max(used_names, ordinal + 1)
+                sources.append(names[ordinal])
+            region, data = self.raw(7, g)
+            metadata = self.strings(region, data, rows, 0, 65536)
+            if ids[0] == last_id and not self.is_dead(first - 1) and not self.is_dead(first):
+                self.refuse(self.known[4, g, 0].name, self.known[4, g, 0].offset, "an example lies in two row groups")
+            last_id = ids[-1]
+            yield Group(first, rows, ids, spans, sources, metadata, codes, scales, norms, decoded)
+            first += rows
+        if used_names != len(names):
+            region = self.known[8, 0, 0]
+            self.refuse(region.name, region.offset, "a name that no row uses")
+
+    def check_row_values(self, region, block, scales, codes, y, norms):
+        def refuse(bad, what):
+            if bad.any():
+                row = int(bad.argmax())
+                self.refuse(f"{region.name}, row {row}", region.offset + row * block.stride, what)
+
+        if scales is not None:
+            kind = arithmetic.CODE_TYPES[block.encoding]
+            raw = np.ascontiguousarray(codes).view(np.uint8).reshape(len(codes), -1)
+            assert raw.shape[1] == block.dims * kind.itemsize
+            refuse((scales == 0) & raw.any(axis=1), "its scale is 0, but its codes are not")
+        refuse(~np.isfinite(y).all(axis=1), "a decoded number is not finite")
+        refuse(arithmetic.norms(y).view("<u4") != norms.view("<u4"), "its norm is not the stored one")
+        if block.encoding == "i8" and (codes == -128).any():
+            self.warnings.append(f"{self.file}: {region.name}: {int((codes == -128).sum())} codes are -128")
+
+    def scales(self, group):
+        """For each block an f32 array, or None."""
+        blocks = self.index.blocks
+        out = [None] * len(blocks)
+        scaled = [i for i, b in enumerate(blocks) if b.encoding != "f32"]
+        if not scaled:
+            return out
+        region, data = self.raw(2, group)
+        table = np.frombuffer(data, "<f4").reshape(len(scaled), -1)
+        for i, s in zip(scaled, table):
+            bits = s.view("<u4")
+            good = (bits == 0) | ((s >= np.float32(arithmetic.MIN_SCALE)) & (s <= MAX_SCALE[blocks[i].encoding]))
+            if blocks[i].encoding == "f16":
+                good &= (bits & 0x7FFFFF) == 0
+            if not good.all():
+                self.refuse(f"{region.name}, block {i}, row {int(good.argmin())}", region.offset, "not a scale")
+            out[i] = s
+        return out
+
+    def norms(self, group):
+        region, data = self.raw(3, group)
+        table = np.frombuffer(data, "<f4").reshape(len(self.index.blocks), -1)
+        good = (table >= 0) & (table <= MAX_STORED_NORM) & ~np.signbit(table)
+        if not good.all():
+            at = int(good.reshape(-1).argmin())
+            self.refuse(region.name, region.offset + 4 * at, "not a norm")
+        return list(table)
+
+    def is_dead(self, row):
+        return any(a <= row < b for a, b in self.listed.dead)
+
+    def verify(self):
+        """Everything: SHA-256, all checksums, all values. Returns the number of live rows."""
+        if hashlib.sha256(self.data).digest() != self.listed.sha256:
+            self.refuse("file", None, "its SHA-256 is not that of the listing")
+        for region in self.regions:
+            if region.kind >= 0x8000:
+                self.check_checksums(region)
+        yield from self.groups()
+
+
+def rows_of(segment, group):
+    """Live rows of a group: (row in the segment, row in the group)."""
+    for i in range(group.rows):
+        if not segment.is_dead(group.first + i):
+            yield group.first + i, i
+
+
+class LiveIds:
+    """Checks that the live rows of one example stand together, in one segment of the snapshot."""
+
+    def __init__(self):
+        self.seen, self.last = set(), None
+
+    def add(self, segment, row, example):
+        if example != self.last:
+            if example in self.seen:
+                raise FormatError(segment.file, f"ids, row {row}", None, f"example {example!r} lives in two places")
+            self.seen.add(example)
+        self.last = example
+
+    def next_segment(self):
+        self.last = None

@@ -1,0 +1,204 @@
+"""The known answers: tests/golden/fold-v1.json, encodings-v1.json and the tables of sketch.md.
+
+Everything is computed from fixed inputs, so that the files come out the same each time. All f32 and
+f64 are given as bit patterns in hexadecimal.
+"""
+
+import json
+import os
+import struct
+
+import numpy as np
+
+import arithmetic
+import fold
+
+FOLD_CASES = [  # seed, parameter, elements, K
+    (0, "w", 1, 16),
+    (0, "w", 40, 64),
+    (7, "model.layers.3.self_attn.q_proj.weight", 1000, 64),
+    (2**64 - 1, "größe", 257, 16),
+    (12345678901234567890, "lm_head", 5003, 1024),
+]
+TILE_CASES = [(7, "big", 1 << 35, 1 << 20), (7, "big", (1 << 24) + 1, 1 << 28)]
+
+
+def hex32(x):
+    return [f"{v:08x}" for v in np.atleast_1d(np.asarray(x, "<f4")).view("<u4").tolist()]
+
+
+def hex64(x):
+    return struct.pack(">d", float(x)).hex()
+
+
+def floats(*bits):
+    return np.array(bits, np.uint32).view(np.float32)
+
+
+def tile_answers(seed, name, elements, dims):
+    k = fold.keys(seed, name)
+    tiles = -(-elements // 16)
+    n = fold.tile_bits(tiles)
+    t = sorted({x for x in (0, 1, 2, 16, 255, tiles // 2, tiles - 1) if x < tiles})
+    phase, h = fold.phases(k, n, t), fold.hashes(k, t)
+    base = fold.bases(phase, dims)
+    return {
+        "seed": str(seed), "parameter": name, "elements": str(elements), "dims": dims, "n": n,
+        "keys": [f"{x:08x}" for x in k.tolist()],
+        "tiles": [
+            {"t": int(a), "phase": f"{int(p):08x}", "h": f"{int(w):08x}", "base": int(b), "lane_of_0": int(w) >> 28}
+            for a, p, w, b in zip(t, phase, h, base)
+        ],
+    }
+
+
+def fold_answers():
+    cases = []
+    for seed, name, elements, dims in FOLD_CASES:
+        answer = tile_answers(seed, name, elements, dims)
+        ramp = np.arange(1, elements + 1, dtype=np.float32)
+        answer["ramp"] = hex32(fold.fold(seed, dims, [(name, ramp)]))
+        answer["ramp_per_tensor"] = hex32(fold.fold(seed, dims, [(name, ramp)], "per_tensor"))
+        cases.append(answer)
+    for case in TILE_CASES:
+        cases.append(tile_answers(*case))
+    return {"format": "gradix-fold-answers-1", "cases": cases}
+
+
+def encoded(encoding, x):
+    """One row: its input bits, scale, codes, decoded numbers and norm."""
+    scale, codes = arithmetic.encode(encoding, x)
+    y = arithmetic.decode(encoding, None if scale is None else np.array([scale]), codes[None, :])
+    return {
+        "encoding": encoding, "input": hex32(x), "scale": None if scale is None else hex32(scale)[0],
+        "codes": codes.tobytes().hex(), "decoded": hex32(y[0]), "norm": hex32(arithmetic.norms(y))[0],
+    }
+
+
+def ramp(seed, n, low, high):
+    """n f32 of either sign with exponents from low to high - 1, by a little counter generator."""
+    x = fold.mix(np.arange(n, dtype=np.uint32) + np.uint32(seed * 0x9E3779B9 & 0xFFFFFFFF))
+    y = fold.mix(x ^ np.uint32(0x5BD1E995))
+    exponent = y % np.uint32(high - low) + np.uint32(low + 127)
+    return ((x & np.uint32(0x807FFFFF)) | (exponent << np.uint32(23))).view(np.float32)
+
+
+def rows():
+    f = np.float32
+    return {
+        "zeros": np.zeros(5, f),
+        "negative zeros only": -np.zeros(5, f),
+        "negative zero beside one": np.array([-0.0, 1, 0], f),
+        "subnormals": floats(1, 0x80000001, 2, 3, 0x007FFFFF, 0x80400000),
+        "just above subnormal": floats(0x00800000, 0x80800001, 1, 0x00FFFFFF),
+        "f16 boundary below": np.array([65519.99, -65504, 1, 0.5], f),
+        "f16 boundary": np.array([65520, -65504, 1, 0.5], f),
+        "f16 boundary, negative": np.array([-65520, 65519, 3, 1], f),
+        "f16 boundary at the least scale": np.array([65519.0, 65519.996, -32767.9], f) * f(2.0**-126),
+        "f16 boundary, doubled least scale": np.array([65520.0, 1.0, -3.0], f) * f(2.0**-126),
+        "powers of two": np.array([2.0**-i * (-1) ** i for i in range(40)], f),
+        "1e-30": np.array([1e-30, -3e-31, 7e-33, 1e-38, 1e-45], f),
+        "greatest norm": np.array([2.0**62], f),
+        "nearly greatest norm": np.array([2.0**61, -(2.0**61), 2.0**60 * 1.999], f),
+        "i8 ties": np.array([127, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 126.5, -126.5, 63.5], f),
+        "f16 ties": np.array([32768, 32784, 32800, 32816, 1, 2049 / 2048, 2051 / 2048, -(1 + 3 / 2048)], f),
+        "f16 subnormal codes": np.array([1, 2.0**-30, 3 * 2.0**-40, 2.0**-40, 2.0**-39, 1.5 * 2.0**-39], f),
+        "i8 least scale": floats(1, 0x80000040, 0x003FFFFF, 0x00C00000, 0x01000000),
+        "thirds": np.array([1 / 3, -2 / 3, 1.0, 0.1, 0.7], f),
+        "seventeen": ramp(1, 17, -3, 3),
+        "wide": ramp(2, 100, -20, 5),
+    }
+
+
+def query_answer(q):
+    t, p = arithmetic.quantise_query(q)
+    return {"input": hex32(q), "scale": hex32(t)[0], "p": p.tolist()}
+
+
+def score_answer(name, encoding, x, q):
+    scale, codes = arithmetic.encode(encoding, x)
+    scales = None if scale is None else np.array([scale])
+    b = arithmetic.block_scores(encoding, scales, codes[None, :], q)[0]
+    return {"name": name, "encoding": encoding, "row": hex32(x), "query": hex32(q),
+            # As a whole score (0 + 1 * b), so that the sign of a zero block score is not asked.
+            "score": hex64(np.float64(0) + b)}
+
+
+def score_pairs():
+    f = np.float32
+    one = f(1)
+    # All elements 16 apart share lane 0: a second fma meets a first result.
+    def lane0(*values):
+        out = np.zeros(16 * len(values) - 15, f)
+        out[::16] = values
+        return out
+
+    e = np.finfo(f).eps  # 2^-23
+    return {
+        # 1 + 2^-24 (+ a bit): a tie, and just above a tie, that f64 alone would round twice.
+        "tie to even": (lane0(1, 2.0**-12), lane0(1, 2.0**-12)),
+        "above a tie": (lane0(1, 2.0**-12 * (one + e)), lane0(1, 2.0**-12)),
+        "above a tie by 2^-54 and less": (lane0(1, 2.0**-12 * (one + e)), lane0(1, 2.0**-12 * (one - e))),
+        "below a tie by 2^-70": (lane0(1, f(2.0**-12) * (one + e)), lane0(1, f(2.0**-12) * (one - e))),
+        "odd, above a tie by 2^-100": (lane0(one + e, 2.0**-12, 2.0**-50), lane0(1, 2.0**-12, 2.0**-50)),
+        "cancellation": (lane0(one + e, one + 2 * e), lane0(one + e, -one)),
+        "product below subnormals": (lane0(floats(1)[0], 2.0**-126), lane0(floats(1)[0], 1)),
+        "subnormal tie": (lane0(floats(1)[0], floats(3)[0]), lane0(0.5, 0.5)),
+        "subnormal sum": (lane0(2.0**-100, -(2.0**-100) * (one + e)), lane0(2.0**-30 * (one + e), 2.0**-30)),
+        "large": (lane0(2.0**61, 2.0**61), lane0(2.0**61, -(2.0**61) * (one - e))),
+        "zero row": (np.zeros(20, f), ramp(3, 20, -3, 3)),
+        "zero query": (ramp(3, 20, -3, 3), np.zeros(20, f)),
+        "five": (ramp(4, 5, -3, 3), ramp(5, 5, -3, 3)),
+        "sixteen": (ramp(6, 16, -10, 10), ramp(7, 16, -10, 10)),
+        "a thousand": (ramp(8, 1000, -12, 3), ramp(9, 1000, -12, 3)),
+        "4096": (ramp(10, 4096, -30, -3), ramp(11, 4096, -30, -3)),
+    }
+
+
+def random_fma():
+    """Single fma with exponents chosen so that halves of an ulp and sticky bits meet."""
+    a, b, c = ramp(20, 256, -2, 2), ramp(21, 256, -30, 30), ramp(22, 256, -6, 6)
+    got = arithmetic.fma(a, b, c)
+    return [hex32(v) for v in zip(a, b, c, got)]
+
+
+def encoding_answers():
+    data = rows()
+    return {
+        "format": "gradix-encodings-answers-1",
+        "rows": [{"name": n, **encoded(e, x)} for n, x in data.items() for e in ("f32", "f16", "i8")],
+        "queries": [{"name": n, **query_answer(x)} for n, x in data.items()],
+        "scores": [score_answer(n, e, x, q) for n, (x, q) in score_pairs().items() for e in ("f32", "f16", "i8")],
+        "fma": random_fma(),
+    }
+
+
+def write(folder):
+    os.makedirs(folder, exist_ok=True)
+    for name, value in (("fold-v1.json", fold_answers()), ("encodings-v1.json", encoding_answers())):
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as f:
+            json.dump(value, f, ensure_ascii=False, indent=1)
+            f.write("\n")
+
+
+def markdown():
+    out = []
+    cases = fold_answers()["cases"]
+    out.append("| seed | parameter | elements | K | n | k[0] | k[1] | k[2] | k[3] | k[4] | k[8] | k[9] | k[10] |")
+    out.append("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+    for c in cases:
+        keys = " | ".join(c["keys"][i] for i in (0, 1, 2, 3, 4, 8, 9, 10))
+        out.append(f"| {c['seed']} | `{c['parameter']}` | {c['elements']} | {c['dims']} | {c['n']} | {keys} |")
+    out += ["", "| seed, parameter, elements, K | t | phase | base | h | lane of element 0 | signs of elements 0 to 15 |",
+            "|---|---|---|---|---|---|---|"]
+    for c in cases:
+        label = f"{c['seed']}, `{c['parameter']}`, {c['elements']}, {c['dims']}"
+        for t in c["tiles"]:
+            signs = "".join("-" if int(t["h"], 16) >> j & 1 else "+" for j in range(16))
+            out.append(f"| {label} | {t['t']} | {t['phase']} | {t['base']} | {t['h']} | {t['lane_of_0']} | `{signs}` |")
+    out += ["", "Sketches of the tensor 1, 2, 3, ... (normalisation `none`):", ""]
+    for c in cases[:4]:
+        numbers = np.array([int(x, 16) for x in c["ramp"]], np.uint32).view(np.float32)
+        label = f"{c['seed']}, `{c['parameter']}`, {c['elements']} elements, K = {c['dims']}"
+        out.append(f"- {label}: " + " ".join(str(int(v)) for v in numbers))
+    return "\n".join(out)

@@ -1,0 +1,159 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::codec::lanes;
+
+/// The page's text, with nothing precomputed, in `u64` and with explicit moduli.
+fn by_the_page(seed: u64, parameter: &str, gradient: &[f32], dims: usize) -> Vec<f32> {
+    use sha2::{Digest as _, Sha512};
+    const M: u64 = 1 << 32;
+    let mut text = b"gradix.rapid_grad.1".to_vec();
+    text.extend(seed.to_le_bytes());
+    text.extend(parameter.as_bytes());
+    let digest = Sha512::digest(&text);
+    let k: Vec<u64> =
+        digest.chunks(4).map(|b| u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect();
+    let mix = |mut x: u64| {
+        x ^= x >> 16;
+        x = x * 0x7FEB_352D % M;
+        x ^= x >> 15;
+        x = x * 0x846C_A68B % M;
+        x ^ x >> 16
+    };
+    let b = (dims / 16).ilog2();
+    let tiles = gradient.len().div_ceil(16);
+    let mut n = 0u32;
+    while 1 << n < tiles {
+        n += 1;
+    }
+    let s = n.div_ceil(2).max(1);
+    let mut buckets = vec![0.0f32; dims];
+    for (i, &value) in gradient.iter().enumerate() {
+        let (t, j) = ((i / 16) as u64, i % 16);
+        let mut x = t;
+        for r in 0..4 {
+            x = (x * (k[2 * r] | 1) + k[2 * r + 1]) % (1 << n);
+            x ^= x >> s;
+        }
+        let phase = ((x << (32 - n)) + k[8]) % M;
+        let base = (phase >> (32 - b)) as usize;
+        let h = mix(mix((t + k[9]) % M) ^ k[10]);
+        let lane = j ^ (h >> 28) as usize;
+        let sign = if h >> j & 1 == 1 { -1.0 } else { 1.0 };
+        buckets[lane * (dims / 16) + base] += sign * value;
+    }
+    buckets
+}
+
+fn sketch(spec: SketchSpec, kernel: FoldKernel, tensors: &[(&str, &[f32])]) -> Vec<u32> {
+    let sketcher = Sketcher::new(spec).unwrap().on_kernel(kernel).unwrap();
+    let sketch = sketcher.sketch(tensors.iter().copied()).unwrap();
+    sketch.values().iter().map(|value| value.to_bits()).collect()
+}
+
+proptest! {
+    /// Catches a kernel whose place, sign, lane or order of sums is not the page's.
+    #[test]
+    fn every_kernel_equals_the_page(
+        seed: u64,
+        name in "[a-z]{1,8}(\\.[a-z0-9é]{1,8}){0,12}",
+        gradient in prop::collection::vec(-1e3f32..1e3, 1..3000),
+        log in 4u32..14,
+    ) {
+        let expected = by_the_page(seed, &name, &gradient, 1 << log);
+        let expected: Vec<u32> = expected.iter().map(|value| value.to_bits()).collect();
+        for kernel in FoldKernel::available() {
+            let actual = sketch(SketchSpec::rapid_grad(seed, 1 << log), kernel, &[(&name, &gradient)]);
+            prop_assert_eq!(&actual, &expected, "{}", kernel);
+        }
+    }
+
+    /// Catches a kernel that normalises in another order, or rounds subnormal numbers away.
+    #[test]
+    fn every_kernel_normalises_alike(
+        mantissas in prop::collection::vec(-1.0f32..1.0, 1..2000),
+        exponent in -140i32..120,
+        log in 4u32..10,
+    ) {
+        let gradient: Vec<f32> = mantissas.iter().map(|x| x * 2f32.powi(exponent / 2) * 2f32.powi(exponent / 2)).collect();
+        let norm = lanes::sum_of_squares(&gradient).sqrt();
+        let inverse = (1.0 / norm) as f32;
+        let scaled: Vec<f32> = gradient.iter().map(|x| x * inverse).collect();
+        let mut expected = vec![0; 1 << log];
+        if norm >= 2f64.powi(-126) {
+            expected = by_the_page(7, "w", &scaled, 1 << log).iter().map(|x| x.to_bits()).collect();
+        }
+        for kernel in FoldKernel::available() {
+            let spec = SketchSpec::rapid_grad(7, 1 << log).normalised(Normalisation::PerTensor);
+            prop_assert_eq!(&sketch(spec, kernel, &[("w", &gradient)]), &expected, "{}", kernel);
+        }
+    }
+}
+
+/// Catches a wrong shift or mask where tiles need many bits, and batches that are not whole.
+#[test]
+fn every_kernel_equals_the_page_on_long_tensors() {
+    for elements in [1 << 18, (1 << 18) + 1, (1 << 20) - 15] {
+        let gradient: Vec<f32> = (0..elements).map(|i| (i % 8191) as f32 - 4095.0).collect();
+        for dims in [16u32, 1 << 12, 1 << 18] {
+            let expected = by_the_page(u64::MAX, "long", &gradient, dims as usize);
+            let expected: Vec<u32> = expected.iter().map(|value| value.to_bits()).collect();
+            for kernel in FoldKernel::available() {
+                let spec = SketchSpec::rapid_grad(u64::MAX, dims);
+                assert_eq!(
+                    sketch(spec, kernel, &[("long", &gradient)]),
+                    expected,
+                    "{kernel} {dims}"
+                );
+            }
+        }
+    }
+}
+
+/// Catches shifts by 32 or more at the ends of the ranges that cannot be folded in a test: 2^31
+/// tiles, and 2^24 bases.
+#[test]
+fn places_are_a_bijection_and_bases_stay_in_range() {
+    for n in [0u32, 1, 2, 3, 10, 17] {
+        let keys = Keys::new(3, "p");
+        let bases = 1usize << n;
+        let tiling = Tiling::new(&keys, bases * TILE, bases);
+        let mut seen = vec![false; bases];
+        for t in 0..1 << n {
+            // As many bases as places: the base is the place, turned by the key.
+            let base = tiling.base(t);
+            assert!(!std::mem::replace(&mut seen[base], true), "2^{n}: {base} twice");
+        }
+    }
+    let longest = Tiling::new(&Keys::new(3, "p"), 1 << 35, 1 << 24);
+    assert_eq!(
+        (longest.mask, longest.shift, longest.to_phase, longest.to_base),
+        (u32::MAX >> 1, 16, 1, 8)
+    );
+    assert!((0..1 << 31).step_by(9_999_991).all(|t| longest.base(t) < 1 << 24));
+}
+
+/// Catches NaN or infinity that passes a kernel, in whole tiles, the last one, or negative.
+#[test]
+fn every_kernel_finds_what_is_not_finite() {
+    for kernel in FoldKernel::available() {
+        for normalisation in [Normalisation::None, Normalisation::PerTensor] {
+            let spec = SketchSpec::rapid_grad(7, 64).normalised(normalisation);
+            let sketcher = Sketcher::new(spec).unwrap().on_kernel(kernel).unwrap();
+            for position in [0, 7, 8, 15, 16, 300, 511, 512, 515] {
+                for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    let mut gradient = vec![f32::MAX / 1e6; 516];
+                    gradient[position] = bad;
+                    let error = sketcher.sketch([("a.b", &gradient[..])]).unwrap_err();
+                    let SketchError::NotFinite { parameter, element, value } = error else {
+                        panic!("{kernel}: {error}")
+                    };
+                    assert_eq!(
+                        (&*parameter, element, value.to_bits()),
+                        ("a.b", position, bad.to_bits())
+                    );
+                }
+            }
+        }
+    }
+}
