@@ -2,7 +2,7 @@
 //! stable, the loss is shifted and masked, and what cannot be done is a typed error.
 
 use burn::Tensor;
-use burn::module::{Module, Param};
+use burn::module::{Lora, Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig};
 use burn::nn::{Linear, LinearConfig, LinearLayout};
 use burn::tensor::{Bool, Device, Distribution, Gradients, Int, TensorData};
@@ -302,6 +302,28 @@ fn sketch_gradients_of_nothing() {
     part.head = part.head.no_grad();
     let some = sketch_gradients(&sketcher, &part, &mut backward(&part), |_| true);
     assert!(some.is_ok(), "{some:?}");
+}
+
+// Would catch a model with low-rank adapters whose base is taken for trained, or whose factors are
+// missed.
+#[test]
+fn sketch_gradients_of_lora_only() {
+    let device = flex();
+    let base = Small::new(&device);
+    let frozen = parameter_paths(&base);
+    let model = base.apply_lora(Lora::new(2, 4.0));
+    let loss = model.forward(ids(&TOKENS, &device), &mut Taps::off()).square().sum();
+    let mut seen = Vec::new();
+    let layers = |path: &str| path.starts_with("layers.");
+    for_each_gradient(&model, &mut loss.backward(), layers, |path, values| {
+        seen.push((path.to_owned(), values.len()));
+        Ok::<(), BurnError>(())
+    })
+    .expect("gradients");
+    let factors: Vec<&(String, usize)> = seen.iter().filter(|(path, _)| !frozen.contains(path)).collect();
+    assert_eq!(factors.len(), 2 * 4, "{seen:?}");
+    assert!(factors.iter().all(|(_, elements)| *elements == 2 * WIDTH), "{seen:?}");
+    assert!(seen.iter().all(|(_, elements)| *elements < WIDTH * WIDTH), "{seen:?}");
 }
 
 // Would catch a NaN that is folded in silence, or an error that does not say where it came from.

@@ -128,7 +128,7 @@ pub fn build(
         built.row_bytes = schema.row_bytes();
         indexes.push(Index::options().create(&method.path, &schema)?);
     }
-    let mut writers = indexes.iter().map(|index| index.writer()).collect::<Result<Vec<_>, _>>()?;
+    let mut writers = indexes.iter().map(Index::writer).collect::<Result<Vec<_>, _>>()?;
     let mut appending = 0.0;
     sketch_spans(model, spans, sketcher, batch, |place, sketch| {
         for ((method, writer), built) in methods.iter().zip(&mut writers).zip(&mut built) {
@@ -166,10 +166,10 @@ pub fn rank(
     let snapshot = Index::options().open(path)?.snapshot()?;
     let ranking = snapshot.scan(queries)?.top_k(k).bottom_k(k).run()?;
     let seconds = start.elapsed().as_secs_f64();
-    let place = |id: &[u8], score: f32| -> Result<Place, Failure> {
+    let place = |id: &[u8], score: f64| -> Result<Place, Failure> {
         let id = std::str::from_utf8(id)?;
         let place = places.get(id).ok_or_else(|| format!("unknown id {id:?}"))?;
-        Ok((*place, f64::from(score)))
+        Ok((*place, score))
     };
     let ends = (0..queries.len())
         .map(|query| {
@@ -177,12 +177,12 @@ pub fn rank(
                 proponents: ranking
                     .query(query)
                     .iter()
-                    .map(|hit| place(hit.id.as_ref(), hit.score))
+                    .map(|hit| place(&hit.id, hit.score))
                     .collect::<Result<_, Failure>>()?,
                 opponents: ranking
                     .opponents(query)
                     .iter()
-                    .map(|hit| place(hit.id.as_ref(), hit.score))
+                    .map(|hit| place(&hit.id, hit.score))
                     .collect::<Result<_, Failure>>()?,
             })
         })

@@ -62,7 +62,7 @@ fn response_mask(spans: &[&Span], shape: [usize; 2], device: &Device) -> Tensor<
 /// Scores of all examples for all queries.
 #[derive(Debug, Clone)]
 pub struct Scores {
-    /// Inner products of the whole gradients, `[query][example]`: TracIn with one checkpoint, up to
+    /// Inner products of the whole gradients, `[query][example]`: `TracIn` with one checkpoint, up to
     /// the constant factor of learning rate and epochs.
     pub inner: Vec<Vec<f64>>,
     /// The same with each parameter's gradient divided by its own norm, on both sides.

@@ -20,7 +20,7 @@ pub struct Schedule {
     /// The highest learning rate; it rises over the first twentieth of the steps and then falls to
     /// zero along a cosine.
     pub rate: f64,
-    /// AdamW's weight decay.
+    /// The optimiser's weight decay.
     pub decay: f32,
     /// Seed of the order of the examples.
     pub seed: u64,
@@ -138,7 +138,7 @@ fn is_done(row: &[u32], prompt: usize) -> bool {
     row.len() >= CONTEXT || (row.len() > prompt && row.last() == Some(&EOS))
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014).
+/// `SplitMix64` (Steele, Lea and Flood, 2014).
 pub struct Draws(pub u64);
 
 impl Draws {

@@ -37,7 +37,7 @@ pub fn sequence_loss(
         let share = 1.0 / count as f32;
         weights.extend(row.iter().map(|mark| if *mark == 0 { 0.0 } else { share }));
     }
-    Ok(weighted(logits, tokens, weights))
+    Ok(weighted(logits, tokens, &weights))
 }
 
 /// Next-token cross-entropy of chosen tokens, averaged over those of each example: `[batch]`.
@@ -71,17 +71,16 @@ pub fn target_loss<P: AsRef<[usize]>>(
             weights[example * time + token] += 1.0 / chosen.len() as f32;
         }
     }
-    Ok(weighted(logits, tokens, weights))
+    Ok(weighted(logits, tokens, &weights))
 }
 
 /// Σ over t of `weights[t]` times the cross-entropy of token t under the logits at t - 1.
 ///
 /// `weights` is row-major, one for each token; those of the first tokens are not used.
-fn weighted(logits: Tensor<3>, tokens: Tensor<2, Int>, weights: Vec<f32>) -> Tensor<1> {
+fn weighted(logits: Tensor<3>, tokens: Tensor<2, Int>, weights: &[f32]) -> Tensor<1> {
     let [batch, time, vocabulary] = logits.dims();
     let device = logits.device();
-    let weights =
-        Tensor::<1>::from_floats(weights.as_slice(), &device).reshape([batch, time]).narrow(1, 1, time - 1);
+    let weights = Tensor::<1>::from_floats(weights, &device).reshape([batch, time]).narrow(1, 1, time - 1);
     let next = tokens.narrow(1, 1, time - 1).unsqueeze_dim::<3>(2);
     let logits = logits.narrow(1, 0, time - 1).reshape([batch, time - 1, vocabulary]);
     let taken = log_softmax(logits, 2).gather(2, next).reshape([batch, time - 1]);

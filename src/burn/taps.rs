@@ -1,7 +1,7 @@
 //! The gradients of every example of a batch, from one backward.
 //!
-//! A linear layer y = x W + b has, for one example, the weight gradient Σ_t x_t ⊗ g_t, where g is
-//! the gradient of the loss by y, and the bias gradient Σ_t g_t. Both factors are there after one
+//! A linear layer `y = x W + b` has, for one example, the weight gradient `Σ_t x_t ⊗ g_t`, where g
+//! is the gradient of the loss by y, and the bias gradient `Σ_t g_t`. Both factors are there after one
 //! backward of the *summed* loss: x from the forward, g as the gradient of a zero that was added to
 //! y. It holds as long as no layer mixes the examples of a batch (batch normalisation does).
 
