@@ -273,3 +273,69 @@ fn check_finds_each_fault() {
     row[infinite * 4..][..4].copy_from_slice(&f32::NEG_INFINITY.to_le_bytes());
     assert_eq!(check_codes(Encoding::F32, &row, 400, 9.0), Err(CodeFault::NotFinite { position: infinite }));
 }
+
+fn words(of: &serde_json::Value) -> Vec<f32> {
+    of.as_array().unwrap().iter().map(word).collect()
+}
+
+fn word(of: &serde_json::Value) -> f32 {
+    f32::from_bits(u32::from_str_radix(of.as_str().unwrap(), 16).unwrap())
+}
+
+fn encoding(of: &serde_json::Value) -> Encoding {
+    serde_json::from_value(of.clone()).unwrap()
+}
+
+/// Catches bits that differ from those an independent program made by the same page.
+#[test]
+fn encodings_equal_the_known_answers() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/encodings-v1.json");
+    let answers: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let list = |name: &str| answers[name].as_array().unwrap().clone();
+    assert!(list("rows").len() >= 63 && list("queries").len() >= 21 && list("scores").len() >= 48);
+    for row in list("rows") {
+        let (encoding, input) = (encoding(&row["encoding"]), words(&row["input"]));
+        let what = format!("{} as {encoding}", row["name"]);
+        let (codes, encoded) = encode(encoding, &input);
+        let hex: String = codes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let expected = row["codes"].as_str().unwrap();
+        assert_eq!(hex.split_at(expected.len()).0, expected, "{what}");
+        assert!(hex[expected.len()..].bytes().all(|digit| digit == b'0'), "{what}");
+        if encoding.has_scale() {
+            assert_eq!(encoded.scale.to_bits(), word(&row["scale"]).to_bits(), "{what}");
+        }
+        assert_eq!(encoded.norm.to_bits(), word(&row["norm"]).to_bits(), "{what}");
+        let decoded = decode(encoding, &codes, encoded.scale, input.len());
+        assert_eq!(bits(&decoded), bits(&words(&row["decoded"])), "{what}");
+        assert_eq!(check_codes(encoding, &codes, input.len(), encoded.scale), Ok(()), "{what}");
+    }
+    for answer in list("queries") {
+        let query = quantise_query(&words(&answer["input"]));
+        assert_eq!(query.scale.to_bits(), word(&answer["scale"]).to_bits(), "{}", answer["name"]);
+        assert_eq!(serde_json::json!(query.codes), answer["p"], "{}", answer["name"]);
+    }
+    for score in list("scores") {
+        let (encoding, row) = (encoding(&score["encoding"]), words(&score["row"]));
+        let query = words(&score["query"]);
+        let (codes, Encoded { scale, .. }) = encode(encoding, &row);
+        let block = match encoding {
+            Encoding::I8 => {
+                let query = quantise_query(&query);
+                let pairs = codes.iter().zip(&query.codes);
+                let sum: i64 = pairs.map(|(&x, &p)| i64::from(x as i8) * i64::from(p)).sum();
+                sum as f64 * (f64::from(scale) * f64::from(query.scale))
+            }
+            // For f32 both scales are 1; for f16 the sum is over the codes as numbers.
+            _ => {
+                f64::from(lanes::dot(&decode(encoding, &codes, 1.0, row.len()), &query))
+                    * f64::from(scale)
+            }
+        };
+        let bits = format!("{:016x}", (0.0 + block).to_bits());
+        assert_eq!(bits, score["score"].as_str().unwrap(), "{} as {encoding}", score["name"]);
+    }
+    for answer in list("fma") {
+        let [a, b, c, expected] = words(&answer).try_into().unwrap();
+        assert_eq!(a.mul_add(b, c).to_bits(), expected.to_bits());
+    }
+}

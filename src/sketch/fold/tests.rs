@@ -157,3 +157,77 @@ fn every_kernel_finds_what_is_not_finite() {
         }
     }
 }
+
+/// Catches tiles that share a base more often than by chance. A column of a matrix, or a row with
+/// few outliers, is a set of tiles with one distance, so each distance must be good by itself.
+#[test]
+fn two_tiles_share_a_base_no_more_often_than_by_chance() {
+    const SEEDS: u64 = 100_000;
+    const BASES: usize = 16;
+    for n in [5u32, 8, 13, 20, 31] {
+        let half = n / 2;
+        let mut distances =
+            vec![1, 2, 3, 4, 8, 16, 17, 1 << half, (1 << half) - 1, (1 << half) + 1];
+        distances.extend([1u32 << (n - 1), (1 << (n - 1)) - 1, 1 << (n - 2), 3 << (n - 2)]);
+        let mut shared = vec![0u32; distances.len()];
+        for seed in 0..SEEDS {
+            let tiling = Tiling::new(&Keys::new(seed, "pairs"), TILE << n, BASES);
+            // Any tile will do for the first; golden-ratio steps reach all of the tensor.
+            let first = (seed as u32).wrapping_mul(0x9E37_79B9) >> (32 - n);
+            let base = tiling.base(first);
+            for (shared, distance) in shared.iter_mut().zip(&distances) {
+                *shared += u32::from(tiling.base((first + distance) & !(u32::MAX << n)) == base);
+            }
+        }
+        for (shared, distance) in shared.into_iter().zip(distances) {
+            let ratio = f64::from(shared) * BASES as f64 / SEEDS as f64;
+            println!("2^{n} tiles, distance {distance}: {ratio:.3} of chance");
+            // Five standard errors of 1.2%.
+            assert!(ratio < 1.06, "2^{n} tiles, distance {distance}: {ratio} of chance");
+        }
+    }
+}
+
+fn words(of: &serde_json::Value) -> Vec<u32> {
+    let word = |word: &serde_json::Value| u32::from_str_radix(word.as_str().unwrap(), 16).unwrap();
+    of.as_array().unwrap().iter().map(word).collect()
+}
+
+/// Catches a fold that differs from the one an independent program made by the same page.
+#[test]
+fn fold_equals_the_known_answers() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/fold-v1.json");
+    let answers: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let cases = answers["cases"].as_array().unwrap();
+    assert!(cases.len() >= 7);
+    for case in cases {
+        let seed = case["seed"].as_str().unwrap().parse().unwrap();
+        let elements: usize = case["elements"].as_str().unwrap().parse().unwrap();
+        let name = case["parameter"].as_str().unwrap();
+        let dims = case["dims"].as_u64().unwrap() as u32;
+        let keys = Keys::new(seed, name);
+        assert_eq!(keys.words()[..], words(&case["keys"]));
+        let tiling = Tiling::new(&keys, elements, dims as usize / TILE);
+        for tile in case["tiles"].as_array().unwrap() {
+            let t = tile["t"].as_u64().unwrap() as u32;
+            let expected = [format!("{:08x}", tiling.phase(t)), format!("{:08x}", tiling.hash(t))];
+            assert_eq!([&expected[0], &expected[1]], [&tile["phase"], &tile["h"]]);
+            assert_eq!(tiling.base(t) as u64, tile["base"].as_u64().unwrap());
+        }
+        if case["ramp"].is_null() {
+            continue;
+        }
+        let ramp: Vec<f32> = (1..=elements).map(|i| i as f32).collect();
+        for kernel in FoldKernel::available() {
+            let spec = SketchSpec::rapid_grad(seed, dims);
+            assert_eq!(
+                sketch(spec.clone(), kernel, &[(name, &ramp)]),
+                words(&case["ramp"]),
+                "{kernel}"
+            );
+            let spec = spec.normalised(Normalisation::PerTensor);
+            let expected = words(&case["ramp_per_tensor"]);
+            assert_eq!(sketch(spec, kernel, &[(name, &ramp)]), expected, "{kernel}");
+        }
+    }
+}

@@ -31,6 +31,11 @@ impl Keys {
         }
         Self(words)
     }
+
+    #[cfg(test)]
+    pub(super) fn words(&self) -> [u32; 16] {
+        self.0
+    }
 }
 
 /// The places and signs of one tensor's tiles in one block.
@@ -70,14 +75,18 @@ impl Tiling {
 
     /// The base of tile `t`: the cache line of sums that takes it.
     pub(super) fn base(&self, t: u32) -> usize {
+        self.phase(t).checked_shr(self.to_base).unwrap_or(0) as usize
+    }
+
+    /// The place of tile `t` on the circle of 2^32 phases, which does not depend on the block.
+    pub(super) fn phase(&self, t: u32) -> u32 {
         let mut x = t;
         for (multiplier, addend) in self.rounds {
             x = x.wrapping_mul(multiplier).wrapping_add(addend) & self.mask;
             x ^= x >> self.shift;
         }
         let place = x.checked_shl(self.to_phase).unwrap_or(0);
-        let phase = place.wrapping_add(self.phase_key);
-        phase.checked_shr(self.to_base).unwrap_or(0) as usize
+        place.wrapping_add(self.phase_key)
     }
 
     /// The hash of tile `t`: bit `j` set makes element `j` negative, and the top four bits are what
