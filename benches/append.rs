@@ -22,7 +22,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let disk = disk_bandwidth(folder.path())?;
     println!("disk, sequential write and sync: {:.2} GB/s", disk / 1e9);
     println!("{:<24} {:>10} {:>12} {:>10} {:>12}", "rows", "seconds", "rows/s", "GB/s", "of the disk");
-    for (encoding, dims) in [(Encoding::F32, 4096), (Encoding::F16, 4096), (Encoding::I8, 4096), (Encoding::F16, 65_536)]
+    for (encoding, dims) in
+        [(Encoding::F32, 4096), (Encoding::F16, 4096), (Encoding::I8, 4096), (Encoding::F16, 65_536)]
     {
         let path = folder.path().join("bench.gradix");
         let spec = SketchSpec::dense("bench", "1", [("all", dims)]);

@@ -92,9 +92,7 @@ fn check_estimator(what: &str, a: &Tensors, b: &Tensors, dims: u32, seeds: u64) 
     let variance = errors.iter().map(|error| error * error).sum::<f64>() / seeds as f64;
     let bias = mean / (ideal / seeds as f64).sqrt();
     let ratio = variance / ideal;
-    println!(
-        "{what}, K = {dims}: bias {bias:.2} standard errors, variance {ratio:.3} of the ideal"
-    );
+    println!("{what}, K = {dims}: bias {bias:.2} standard errors, variance {ratio:.3} of the ideal");
     assert!(bias.abs() < 4.5, "{what}: bias of {bias} standard errors");
     assert!(ratio < 1.1, "{what}: variance {ratio} of the ideal");
 }
@@ -103,8 +101,7 @@ fn check_estimator(what: &str, a: &Tensors, b: &Tensors, dims: u32, seeds: u64) 
 #[test]
 fn gaussian_gradients_have_the_ideal_variance() {
     let mut random = Random(1);
-    let mut gradient =
-        || named([random.normals(5000), random.normals(64 * 64), random.normals(17)]);
+    let mut gradient = || named([random.normals(5000), random.normals(64 * 64), random.normals(17)]);
     let (a, b) = (gradient(), gradient());
     check_estimator("gaussian", &a, &b, 64, 8000);
     check_estimator("gaussian, with itself", &a, &a, 64, 8000);
@@ -186,8 +183,7 @@ fn single_element_takes_one_bucket() {
     for normalisation in [Normalisation::None, Normalisation::PerTensor] {
         let spec = SketchSpec::rapid_grad(9, 64).normalised(normalisation);
         let sketch = sketch(spec, &named([vec![-4.0]]));
-        let magnitudes: Vec<f32> =
-            sketch.values().iter().map(|x| x.abs()).filter(|x| *x > 0.0).collect();
+        let magnitudes: Vec<f32> = sketch.values().iter().map(|x| x.abs()).filter(|x| *x > 0.0).collect();
         let expected = if normalisation == Normalisation::None { 4.0 } else { 1.0 };
         assert_eq!(magnitudes, [expected]);
     }
@@ -221,7 +217,8 @@ fn normalised_tensors_forget_their_scale() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    // Not persisted: without a lib.rs beside it proptest has no place for it and complains.
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
 
     /// Catches a base that depends on K, so that sketches of different widths have nothing in common.
     #[test]
@@ -298,8 +295,7 @@ fn parameter_goes_to_the_longest_prefix() {
     assert_eq!(taken("layers.10.attn.q"), ["layers"]);
     assert_eq!(taken("head.weight"), ["head.weight"]);
     for parameter in ["head", "head.bias", "head.weights", "layer", "", "."] {
-        let error =
-            Sketcher::new(spec.clone()).unwrap().start().add(parameter, &[1.0]).unwrap_err();
+        let error = Sketcher::new(spec.clone()).unwrap().start().add(parameter, &[1.0]).unwrap_err();
         assert!(matches!(error, SketchError::NoBlock { parameter: p, .. } if p == parameter));
     }
 }

@@ -24,23 +24,27 @@ pub fn check_codes(encoding: Encoding, codes: &[u8], dims: usize, scale: f32) ->
     }
     let used = dims * encoding.code_bytes();
     let (codes, padding) = codes.split_at(used);
-    if encoding.has_scale() && is_zero {
-        if let Some(byte) = codes.iter().position(|&byte| byte != 0) {
-            return Err(CodeFault::CodeWithoutScale { position: byte / encoding.code_bytes() });
-        }
+    if encoding.has_scale()
+        && is_zero
+        && let Some(byte) = codes.iter().position(|&byte| byte != 0)
+    {
+        return Err(CodeFault::CodeWithoutScale { position: byte / encoding.code_bytes() });
     }
     let is_infinite = |bits: u32, exponent: u32| bits & exponent == exponent;
-    match encoding {
+    let not_finite = |position| CodeFault::NotFinite { position };
+    let fault = match encoding {
         Encoding::F32 => {
             first(codes.as_chunks().0, |&code| is_infinite(u32::from_le_bytes(code), 0x7F80_0000))
-                .map_or(Ok(()), |position| Err(CodeFault::NotFinite { position }))?
+                .map(not_finite)
         }
         Encoding::F16 => {
             first(codes.as_chunks().0, |&code| is_infinite(u16::from_le_bytes(code).into(), 0x7C00))
-                .map_or(Ok(()), |position| Err(CodeFault::NotFinite { position }))?
+                .map(not_finite)
         }
-        Encoding::I8 => first(codes, |&code| code == 0x80)
-            .map_or(Ok(()), |position| Err(CodeFault::BelowRange { position }))?,
+        Encoding::I8 => first(codes, |&code| code == 0x80).map(|position| CodeFault::BelowRange { position }),
+    };
+    if let Some(fault) = fault {
+        return Err(fault);
     }
     match padding.iter().position(|&byte| byte != 0) {
         Some(byte) => Err(CodeFault::Padding { offset: used + byte }),

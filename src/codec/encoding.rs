@@ -45,10 +45,8 @@ impl Encoding {
         }
     }
 
-    /// Its version in a segment's region table.
-    pub(crate) const fn version(self) -> u16 {
-        1
-    }
+    /// The version of each encoding in a segment's region table.
+    pub(crate) const VERSION: u16 = 1;
 
     /// Its name: `f32`, `f16`, `i8`.
     #[must_use]

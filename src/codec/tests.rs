@@ -326,10 +326,7 @@ fn encodings_equal_the_known_answers() {
                 sum as f64 * (f64::from(scale) * f64::from(query.scale))
             }
             // For f32 both scales are 1; for f16 the sum is over the codes as numbers.
-            _ => {
-                f64::from(lanes::dot(&decode(encoding, &codes, 1.0, row.len()), &query))
-                    * f64::from(scale)
-            }
+            _ => f64::from(lanes::dot(&decode(encoding, &codes, 1.0, row.len()), &query)) * f64::from(scale),
         };
         let bits = format!("{:016x}", (0.0 + block).to_bits());
         assert_eq!(bits, score["score"].as_str().unwrap(), "{} as {encoding}", score["name"]);

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::error::{GetError, SnapshotError};
 use super::{Shared, lock};
 use crate::manifest::{Location, ManifestError, SegmentRecord};
+use crate::scan::{ExampleRows, Scan, ScanError};
 use crate::schema::Schema;
 use crate::segment::{LiveSegment, NO_SOURCE, SegmentError, SegmentReader, Span};
 use crate::sketch::Sketch;
@@ -191,6 +192,36 @@ impl Snapshot {
         }
         let rows = read_rows(reader, self.schema(), group, rows)?;
         Ok(Some(Example { id: id.to_owned(), rows }))
+    }
+
+    /// Ranks the rows of this generation for a batch of queries, in one pass.
+    ///
+    /// ```
+    /// # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let spec = SketchSpec::dense("mine", "v1", [("all", 2)]);
+    /// # let index = Index::options().create(folder.path().join("i"), &Schema::new(spec.clone(), Encoding::F32)?)?;
+    /// # let mut writer = index.writer()?;
+    /// # writer.append("far", &Sketch::dense(spec.clone(), vec![0.0, 1.0])?)?;
+    /// # writer.append("near", &Sketch::dense(spec.clone(), vec![3.0, 4.0])?)?;
+    /// # writer.commit()?;
+    /// let query = Sketch::dense(spec, vec![1.0, 0.5])?;
+    /// let ranking = index.snapshot()?.scan(&[query])?.top_k(1).run()?;
+    /// assert_eq!((&ranking.query(0)[0].id[..], ranking.query(0)[0].score), (&b"near"[..], 5.0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// There is no query, or one is under another spec or too large.
+    pub fn scan<'a>(&'a self, queries: &'a [Sketch]) -> Result<Scan<'a>, ScanError> {
+        let find = |id: &[u8]| {
+            let found = self.find(id).map_err(|source| ScanError::Lookup { source: Box::new(source) })?;
+            Ok(found.map(|(segment, location)| ExampleRows {
+                segment,
+                rows: location.first_row..location.first_row + location.rows,
+            }))
+        };
+        Scan::new(self.segments(), self.schema(), find, queries)
     }
 
     /// The ordinal of the segment and the rows there of an example.

@@ -136,7 +136,7 @@ fn verify_segment(reader: &SegmentReader, schema: &Schema, sha256: Option<[u8; 3
     for group in groups {
         match group {
             Ok(messages) => {
-                report.findings.extend(messages.into_iter().map(|message| Finding::new(file, message)))
+                report.findings.extend(messages.into_iter().map(|message| Finding::new(file, message)));
             }
             // Unless the checksums have said so already.
             Err(error) if report.findings.len() == before => {

@@ -12,7 +12,7 @@ use crate::schema::Schema;
 
 pub(crate) const CONTAINER_VERSION: u32 = 1;
 pub(crate) const MAGIC: [u8; 8] = *b"\x89GDX\r\n\x1a\n";
-const END_MAGIC: [u8; 8] = *b"\n\x1a\r\nXGD\x89";
+const END_MAGIC: [u8; 8] = *b"\n\x1a\r\nXDG\x89";
 pub(crate) const PAGE: u64 = 4096;
 pub(crate) const PAGE_BYTES: usize = 4096;
 const HEADER_LEN: usize = 128;
@@ -243,7 +243,7 @@ impl Footer {
         }
         for region in &self.regions {
             let (encoding, version) =
-                region.encoding.map_or((0, 0), |encoding| (encoding.number(), encoding.version()));
+                region.encoding.map_or((0, 0), |encoding| (encoding.number(), Encoding::VERSION));
             footer.extend(region.kind.number().to_le_bytes());
             footer.extend(0u16.to_le_bytes());
             footer.extend(region.block.to_le_bytes());

@@ -18,7 +18,7 @@ pub use columns::Span;
 pub use error::{Place, SegmentError};
 
 pub(crate) use columns::ByteStrings;
-pub(crate) use layout::{CONTAINER_VERSION, Group, Kind};
+pub(crate) use layout::Kind;
 pub(crate) use reader::{Codes, SegmentReader};
 pub(crate) use writer::{EncodedRow, NO_SOURCE, RowTags, Sealed, SegmentWriter};
 

@@ -114,7 +114,6 @@ impl Sketcher {
     }
 
     /// Begins the sketch of one gradient.
-    #[must_use]
     pub fn start(&self) -> Fold {
         let sums = vec![Tile::ZERO; self.plan.spec.dims() / TILE];
         Fold { sketcher: self.clone(), sums, failed: None }

@@ -64,13 +64,7 @@ impl FoldKernel {
     /// Adds a whole tensor, times `scale`, to a block's sums; returns the greatest bits of an
     /// element's magnitude, which are those of infinity or above if an element is not finite.
     #[expect(clippy::cast_possible_truncation, reason = "a tensor has at most 2^31 tiles")]
-    pub(super) fn fold(
-        self,
-        tiling: &Tiling,
-        gradient: &[f32],
-        scale: f32,
-        sums: &mut [Tile],
-    ) -> u32 {
+    pub(super) fn fold(self, tiling: &Tiling, gradient: &[f32], scale: f32, sums: &mut [Tile]) -> u32 {
         let (tiles, rest) = gradient.as_chunks::<TILE>();
         let most = self.fold_tiles(tiling, 0, tiles, scale, sums);
         if rest.is_empty() {

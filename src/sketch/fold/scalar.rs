@@ -4,13 +4,7 @@ use super::tiling::{TILE, Tile, Tiling};
 
 /// Adds `tiles`, the first of which is tile `first` of the tensor, times `scale`; returns the
 /// greatest bits of an element's magnitude.
-pub(super) fn fold(
-    tiling: &Tiling,
-    first: u32,
-    tiles: &[[f32; TILE]],
-    scale: f32,
-    sums: &mut [Tile],
-) -> u32 {
+pub(super) fn fold(tiling: &Tiling, first: u32, tiles: &[[f32; TILE]], scale: f32, sums: &mut [Tile]) -> u32 {
     let mut most = 0;
     for (t, tile) in (first..).zip(tiles) {
         let (base, hash) = (tiling.base(t), tiling.hash(t));

@@ -90,7 +90,7 @@ impl Tiling {
     }
 
     /// The hash of tile `t`: bit `j` set makes element `j` negative, and the top four bits are what
-    /// its lane is XORed with.
+    /// its lane is combined with by exclusive or.
     pub(super) fn hash(&self, t: u32) -> u32 {
         mix(mix(t.wrapping_add(self.mix_keys.0)) ^ self.mix_keys.1)
     }

@@ -69,9 +69,8 @@ pub(in super::super) fn fold(
         for ((tile, &base), &hash) in tiles.iter().zip(&batch.bases).zip(&batch.hashes) {
             _mm_prefetch::<_MM_HINT_T0>(tile.as_ptr().wrapping_add(AHEAD).cast());
             // SAFETY: a tile is sixteen f32.
-            let (low, high) = unsafe {
-                (_mm256_loadu_ps(tile.as_ptr()), _mm256_loadu_ps(tile.as_ptr().add(HALF)))
-            };
+            let (low, high) =
+                unsafe { (_mm256_loadu_ps(tile.as_ptr()), _mm256_loadu_ps(tile.as_ptr().add(HALF))) };
             let bits = _mm256_and_si256(_mm256_castps_si256(low), magnitude);
             most = _mm256_max_epu32(most, bits);
             let bits = _mm256_and_si256(_mm256_castps_si256(high), magnitude);

@@ -1,0 +1,108 @@
+//! The best few of many scores, in the one order that rankings have.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use crate::segment::Span;
+
+/// A row, or an example, that is among the best so far.
+#[derive(Debug, Clone)]
+pub(super) struct Candidate {
+    /// The score, negated for opponents: greater is better.
+    pub key: f64,
+    pub id: Box<[u8]>,
+    pub segment: usize,
+    /// Its ordinal in the segment.
+    pub row: u32,
+    pub span: Span,
+    /// Ordinal in the segment's source names.
+    pub source: u32,
+}
+
+impl Candidate {
+    /// Better first: by key, then id, then row order.
+    fn rank(&self, other: &Self) -> Ordering {
+        by_key(self.key, other.key)
+            .then_with(|| self.id.cmp(&other.id))
+            .then_with(|| (self.segment, self.row).cmp(&(other.segment, other.row)))
+    }
+}
+
+/// Keys are finite, so this is total; zeros of both signs are equal scores.
+fn by_key(a: f64, b: f64) -> Ordering {
+    b.partial_cmp(&a).unwrap_or(Ordering::Equal)
+}
+
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Candidate {}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank(other)
+    }
+}
+
+/// The best `k` candidates; the worst of them on top of the heap. Takes no memory before it is used.
+#[derive(Debug, Clone)]
+pub(super) struct Best {
+    k: usize,
+    heap: BinaryHeap<Candidate>,
+}
+
+impl Best {
+    pub fn new(k: usize) -> Self {
+        Self { k, heap: BinaryHeap::new() }
+    }
+
+    /// A key below this is not among the best. One that is equal to it may be, by its id.
+    pub fn threshold(&self) -> f64 {
+        match self.heap.peek() {
+            _ if self.k == 0 => f64::INFINITY,
+            Some(worst) if self.heap.len() >= self.k => worst.key,
+            _ => f64::NEG_INFINITY,
+        }
+    }
+
+    /// Whether a candidate with this key, id and place (segment and row) would be kept.
+    pub fn admits(&self, key: f64, id: &[u8], place: (usize, u32)) -> bool {
+        match self.heap.peek() {
+            _ if self.k == 0 => false,
+            Some(worst) if self.heap.len() >= self.k => {
+                let order = by_key(key, worst.key).then_with(|| id.cmp(&worst.id));
+                order.then_with(|| place.cmp(&(worst.segment, worst.row))) == Ordering::Less
+            }
+            _ => true,
+        }
+    }
+
+    pub fn push(&mut self, candidate: Candidate) {
+        if self.heap.len() < self.k {
+            self.heap.push(candidate);
+        } else if let Some(mut worst) = self.heap.peek_mut()
+            && candidate < *worst
+        {
+            *worst = candidate;
+        }
+    }
+
+    pub fn merge(&mut self, other: Self) {
+        for candidate in other.heap {
+            self.push(candidate);
+        }
+    }
+
+    pub fn into_ranked(self) -> Vec<Candidate> {
+        self.heap.into_sorted_vec()
+    }
+}

@@ -1,0 +1,86 @@
+//! The columns of a row group besides its codes, decoded when they are first needed.
+
+use std::sync::OnceLock;
+
+use crate::segment::{ByteStrings, LiveSegment, SegmentError, Span};
+
+/// Shared by the workers that are in the row group, and dropped with the last of them.
+#[derive(Debug)]
+pub(super) struct GroupColumns<'a> {
+    live: &'a LiveSegment,
+    segment: usize,
+    group: usize,
+    scales: OnceLock<Vec<Vec<f32>>>,
+    norms: OnceLock<Vec<Vec<f32>>>,
+    ids: OnceLock<ByteStrings>,
+    spans: OnceLock<Vec<Span>>,
+    sources: OnceLock<Vec<u32>>,
+}
+
+impl<'a> GroupColumns<'a> {
+    /// Of row group `group` of segment `segment`.
+    pub fn new(live: &'a LiveSegment, segment: usize, group: usize) -> Self {
+        Self {
+            live,
+            segment,
+            group,
+            scales: OnceLock::new(),
+            norms: OnceLock::new(),
+            ids: OnceLock::new(),
+            spans: OnceLock::new(),
+            sources: OnceLock::new(),
+        }
+    }
+
+    /// The segment's ordinal in the snapshot.
+    pub fn segment(&self) -> usize {
+        self.segment
+    }
+
+    /// The row group's ordinal in the segment.
+    pub fn group(&self) -> usize {
+        self.group
+    }
+
+    pub fn live(&self) -> &'a LiveSegment {
+        self.live
+    }
+
+    /// Ordinal of its first row in the segment.
+    pub fn first_row(&self) -> u32 {
+        self.live.reader.groups()[self.group].first_row
+    }
+
+    /// For each of `blocks`, always the same ones: the scale of each row; empty if it has none.
+    pub fn scales(&self, blocks: impl Iterator<Item = usize>) -> Result<&[Vec<f32>], SegmentError> {
+        let read = || blocks.map(|block| self.live.reader.scales(self.group, block)).collect();
+        once(&self.scales, read).map(Vec::as_slice)
+    }
+
+    /// For each of `blocks`, always the same ones: the norm of each row.
+    pub fn norms(&self, blocks: impl Iterator<Item = usize>) -> Result<&[Vec<f32>], SegmentError> {
+        let read = || blocks.map(|block| self.live.reader.norms(self.group, block)).collect();
+        once(&self.norms, read).map(Vec::as_slice)
+    }
+
+    pub fn ids(&self) -> Result<&ByteStrings, SegmentError> {
+        once(&self.ids, || self.live.reader.ids(self.group))
+    }
+
+    pub fn spans(&self) -> Result<&[Span], SegmentError> {
+        once(&self.spans, || self.live.reader.spans(self.group)).map(Vec::as_slice)
+    }
+
+    pub fn sources(&self) -> Result<&[u32], SegmentError> {
+        once(&self.sources, || self.live.reader.sources(self.group)).map(Vec::as_slice)
+    }
+}
+
+/// Two workers that come at the same time may both read; one result stays.
+fn once<T>(cell: &OnceLock<T>, read: impl FnOnce() -> Result<T, SegmentError>) -> Result<&T, SegmentError> {
+    if let Some(value) = cell.get() {
+        return Ok(value);
+    }
+    let value = read()?;
+    Ok(cell.get_or_init(|| value))
+}

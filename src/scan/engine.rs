@@ -1,0 +1,218 @@
+//! Walks the rows: workers take pieces of row groups in order until there are none left.
+//!
+//! No worker waits for another. What a scan gives back depends on the rows alone, because rankings
+//! have one total order, whichever worker saw a row.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use super::best::{Best, Candidate};
+use super::builder::Grouping;
+use super::columns::GroupColumns;
+use super::control::{CancelToken, Progress};
+use super::error::ScanError;
+use super::filter::RowFilter;
+use super::kernel::Kernel;
+use super::query::Batch;
+use super::ranking::{Hit, Ranking, Statistics};
+use super::worker::{Found, Worker};
+use crate::segment::LiveSegment;
+
+/// How finely the rows are cut. Nothing in a ranking depends on it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// About as many bytes of codes make a piece: enough to hide the cost of taking it, and few
+    /// enough that the last pieces keep all workers busy.
+    pub piece_bytes: usize,
+    /// The most rows that are scored at once.
+    pub tile_rows: u32,
+}
+
+impl Limits {
+    pub const DEFAULT: Self = Self { piece_bytes: 2 << 20, tile_rows: 1024 };
+}
+
+/// Rows of one row group that a worker takes at once.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    /// Ordinal among all row groups of the snapshot.
+    group: usize,
+    /// Ordinals in the row group. Of examples, those that begin here belong to the piece.
+    pub rows: Range<u32>,
+}
+
+/// A row group, and its columns while workers are in it.
+#[derive(Debug)]
+struct Slot<'a> {
+    segment: usize,
+    group: usize,
+    columns: Mutex<Weak<GroupColumns<'a>>>,
+}
+
+pub(super) struct Engine<'a> {
+    segments: &'a [LiveSegment],
+    pub batch: &'a Batch,
+    pub filter: &'a RowFilter,
+    pub grouping: Grouping,
+    pub kernel: &'static dyn Kernel,
+    /// How many proponents and opponents.
+    pub ends: (usize, usize),
+    pub limits: Limits,
+    watch: Watch<'a>,
+    slots: Vec<Slot<'a>>,
+    pieces: Vec<Piece>,
+    next: AtomicUsize,
+}
+
+impl<'a> Engine<'a> {
+    pub fn new(
+        segments: &'a [LiveSegment],
+        batch: &'a Batch,
+        filter: &'a RowFilter,
+        grouping: Grouping,
+        kernel: &'static dyn Kernel,
+        ends: (usize, usize),
+        limits: Limits,
+        watch: Watch<'a>,
+    ) -> Self {
+        let piece_rows = u32::try_from(limits.piece_bytes / batch.row_bytes()).unwrap_or(u32::MAX).max(1);
+        let (mut slots, mut pieces) = (Vec::new(), Vec::new());
+        for (segment, live) in segments.iter().enumerate() {
+            for (group, found) in live.reader.groups().iter().enumerate() {
+                let mut start = 0;
+                while start < found.rows {
+                    let end = start.saturating_add(piece_rows).min(found.rows);
+                    pieces.push(Piece { group: slots.len(), rows: start..end });
+                    start = end;
+                }
+                slots.push(Slot { segment, group, columns: Mutex::new(Weak::new()) });
+            }
+        }
+        let next = AtomicUsize::new(0);
+        Self { segments, batch, filter, grouping, kernel, ends, limits, watch, slots, pieces, next }
+    }
+
+    /// Runs up to `threads` workers on the current thread pool.
+    pub fn run(&self, threads: usize, started: Instant) -> Result<Ranking, ScanError> {
+        let threads = threads.min(self.pieces.len()).max(1);
+        let found = Mutex::new(Found::new(self.batch.queries, self.ends));
+        self.check()?;
+        rayon::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|_| {
+                    let mut worker = Worker::new(self);
+                    self.work(&mut worker);
+                    lock(&found).merge(worker.into_found());
+                });
+            }
+        });
+        if let Some((_, error)) = lock(&self.watch.failure).take() {
+            return Err(error);
+        }
+        let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let statistics = Statistics {
+            kernel: self.kernel.name(),
+            threads,
+            rows_scored: found.rows_scored,
+            rows_skipped: self.watch.rows_total - found.rows_scored,
+            bytes_read: found.bytes_read,
+            ids_missing: self.filter.ids_missing,
+            elapsed: started.elapsed(),
+        };
+        Ok(Ranking {
+            proponents: found.top.into_iter().map(|best| self.hits(best, 1.0)).collect(),
+            opponents: found.bottom.into_iter().map(|best| self.hits(best, -1.0)).collect(),
+            statistics,
+        })
+    }
+
+    fn work(&self, worker: &mut Worker<'_, 'a>) {
+        loop {
+            let ordinal = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(piece) = self.pieces.get(ordinal) else { return };
+            match worker.piece(piece, &self.columns(piece)) {
+                Ok(()) => self.watch.advance(u64::from(piece.rows.end - piece.rows.start)),
+                Err(error) => return self.watch.fail(ordinal, error),
+            }
+        }
+    }
+
+    fn columns(&self, piece: &Piece) -> Arc<GroupColumns<'a>> {
+        let slot = &self.slots[piece.group];
+        let mut columns = lock(&slot.columns);
+        columns.upgrade().unwrap_or_else(|| {
+            let live = &self.segments[slot.segment];
+            let made = Arc::new(GroupColumns::new(live, slot.segment, slot.group));
+            *columns = Arc::downgrade(&made);
+            made
+        })
+    }
+
+    /// Whether to go on; asked before each call of a kernel.
+    pub fn check(&self) -> Result<(), ScanError> {
+        let stopped = self.watch.stop.load(Ordering::Relaxed) || self.watch.cancel.is_cancelled();
+        if stopped { Err(ScanError::Cancelled) } else { Ok(()) }
+    }
+
+    fn hits(&self, best: Best, sign: f64) -> Vec<Hit> {
+        let hit = |candidate: Candidate| Hit {
+            score: sign * candidate.key,
+            span: candidate.span,
+            source: {
+                let names = self.segments[candidate.segment].reader.source_names();
+                names.get(candidate.source as usize).cloned()
+            },
+            id: candidate.id.into_vec(),
+        };
+        best.into_ranked().into_iter().map(hit).collect()
+    }
+}
+
+type Callback<'a> = Box<dyn FnMut(Progress) + Send + 'a>;
+
+/// What the caller sees of a scan that runs, and how it ends early.
+pub(super) struct Watch<'a> {
+    cancel: CancelToken,
+    /// The callback, and how many rows it has been told of.
+    progress: Option<Mutex<(Callback<'a>, u64)>>,
+    rows_total: u64,
+    stop: AtomicBool,
+    /// The first failure in the order of pieces among those that were met.
+    failure: Mutex<Option<(usize, ScanError)>>,
+}
+
+impl<'a> Watch<'a> {
+    pub fn new(cancel: CancelToken, progress: Option<Callback<'a>>, segments: &[LiveSegment]) -> Self {
+        let rows_total = segments.iter().map(|segment| u64::from(segment.reader.rows())).sum();
+        let progress = progress.map(|callback| Mutex::new((callback, 0)));
+        Self { cancel, progress, rows_total, stop: AtomicBool::new(false), failure: Mutex::new(None) }
+    }
+
+    fn advance(&self, rows: u64) {
+        if let Some(progress) = &self.progress {
+            let (callback, rows_done) = &mut *lock(progress);
+            *rows_done += rows;
+            callback(Progress { rows_done: *rows_done, rows_total: self.rows_total });
+        }
+    }
+
+    fn fail(&self, ordinal: usize, error: ScanError) {
+        let mut failure = lock(&self.failure);
+        // Workers that stop because another one failed say `Cancelled`; that must not hide the cause.
+        let replaces = match &*failure {
+            None | Some((_, ScanError::Cancelled)) => true,
+            Some((first, _)) => ordinal < *first && !matches!(error, ScanError::Cancelled),
+        };
+        if replaces {
+            *failure = Some((ordinal, error));
+        }
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A panic in the caller's callback leaves nothing half done behind these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

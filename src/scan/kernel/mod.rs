@@ -1,0 +1,109 @@
+//! Dot products of rows and queries, one kernel for each instruction set.
+//!
+//! [`Kernel`] is all that the engine knows: a tile of rows of one block times a batch of packed
+//! queries. `scalar` transcribes `format-spec/encodings.md` and is the oracle; each folder beside it
+//! holds the kernels of one architecture, which give the oracle's bits. All `unsafe` of the scan is
+//! in those folders, and rests on what [`Rows::new`] and the packed queries have checked here.
+
+mod choice;
+mod packed;
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+pub use choice::{KernelChoice, KernelError};
+pub(crate) use packed::{FloatQueries, IntegerQueries};
+
+/// What an instruction set has to offer. Every implementation gives the same bits.
+///
+/// Products come out query after query: that of query `queries.start + j` and row `i` stands at
+/// `j * rows.len() + i`.
+///
+/// # Panics
+/// If `rows` was checked for another code or other dims than the queries have, `queries` is not
+/// within the batch, or `out` is not as long as there are products: mistakes of the engine, which
+/// no file and no caller can cause.
+pub(crate) trait Kernel: std::fmt::Debug + Send + Sync {
+    /// The name by which it is asked for, and named in the statistics.
+    fn name(&self) -> &'static str;
+
+    /// `f32` rows: sixteen lanes of fused multiply-adds in f32.
+    fn f32(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]);
+
+    /// `f16` rows: the codes as numbers, without their scale; else as `f32`.
+    fn f16(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]);
+
+    /// `i8` rows and 16-bit queries: the exact integer sums.
+    fn i8(&self, rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: &mut [i64]);
+}
+
+/// Rows of one block in a slice of bytes; every byte that they need is known to be there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    bytes: &'a [u8],
+    stride: usize,
+    dims: usize,
+    code_bytes: usize,
+    select: Select<'a>,
+}
+
+/// Which rows of the slice.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Select<'a> {
+    /// The first so many.
+    First(usize),
+    /// These, in this order.
+    List(&'a [u32]),
+}
+
+impl<'a> Rows<'a> {
+    /// `None` if a row would end beyond `bytes`.
+    pub fn new(
+        bytes: &'a [u8],
+        stride: usize,
+        dims: usize,
+        code_bytes: usize,
+        select: Select<'a>,
+    ) -> Option<Self> {
+        let last = match select {
+            Select::First(rows) => rows.checked_sub(1),
+            Select::List(rows) => rows.iter().max().map(|&row| row as usize),
+        };
+        if let Some(last) = last {
+            let end = last.checked_mul(stride)?.checked_add(dims.checked_mul(code_bytes)?)?;
+            if end > bytes.len() {
+                return None;
+            }
+        }
+        Some(Self { bytes, stride, dims, code_bytes, select })
+    }
+
+    pub fn len(&self) -> usize {
+        match self.select {
+            Select::First(rows) => rows,
+            Select::List(rows) => rows.len(),
+        }
+    }
+
+    /// The codes of the `i`-th row of the selection, without padding.
+    pub fn row(&self, i: usize) -> &'a [u8] {
+        let row = match self.select {
+            Select::First(_) => i,
+            Select::List(rows) => rows[i] as usize,
+        };
+        &self.bytes[row * self.stride..][..self.dims * self.code_bytes]
+    }
+
+    /// The contract of [`Kernel`], as far as lengths go.
+    fn check(&self, code_bytes: usize, dims: usize, count: usize, queries: &Range<usize>, out: usize) {
+        assert_eq!(self.code_bytes, code_bytes, "rows of another encoding");
+        assert_eq!(self.dims, dims, "queries of other dims");
+        assert!(queries.start <= queries.end && queries.end <= count, "{queries:?} of {count} queries");
+        assert_eq!(out, self.len() * queries.len(), "length of the output");
+    }
+}

@@ -1,0 +1,66 @@
+//! The oracle: `format-spec/encodings.md`, sentence by sentence, one product at a time.
+
+use std::ops::Range;
+
+use half::f16;
+
+use super::packed::{FloatLine, FloatQueries, IntegerQueries};
+use super::{Kernel, Rows};
+
+#[derive(Debug)]
+pub(super) struct Scalar;
+
+impl Kernel for Scalar {
+    fn name(&self) -> &'static str {
+        "scalar"
+    }
+
+    fn f32(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
+        rows.check(4, batch.dims(), batch.len(), &queries, out.len());
+        each(rows, queries, out, |row, query| {
+            let numbers =
+                row.chunks_exact(4).map(|code| f32::from_le_bytes([code[0], code[1], code[2], code[3]]));
+            sixteen_lanes(numbers, batch.lines(query))
+        });
+    }
+
+    fn f16(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
+        rows.check(2, batch.dims(), batch.len(), &queries, out.len());
+        each(rows, queries, out, |row, query| {
+            let numbers = row.chunks_exact(2).map(|code| f16::from_le_bytes([code[0], code[1]]).to_f32());
+            sixteen_lanes(numbers, batch.lines(query))
+        });
+    }
+
+    fn i8(&self, rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: &mut [i64]) {
+        rows.check(1, batch.dims(), batch.len(), &queries, out.len());
+        each(rows, queries, out, |row, query| {
+            let codes = batch.lines(query).iter().flat_map(|line| line.0);
+            row.iter().zip(codes).map(|(&code, p)| i64::from(code.cast_signed()) * i64::from(p)).sum()
+        });
+    }
+}
+
+fn each<T>(rows: &Rows<'_>, queries: Range<usize>, out: &mut [T], product: impl Fn(&[u8], usize) -> T) {
+    for (j, query) in queries.enumerate() {
+        for i in 0..rows.len() {
+            out[j * rows.len() + i] = product(rows.row(i), query);
+        }
+    }
+}
+
+/// "The sixteen lanes". Elements that are missing at the end of the last sixteen count as +0.
+fn sixteen_lanes(mut row: impl Iterator<Item = f32>, query: &[FloatLine]) -> f32 {
+    let mut lanes = [0f32; 16];
+    for line in query {
+        for (lane, &q) in lanes.iter_mut().zip(&line.0) {
+            *lane = row.next().unwrap_or(0.0).mul_add(q, *lane);
+        }
+    }
+    for half in [8, 4, 2, 1] {
+        for l in 0..half {
+            lanes[l] += lanes[l + half];
+        }
+    }
+    lanes[0]
+}

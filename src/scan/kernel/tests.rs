@@ -1,0 +1,209 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn all() -> Vec<&'static dyn Kernel> {
+    KernelChoice::available().collect()
+}
+
+/// Dims around every register and cache line width, and the usual ones.
+fn dims() -> impl Strategy<Value = usize> {
+    prop_oneof![1usize..=130, Just(255), Just(256), Just(4095), Just(4096), Just(4097), Just(8192 + 33)]
+}
+
+/// Numbers of all kinds that a row or a query may hold: zeros of both signs, subnormals, large ones.
+fn number() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        4 => -1f32..1.0,
+        1 => Just(0.0),
+        1 => Just(-0.0),
+        1 => Just(f32::from_bits(1)),
+        1 => Just(-f32::MIN_POSITIVE / 3.0),
+        1 => Just(1e-30f32),
+        1 => Just(-3e15f32),
+        1 => any::<f32>().prop_map(|x| if x.abs() < 1e17 { x } else { 7.0 }),
+    ]
+}
+
+/// Numbers from a pool, so that long rows cost few draws: `(i * step + start) mod pool`.
+fn spread(pool: &[f32], len: usize, salt: usize) -> Vec<f32> {
+    (0..len).map(|i| pool[(i * (2 * salt + 3) + i / 7 + salt) % pool.len()]).collect()
+}
+
+#[derive(Debug)]
+struct Case {
+    dims: usize,
+    stride: usize,
+    rows: usize,
+    offset: usize,
+    list: Option<Vec<u32>>,
+}
+
+impl Case {
+    fn bytes(&self, code_bytes: usize, mut row: impl FnMut(usize) -> Vec<u8>) -> Vec<u8> {
+        // Padding that must not be read as codes.
+        let mut bytes = vec![0xA5; self.offset + self.rows * self.stride];
+        for i in 0..self.rows {
+            let at = self.offset + i * self.stride;
+            bytes[at..at + self.dims * code_bytes].copy_from_slice(&row(i));
+        }
+        bytes
+    }
+
+    fn rows<'a>(&'a self, bytes: &'a [u8], code_bytes: usize) -> Rows<'a> {
+        let select = match &self.list {
+            Some(list) => Select::List(list),
+            None => Select::First(self.rows),
+        };
+        Rows::new(&bytes[self.offset..], self.stride, self.dims, code_bytes, select).unwrap()
+    }
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    (dims(), 1usize..=9, 0usize..3, 0usize..70, any::<Option<u64>>()).prop_map(
+        |(dims, rows, offset, pad, pick)| Case {
+            dims,
+            stride: dims * 4 + pad,
+            rows,
+            offset,
+            list: pick.map(|bits| (0..rows as u32).filter(|row| bits >> row & 1 == 1).collect()),
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Catches another order of the sixteen lanes, a product rounded before the sum, a tail that is
+    /// skipped or reads the padding, and an aligned load of an unaligned row.
+    #[test]
+    fn float_kernels_equal_the_oracle(
+        case in case(),
+        pool in prop::collection::vec(number(), 5..60),
+        batch in 1usize..=11,
+        skip in 0usize..3,
+    ) {
+        let mut queries = FloatQueries::new(case.dims);
+        for query in 0..batch {
+            queries.push(&spread(&pool, case.dims, 17 + query));
+        }
+        let range = skip.min(batch - 1)..batch;
+        let singles = case.bytes(4, |i| spread(&pool, case.dims, i).iter().flat_map(|x| x.to_le_bytes()).collect());
+        let halves = case.bytes(2, |i| {
+            spread(&pool, case.dims, i).iter().flat_map(|x| half::f16::from_f32(x.clamp(-6e4, 6e4)).to_le_bytes()).collect()
+        });
+        let len = range.len() * case.rows(&singles, 4).len();
+        let mut expected = vec![[f32::NAN; 2]; len];
+        for (n, kernel) in all().into_iter().enumerate() {
+            let (mut f32s, mut f16s) = (vec![f32::NAN; len], vec![f32::NAN; len]);
+            kernel.f32(&case.rows(&singles, 4), &queries, range.clone(), &mut f32s);
+            kernel.f16(&case.rows(&halves, 2), &queries, range.clone(), &mut f16s);
+            for (i, expected) in expected.iter_mut().enumerate() {
+                if n == 0 {
+                    *expected = [f32s[i], f16s[i]];
+                }
+                prop_assert_eq!(f32s[i].to_bits(), expected[0].to_bits(), "f32 {} at {}", kernel.name(), i);
+                prop_assert_eq!(f16s[i].to_bits(), expected[1].to_bits(), "f16 {} at {}", kernel.name(), i);
+            }
+        }
+    }
+
+    /// Catches lost pairs, wrong sign extension and padding that is added up.
+    #[test]
+    fn integer_kernels_equal_the_oracle(
+        case in case(),
+        codes in prop::collection::vec(any::<i8>(), 1..80),
+        query in prop::collection::vec(-32512i16..=32512, 1..80),
+        batch in 1usize..=11,
+    ) {
+        let mut queries = IntegerQueries::new(case.dims);
+        for j in 0..batch {
+            let codes: Vec<i16> = (0..case.dims).map(|i| query[(i * (j + 1) + j) % query.len()]).collect();
+            queries.push(&codes);
+        }
+        let bytes = case.bytes(1, |row| {
+            (0..case.dims).map(|i| codes[(i * (row + 2) + row) % codes.len()].cast_unsigned()).collect()
+        });
+        let rows = case.rows(&bytes, 1);
+        let mut expected = Vec::new();
+        for kernel in all() {
+            let mut out = vec![i64::MIN; batch * rows.len()];
+            kernel.i8(&rows, &queries, 0..batch, &mut out);
+            if expected.is_empty() {
+                expected.clone_from(&out);
+            }
+            prop_assert_eq!(&out, &expected, "{}", kernel.name());
+        }
+    }
+}
+
+/// Catches sums of 32 bits that overflow before they are flushed: every code is -128, as only a
+/// crafted file has it, and every query code the largest.
+#[test]
+fn integer_kernels_with_extreme_codes_do_not_overflow() {
+    for dims in [4096, 8192, 8224, 65_536, 200_003] {
+        let (bytes, mut queries) = (vec![0x80u8; dims * 5], IntegerQueries::new(dims));
+        for j in 0..5 {
+            queries.push(&vec![if j % 2 == 0 { 32_512 } else { -32_512 }; dims]);
+        }
+        let rows = Rows::new(&bytes, dims, dims, 1, Select::First(5)).unwrap();
+        let one = -128 * 32_512 * dims as i64;
+        for kernel in all() {
+            let mut out = vec![0; 25];
+            kernel.i8(&rows, &queries, 0..5, &mut out);
+            for (at, product) in out.into_iter().enumerate() {
+                let expected = if at / 5 % 2 == 0 { one } else { -one };
+                assert_eq!(product, expected, "{} at {at}, {dims} dims", kernel.name());
+            }
+        }
+    }
+}
+
+/// The specification's lanes on numbers whose sum depends on the order. Catches an oracle that adds
+/// from left to right.
+#[test]
+fn oracle_adds_in_sixteen_lanes() {
+    let mut row = vec![0f32; 40];
+    // Lanes 0, 1 and 8: in halves, (1e8 - 1e8) + 1 = 1; from left to right 1e8 + 1 - 1e8 = 0.
+    (row[0], row[1], row[8]) = (1e8, 1.0, -1e8);
+    let bytes: Vec<u8> = row.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let mut queries = FloatQueries::new(40);
+    queries.push(&[1.0; 40]);
+    let rows = Rows::new(&bytes, 160, 40, 4, Select::First(1)).unwrap();
+    for kernel in all() {
+        let mut out = [0.0];
+        kernel.f32(&rows, &queries, 0..1, &mut out);
+        assert_eq!(out[0].to_bits(), 1f32.to_bits(), "{}", kernel.name());
+    }
+}
+
+/// Catches a check that forgets the last row, or multiplies beyond the address space.
+#[test]
+fn rows_beyond_their_bytes_are_refused() {
+    let bytes = [0u8; 192];
+    assert!(Rows::new(&bytes, 64, 64, 1, Select::First(3)).is_some());
+    assert!(Rows::new(&bytes, 64, 64, 1, Select::First(4)).is_none());
+    assert!(Rows::new(&bytes, 64, 17, 4, Select::First(3)).is_none());
+    assert!(Rows::new(&bytes, 64, 64, 1, Select::List(&[0, 3])).is_none());
+    assert!(Rows::new(&bytes, 64, 64, 1, Select::List(&[])).is_some());
+    assert!(Rows::new(&bytes, usize::MAX, 64, 1, Select::First(3)).is_none());
+    assert!(Rows::new(&bytes, 64, usize::MAX, 4, Select::First(1)).is_none());
+}
+
+/// Catches a name that panics or falls back in silence, and a variable that beats the caller.
+#[test]
+fn kernel_choice_by_name() {
+    let unknown = KernelError::Unknown { name: "sse9".into() };
+    assert_eq!(KernelChoice::Auto.or_named(Some("sse9")).unwrap_err(), unknown);
+    assert_eq!(KernelChoice::Auto.or_named(Some("scalar")).unwrap().name(), "scalar");
+    assert_eq!(KernelChoice::Scalar.or_named(Some("sse9")).unwrap().name(), "scalar");
+    let best = all().pop().unwrap().name();
+    assert_eq!(KernelChoice::Auto.or_named(None).unwrap().name(), best);
+    assert_eq!(KernelChoice::Auto.or_named(Some("")).unwrap().name(), best);
+    for kernel in [KernelChoice::Avx2, KernelChoice::Avx512] {
+        match kernel.or_named(None) {
+            Ok(found) => assert_eq!(found.name(), kernel.to_string()),
+            Err(error) => assert_eq!(error, KernelError::Unsupported { kernel }),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! AVX-512 F, BW and VL: the sixteen lanes are one register.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::super::packed::{FloatLine, FloatQueries, IntegerLine, IntegerQueries};
+use super::super::{Kernel, Rows};
+use super::{load, put, tiles};
+
+/// Proof that the instructions exist.
+#[derive(Debug)]
+pub(in super::super) struct Avx512(());
+
+impl Avx512 {
+    pub fn detect() -> Option<&'static Self> {
+        let all = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl");
+        all.then_some(&Self(()))
+    }
+}
+
+impl Kernel for Avx512 {
+    fn name(&self) -> &'static str {
+        "avx512"
+    }
+
+    fn f32(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
+        rows.check(4, batch.dims(), batch.len(), &queries, out.len());
+        // SAFETY: `self` exists only where `detect` has found the features.
+        unsafe { f32_rows(rows, batch, queries, out) }
+    }
+
+    fn f16(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
+        rows.check(2, batch.dims(), batch.len(), &queries, out.len());
+        // SAFETY: `self` exists only where `detect` has found the features.
+        unsafe { f16_rows(rows, batch, queries, out) }
+    }
+
+    fn i8(&self, rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: &mut [i64]) {
+        rows.check(1, batch.dims(), batch.len(), &queries, out.len());
+        // SAFETY: `self` exists only where `detect` has found the features.
+        unsafe { i8_rows(rows, batch, queries, out) }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn f32_rows(rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
+    tiles!(rows, queries, out, R = 4, Q = 4, f32_tile, |query| batch.lines(query));
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn f16_rows(rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
+    tiles!(rows, queries, out, R = 4, Q = 4, f16_tile, |query| batch.lines(query));
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn i8_rows(rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: &mut [i64]) {
+    tiles!(rows, queries, out, R = 4, Q = 4, i8_tile, |query| batch.lines(query));
+}
+
+/// Rows of `4 * dims` bytes; queries of `dims` numbers, padded to whole lines.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn f32_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[FloatLine]; Q]) -> [[f32; Q]; R] {
+    let dims = rows[0].len() / 4;
+    let (full, rest) = (dims / 16, dims % 16);
+    let mask = (1u16 << rest) - 1;
+    check(&rows, 4 * dims, queries.map(<[_]>::len), dims.div_ceil(16));
+    let mut sums = [[_mm512_setzero_ps(); Q]; R];
+    for line in 0..full {
+        // SAFETY: `64 * (line + 1) <= 4 * dims`, the length of each row; the load may be unaligned.
+        let x = load!(_mm512_setzero_ps(), rows, |row| unsafe {
+            _mm512_loadu_ps(row.as_ptr().add(line * 64).cast())
+        });
+        accumulate(&mut sums, x, queries, line);
+    }
+    if rest > 0 {
+        // SAFETY: the mask lets through the `rest` numbers that each row has left, and no others.
+        let x = load!(_mm512_setzero_ps(), rows, |row| unsafe {
+            _mm512_maskz_loadu_ps(mask, row.as_ptr().add(full * 64).cast())
+        });
+        accumulate(&mut sums, x, queries, full);
+    }
+    sums.map(|sums| sums.map(|lanes| add_lanes(lanes)))
+}
+
+/// Rows of `2 * dims` bytes; queries of `dims` numbers, padded to whole lines.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn f16_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[FloatLine]; Q]) -> [[f32; Q]; R] {
+    let dims = rows[0].len() / 2;
+    let (full, rest) = (dims / 16, dims % 16);
+    let mask = (1u16 << rest) - 1;
+    check(&rows, 2 * dims, queries.map(<[_]>::len), dims.div_ceil(16));
+    let mut sums = [[_mm512_setzero_ps(); Q]; R];
+    for line in 0..full {
+        // SAFETY: `32 * (line + 1) <= 2 * dims`, the length of each row; the load may be unaligned.
+        let x = load!(_mm512_setzero_ps(), rows, |row| _mm512_cvtph_ps(unsafe {
+            _mm256_loadu_si256(row.as_ptr().add(line * 32).cast())
+        }));
+        accumulate(&mut sums, x, queries, line);
+    }
+    if rest > 0 {
+        // SAFETY: the mask lets through the `rest` codes that each row has left, and no others.
+        let x = load!(_mm512_setzero_ps(), rows, |row| _mm512_cvtph_ps(unsafe {
+            _mm256_maskz_loadu_epi16(mask, row.as_ptr().add(full * 32).cast())
+        }));
+        accumulate(&mut sums, x, queries, full);
+    }
+    sums.map(|sums| sums.map(|lanes| add_lanes(lanes)))
+}
+
+/// One step of each lane: `sum = fma(x, q, sum)`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn accumulate<const R: usize, const Q: usize>(
+    sums: &mut [[__m512; Q]; R],
+    x: [__m512; R],
+    queries: [&[FloatLine]; Q],
+    line: usize,
+) {
+    for l in 0..Q {
+        // SAFETY: `check` has seen that each query has this line; a line is 64 aligned bytes.
+        let q = unsafe { _mm512_load_ps(queries[l].as_ptr().add(line).cast()) };
+        for k in 0..R {
+            sums[k][l] = _mm512_fmadd_ps(x[k], q, sums[k][l]);
+        }
+    }
+}
+
+/// The lanes added in halves: `l += l + 8`, then 4, 2, 1.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn add_lanes(lanes: __m512) -> f32 {
+    let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(lanes)));
+    super::avx2::add_eight(_mm256_add_ps(_mm512_castps512_ps256(lanes), high))
+}
+
+/// Steps of 32 codes before the sums of 32 bits could overflow: a step adds at most
+/// `2 * 128 * 32512` in absolute value, and 258 of those are below 2^31.
+const STEPS: usize = 256;
+const _: () = assert!(STEPS as u64 * 2 * 128 * (IntegerQueries::LARGEST as u64) < 1 << 31);
+
+/// Rows of `dims` bytes; queries of `dims` codes, padded to whole lines.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn i8_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[IntegerLine]; Q]) -> [[i64; Q]; R] {
+    let dims = rows[0].len();
+    let (full, rest) = (dims / 32, dims % 32);
+    let mask = (1u32 << rest) - 1;
+    check(&rows, dims, queries.map(<[_]>::len), dims.div_ceil(32));
+    let mut totals = [[0i64; Q]; R];
+    let mut line = 0;
+    while line < full {
+        let end = full.min(line + STEPS);
+        let mut sums = [[_mm512_setzero_si512(); Q]; R];
+        for line in line..end {
+            // SAFETY: `32 * (line + 1) <= dims`, the length of each row; the load may be unaligned.
+            let x = load!(_mm512_setzero_si512(), rows, |row| _mm512_cvtepi8_epi16(unsafe {
+                _mm256_loadu_si256(row.as_ptr().add(line * 32).cast())
+            }));
+            multiply_add(&mut sums, x, queries, line);
+        }
+        flush(&mut totals, sums);
+        line = end;
+    }
+    if rest > 0 {
+        let mut sums = [[_mm512_setzero_si512(); Q]; R];
+        // SAFETY: the mask lets through the `rest` codes that each row has left, and no others.
+        let x = load!(_mm512_setzero_si512(), rows, |row| _mm512_cvtepi8_epi16(unsafe {
+            _mm256_maskz_loadu_epi8(mask, row.as_ptr().add(full * 32).cast())
+        }));
+        multiply_add(&mut sums, x, queries, full);
+        flush(&mut totals, sums);
+    }
+    totals
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn multiply_add<const R: usize, const Q: usize>(
+    sums: &mut [[__m512i; Q]; R],
+    x: [__m512i; R],
+    queries: [&[IntegerLine]; Q],
+    line: usize,
+) {
+    for l in 0..Q {
+        // SAFETY: `check` has seen that each query has this line; a line is 64 aligned bytes.
+        let q = unsafe { _mm512_load_si512(queries[l].as_ptr().add(line).cast()) };
+        for k in 0..R {
+            sums[k][l] = _mm512_add_epi32(sums[k][l], _mm512_madd_epi16(x[k], q));
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn flush<const R: usize, const Q: usize>(totals: &mut [[i64; Q]; R], sums: [[__m512i; Q]; R]) {
+    for k in 0..R {
+        for l in 0..Q {
+            let low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(sums[k][l]));
+            let high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64::<1>(sums[k][l]));
+            totals[k][l] += _mm512_reduce_add_epi64(_mm512_add_epi64(low, high));
+        }
+    }
+}
+
+/// What the loads rely on; once for each tile.
+#[inline]
+fn check<const R: usize, const Q: usize>(rows: &[&[u8]; R], bytes: usize, lines: [usize; Q], needed: usize) {
+    assert!(rows.iter().all(|row| row.len() == bytes), "rows of unequal length");
+    assert!(lines.iter().all(|&lines| lines >= needed), "query shorter than the row");
+}

@@ -1,0 +1,36 @@
+//! Ranks rows by their influence: one pass over the rows of a snapshot for a whole batch of queries.
+//!
+//! - What is asked? [`Scan`], a builder with one fallible call; `query` packs the batch for it.
+//! - Which rows count? `filter`: deletes, ids, sources and spans.
+//! - Who multiplies? `kernel`, one folder for each architecture, all with the same bits.
+//! - Who walks the rows? `engine` cuts row groups into pieces; each `worker` takes them in order, scores
+//!   a `tile` at a time and keeps the `best` of each query; `columns` decodes ids when one is kept.
+//! - What comes out? [`Ranking`].
+//!
+//! Depends on `codec`, the schema, `sketch` and `segment`; knows nothing of the manifest. Scores and
+//! order are fixed by `format-spec/encodings.md`.
+
+mod best;
+mod builder;
+mod columns;
+mod control;
+mod engine;
+mod error;
+mod filter;
+mod kernel;
+mod query;
+mod ranking;
+mod tile;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub use builder::{Grouping, Metric, Scan};
+pub use control::{CancelToken, Progress};
+pub use error::ScanError;
+pub use filter::SpanFilter;
+pub use kernel::{KernelChoice, KernelError};
+pub use ranking::{Hit, Ranking, Statistics};
+
+pub(crate) use filter::ExampleRows;

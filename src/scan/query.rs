@@ -1,0 +1,134 @@
+//! A batch of queries, packed for the kernels once for the whole scan.
+
+use super::error::ScanError;
+use super::kernel::{FloatQueries, IntegerQueries};
+use crate::codec::{Encoding, MAX_NORM, norm, quantise_query};
+use crate::schema::Schema;
+use crate::sketch::Sketch;
+
+/// A selected block and its part of each query.
+#[derive(Debug)]
+pub(super) struct BlockQueries {
+    /// Its ordinal in the schema.
+    pub block: usize,
+    pub dims: usize,
+    pub encoding: Encoding,
+    pub weight: f64,
+    pub packed: Packed,
+}
+
+#[derive(Debug)]
+pub(super) enum Packed {
+    /// For `f32` and `f16` rows.
+    Float(FloatQueries),
+    /// For `i8` rows: with the scale of each query.
+    Integer { queries: IntegerQueries, scales: Vec<f64> },
+}
+
+/// The batch for the selected blocks, in the index's order.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub blocks: Vec<BlockQueries>,
+    pub queries: usize,
+    /// For the cosine: `sqrt(Q)` of each query.
+    pub lengths: Option<Vec<f64>>,
+}
+
+/// Checks the queries against the index; the norm of each query in each block.
+pub(super) fn check(queries: &[Sketch], schema: &Schema) -> Result<Vec<Vec<f32>>, ScanError> {
+    if queries.is_empty() {
+        return Err(ScanError::NoQueries);
+    }
+    let spec = schema.spec();
+    let mut norms = Vec::with_capacity(queries.len());
+    for (query, sketch) in queries.iter().enumerate() {
+        if sketch.spec() != spec {
+            let (given, index) = (Box::new(sketch.spec().clone()), Box::new(spec.clone()));
+            return Err(ScanError::OtherSpec { query, given, index });
+        }
+        let of_sketch: Vec<f32> = spec.ranges().map(|range| norm(&sketch.values()[range])).collect();
+        if let Some(block) = of_sketch.iter().position(|&norm| norm > MAX_NORM) {
+            let (block, norm) = (spec.blocks()[block].name.clone(), of_sketch[block]);
+            return Err(ScanError::NormTooLarge { query, block, norm });
+        }
+        norms.push(of_sketch);
+    }
+    Ok(norms)
+}
+
+impl Batch {
+    /// `selected` has the blocks in order with their weights; `norms` comes from [`check`].
+    pub fn new(
+        queries: &[Sketch],
+        norms: &[Vec<f32>],
+        schema: &Schema,
+        selected: &[(usize, f64)],
+        cosine: bool,
+    ) -> Result<Self, ScanError> {
+        let ranges: Vec<_> = schema.spec().ranges().collect();
+        let pack = |&(block, weight): &(usize, f64)| {
+            let (range, encoding) = (ranges[block].clone(), schema.encodings()[block]);
+            let dims = range.len();
+            let packed = pack(queries.iter().map(|query| &query.values()[range.clone()]), dims, encoding);
+            BlockQueries { block, dims, encoding, weight, packed }
+        };
+        let blocks: Vec<BlockQueries> = selected.iter().map(pack).collect();
+        let mut lengths = None;
+        if cosine {
+            let mut found = Vec::with_capacity(queries.len());
+            for (query, norms) in norms.iter().enumerate() {
+                let length = length(selected.iter().map(|&(block, weight)| (weight, norms[block])));
+                if !length.is_finite() {
+                    return Err(ScanError::WeightsOverflow { query });
+                }
+                found.push(length);
+            }
+            lengths = Some(found);
+        }
+        Ok(Self { blocks, queries: queries.len(), lengths })
+    }
+
+    /// The ordinals of the blocks in the schema.
+    pub fn ordinals(&self) -> impl Iterator<Item = usize> + '_ {
+        self.blocks.iter().map(|block| block.block)
+    }
+
+    /// Bytes of codes of one row.
+    pub fn row_bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.encoding.stride(block.dims)).sum()
+    }
+
+    /// Numbers of one row.
+    pub fn dims(&self) -> usize {
+        self.blocks.iter().map(|block| block.dims).sum()
+    }
+}
+
+/// `sqrt(sum of w * norm^2)`: square, weight and sum rounded one after the other.
+pub(super) fn length(weights_and_norms: impl Iterator<Item = (f64, f32)>) -> f64 {
+    let mut sum = 0f64;
+    for (weight, norm) in weights_and_norms {
+        let norm = f64::from(norm);
+        sum += weight * (norm * norm);
+    }
+    sum.sqrt()
+}
+
+fn pack<'a>(queries: impl Iterator<Item = &'a [f32]>, dims: usize, encoding: Encoding) -> Packed {
+    match encoding {
+        Encoding::F32 | Encoding::F16 => {
+            let mut packed = FloatQueries::new(dims);
+            queries.for_each(|query| packed.push(query));
+            Packed::Float(packed)
+        }
+        Encoding::I8 => {
+            let (mut packed, mut scales) = (IntegerQueries::new(dims), Vec::new());
+            for query in queries {
+                let quantised = quantise_query(query);
+                packed.push(&quantised.codes);
+                scales.push(f64::from(quantised.scale));
+            }
+            Packed::Integer { queries: packed, scales }
+        }
+    }
+}

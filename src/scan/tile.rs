@@ -1,0 +1,186 @@
+//! Scores a tile: some rows of a row group times the whole batch, block after block.
+
+use super::columns::GroupColumns;
+use super::engine::Engine;
+use super::error::ScanError;
+use super::kernel::{Rows, Select};
+use super::query::{BlockQueries, Packed, length};
+use crate::codec::Encoding;
+use crate::segment::Kind;
+
+/// Besides `Limits::tile_rows`, a tile has at most so many bytes of codes,
+const TILE_BYTES: usize = 4 << 20;
+/// so many scores,
+const TILE_SCORES: usize = 32_768;
+/// and so many products, as has each call of a kernel: some ten milliseconds of the slowest one, so
+/// that a scan can be cancelled between two calls.
+const PRODUCTS: usize = 1 << 21;
+/// Fewer rows or queries would leave the kernels' registers empty.
+const LEAST: usize = 4;
+
+/// A worker's buffers; their size depends on the batch alone.
+pub(super) struct TileScorer<'e, 'a> {
+    engine: &'e Engine<'a>,
+    tile_rows: u32,
+    /// Query after query, the score of each selected row.
+    scores: Vec<f64>,
+    floats: Vec<f32>,
+    integers: Vec<i64>,
+    /// The selected rows, counted from the first of them.
+    list: Vec<u32>,
+}
+
+impl<'e, 'a> TileScorer<'e, 'a> {
+    pub fn new(engine: &'e Engine<'a>) -> Self {
+        let batch = engine.batch;
+        let rows = (engine.limits.tile_rows as usize)
+            .min(TILE_BYTES / batch.row_bytes())
+            .min(TILE_SCORES / batch.queries)
+            .min(PRODUCTS / (batch.dims().saturating_mul(batch.queries)));
+        let tile_rows = u32::try_from((rows / LEAST * LEAST).max(LEAST)).unwrap_or(u32::MAX);
+        Self {
+            engine,
+            tile_rows,
+            scores: Vec::new(),
+            floats: Vec::new(),
+            integers: Vec::new(),
+            list: Vec::new(),
+        }
+    }
+
+    /// The most rows that a tile may have.
+    pub fn tile_rows(&self) -> u32 {
+        self.tile_rows
+    }
+
+    /// What [`TileScorer::score`] has found: query after query, as many as rows were selected.
+    pub fn scores(&self) -> &[f64] {
+        &self.scores
+    }
+
+    /// Scores rows of a row group, at least one, in ascending order.
+    pub fn score(&mut self, columns: &GroupColumns<'_>, selected: &[u32]) -> Result<(), ScanError> {
+        let batch = self.engine.batch;
+        self.scores.clear();
+        self.scores.resize(batch.queries * selected.len(), 0.0);
+        let scales = columns.scales(batch.ordinals())?;
+        for (block, scales) in batch.blocks.iter().zip(scales) {
+            self.add_block(columns, selected, block, scales)?;
+        }
+        if let Some(lengths) = &batch.lengths {
+            self.divide_by_lengths(columns, selected, lengths)?;
+        }
+        match self.scores.iter().position(|score| !score.is_finite()) {
+            Some(at) => Err(ScanError::WeightsOverflow { query: at / selected.len() }),
+            None => Ok(()),
+        }
+    }
+
+    /// `score = score + w_b * b(q, x)`.
+    fn add_block(
+        &mut self,
+        columns: &GroupColumns<'_>,
+        selected: &[u32],
+        block: &BlockQueries,
+        scales: &[f32],
+    ) -> Result<(), ScanError> {
+        let (reader, group) = (&columns.live().reader, columns.group());
+        let (count, first) = (selected.len(), selected[0] as usize);
+        let last = selected[count - 1] as usize;
+        // Only the chunks that hold selected rows are touched, and checked.
+        let codes = reader.codes_of(group, block.block, first..last + 1)?;
+        let select = if last + 1 - first == count {
+            Select::First(count)
+        } else {
+            self.list.clear();
+            self.list.extend(selected.iter().map(|&row| row - selected[0]));
+            Select::List(&self.list)
+        };
+        let code_bytes = block.encoding.code_bytes();
+        let rows = Rows::new(codes.bytes, codes.stride, block.dims, code_bytes, select)
+            .ok_or_else(|| reader.fault(Kind::Codes, group, block.block, "rows beyond the column".into()))?;
+
+        let queries = self.engine.batch.queries;
+        let step = PRODUCTS / count.saturating_mul(block.dims);
+        let step = (step / LEAST * LEAST).max(LEAST);
+        let mut start = 0;
+        while start < queries {
+            self.engine.check()?;
+            let range = start..queries.min(start + step);
+            let scores = &mut self.scores[range.start * count..range.end * count];
+            match &block.packed {
+                Packed::Float(packed) => {
+                    self.floats.resize(scores.len(), 0.0);
+                    let kernel = self.engine.kernel;
+                    if block.encoding == Encoding::F32 {
+                        kernel.f32(&rows, packed, range.clone(), &mut self.floats);
+                    } else {
+                        kernel.f16(&rows, packed, range.clone(), &mut self.floats);
+                    }
+                    // Norms of rows and queries are bounded: only codes that no writer makes do this.
+                    if let Some(at) = self.floats.iter().position(|product| !product.is_finite()) {
+                        let reason = format!("row {} gives {}", selected[at % count], self.floats[at]);
+                        return Err(reader.fault(Kind::Codes, group, block.block, reason).into());
+                    }
+                    for (scores, products) in scores.chunks_mut(count).zip(self.floats.chunks(count)) {
+                        add_floats(scores, products, selected, scales, block.weight);
+                    }
+                }
+                Packed::Integer { queries, scales: query_scales } => {
+                    self.integers.resize(scores.len(), 0);
+                    self.engine.kernel.i8(&rows, queries, range.clone(), &mut self.integers);
+                    let products = self.integers.chunks(count).zip(&query_scales[range.clone()]);
+                    for (scores, (products, &query_scale)) in scores.chunks_mut(count).zip(products) {
+                        let rows = products.iter().zip(selected);
+                        for (score, (&product, &row)) in scores.iter_mut().zip(rows) {
+                            let scale = f64::from(scales[row as usize]) * query_scale;
+                            *score += block.weight * (product as f64 * scale);
+                        }
+                    }
+                }
+            }
+            start = range.end;
+        }
+        Ok(())
+    }
+
+    /// The cosine: `score / (sqrt(Q) * sqrt(X))`, or 0.
+    fn divide_by_lengths(
+        &mut self,
+        columns: &GroupColumns<'_>,
+        selected: &[u32],
+        lengths: &[f64],
+    ) -> Result<(), ScanError> {
+        let batch = self.engine.batch;
+        let norms = columns.norms(batch.ordinals())?;
+        for (i, &row) in selected.iter().enumerate() {
+            let weights = batch.blocks.iter().map(|block| block.weight);
+            let row_length = length(weights.zip(norms.iter().map(|norms| norms[row as usize])));
+            for (query, &query_length) in lengths.iter().enumerate() {
+                let score = &mut self.scores[query * selected.len() + i];
+                *score = if query_length == 0.0 || row_length == 0.0 {
+                    0.0
+                } else if row_length.is_finite() {
+                    *score / (query_length * row_length)
+                } else {
+                    return Err(ScanError::WeightsOverflow { query });
+                };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `scales` is empty for `f32` rows.
+fn add_floats(scores: &mut [f64], products: &[f32], selected: &[u32], scales: &[f32], weight: f64) {
+    if scales.is_empty() {
+        for (score, &product) in scores.iter_mut().zip(products) {
+            *score += weight * f64::from(product);
+        }
+    } else {
+        let rows = products.iter().zip(selected);
+        for (score, (&product, &row)) in scores.iter_mut().zip(rows) {
+            *score += weight * (f64::from(product) * f64::from(scales[row as usize]));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Memory stays bounded: an index ten times larger than the process may have is appended and scanned.
+//!
+//! The limit is RLIMIT_DATA, which counts heap and private memory but not the pages of mapped files,
+//! which the kernel can drop. (It counts stacks too; those of C++ threads are as large as `ulimit -s`.) `GRADIX_MEMORY_TEST_MB` and `GRADIX_MEMORY_LIMIT_MB` change the sizes
+//! (20480 and 1024 for 20 GB under 1 GB).
+#![cfg(target_os = "linux")]
+
+use std::process::Command;
+
+use gradix::sketch::{Sketch, SketchSpec};
+use gradix::{Encoding, Index, Row, Schema};
+
+const DIMS: u32 = 16_384;
+const BATCH: u64 = 64;
+
+fn megabytes(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// Catches an append or a scan whose memory grows with the index.
+#[test]
+fn index_ten_times_the_memory_limit_is_written_and_scanned() {
+    if std::env::var_os("GRADIX_MEMORY_CHILD").is_some() {
+        return write_and_scan();
+    }
+    let limit = megabytes("GRADIX_MEMORY_LIMIT_MB", 256);
+    let program = std::env::current_exe().unwrap();
+    let output = Command::new("sh")
+        .arg("-c")
+        .arg(format!("ulimit -s 1024 && ulimit -d {} && exec \"$0\" --exact --nocapture index_ten_times_the_memory_limit_is_written_and_scanned", limit << 10))
+        .arg(program)
+        .env("GRADIX_MEMORY_CHILD", "1")
+        .output()
+        .unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && stdout.contains("peak heap"), "{stdout}\n{stderr}");
+    println!("{stdout}");
+}
+
+/// Catches a limit that does not limit: under it, a process that takes more must fail.
+#[test]
+fn memory_limit_stops_a_process_that_takes_more() {
+    if std::env::var_os("GRADIX_MEMORY_CHILD").is_some() {
+        let mut taken = Vec::<u8>::new();
+        if taken.try_reserve_exact(400 << 20).is_err() {
+            println!("refused");
+        }
+        return;
+    }
+    let output = Command::new("sh")
+        .arg("-c")
+        .arg("ulimit -d 204800 && exec \"$0\" --exact --nocapture memory_limit_stops_a_process_that_takes_more")
+        .arg(std::env::current_exe().unwrap())
+        .env("GRADIX_MEMORY_CHILD", "1")
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("refused"), "{output:?}");
+}
+
+fn write_and_scan() {
+    let bytes = megabytes("GRADIX_MEMORY_TEST_MB", 2_560) << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let spec = SketchSpec::dense("memory", "1", [("all", DIMS)]);
+    let schema = Schema::new(spec.clone(), Encoding::F16).unwrap();
+    let index = Index::options().create(folder.path().join("x.gradix"), &schema).unwrap();
+    let rows = bytes / schema.row_bytes() as u64;
+    let sketches: Vec<Sketch> = (0..BATCH as u32)
+        .map(|row| {
+            let values = (0..DIMS).map(|i| ((row * 7919 + i * 104_729) % 2003) as f32 / 1e3 - 1.0).collect();
+            Sketch::dense(spec.clone(), values).unwrap()
+        })
+        .collect();
+    let mut writer = index.writer().unwrap();
+    let mut id = 0u64;
+    while id < rows {
+        let batch: Vec<([u8; 8], Row<'_>)> =
+            sketches.iter().zip(id..).map(|(sketch, id)| (id.to_be_bytes(), Row::new(sketch))).collect();
+        writer.append_batch(&batch).unwrap();
+        id += BATCH;
+    }
+    writer.commit().unwrap();
+    drop(writer);
+    let snapshot = index.snapshot().unwrap();
+    assert_eq!(snapshot.rows(), id);
+    let ranking = snapshot.scan(&sketches[..2]).unwrap().top_k(20).bottom_k(5).run().unwrap();
+    assert_eq!(ranking.statistics().rows_scored, id);
+    // The greatest inner product of a row of the batch is with itself: first the one with the least id.
+    assert_eq!(ranking.query(1)[0].id, 1u64.to_be_bytes());
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
+    };
+    println!(
+        "rows {id}, {} MB on disk; heap now {} MB, peak heap under the limit; mapped pages {} MB",
+        index.stats().unwrap().bytes >> 20,
+        field("RssAnon"),
+        field("RssFile"),
+    );
+}

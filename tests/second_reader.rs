@@ -1,0 +1,265 @@
+//! The second reader, `format-spec/reader.py`, was written from the specification alone. Here it reads
+//! what the engine has just written, and both must agree bit for bit.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use gradix::sketch::{Normalisation, Sketch, SketchSpec, Sketcher};
+use gradix::{Encoding, Grouping, Hit, Index, Metric, Row, Schema, Span};
+use serde_json::Value;
+
+/// The interpreter with numpy and zstandard. `make test` sets `GRADIX_PYTHON`; without it, a
+/// `python3` that lacks them skips these tests, and says so.
+fn python() -> Option<PathBuf> {
+    if let Some(python) = std::env::var_os("GRADIX_PYTHON") {
+        return Some(python.into());
+    }
+    let probe = Command::new("python3").args(["-c", "import numpy, zstandard"]).output();
+    if probe.is_ok_and(|probe| probe.status.success()) {
+        return Some("python3".into());
+    }
+    eprintln!("SKIPPED: no python3 with numpy and zstandard; `make test` sets one up");
+    None
+}
+
+fn reader(python: &Path, arguments: &[&str]) -> Output {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("format-spec/reader.py");
+    Command::new(python).arg(script).args(arguments).output().unwrap()
+}
+
+fn read(python: &Path, arguments: &[&str]) -> String {
+    let output = reader(python, arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Numbers of many magnitudes, from a fixed sequence; every fourth sketch has zeros and subnormals.
+fn sketch(spec: &SketchSpec, seed: u64) -> Sketch {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let values = (0..spec.dims()).map(|i| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let unit = (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
+        match (seed % 4, i % 7) {
+            (0, 0) => 0.0,
+            (0, 1) => unit * 1e-42,
+            (_, 2) => unit * 1e-8,
+            (_, 3) => unit * 1e6,
+            _ => unit,
+        }
+    });
+    Sketch::dense(spec.clone(), values.collect()).unwrap()
+}
+
+struct Written {
+    _folder: tempfile::TempDir,
+    index: Index,
+    path: String,
+    listing: String,
+}
+
+/// Three encodings, several segments and row groups, spans, sources, metadata, deletes.
+fn write() -> Written {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.gradix");
+    let spec = SketchSpec::dense("test", "v1", [("layers.0", 37), ("layers.1", 64), ("head", 4099)]);
+    let schema =
+        Schema::with_encodings(spec.clone(), vec![Encoding::F32, Encoding::F16, Encoding::I8]).unwrap();
+    let index = Index::options().segment_bytes(1 << 20).create(&path, &schema).unwrap();
+    let mut writer = index.writer().unwrap();
+    for example in 0..260u64 {
+        let rows: Vec<Sketch> = (0..1 + example % 3).map(|row| sketch(&spec, example * 3 + row)).collect();
+        let metadata = example.to_string().repeat(example as usize % 5);
+        let rows: Vec<Row<'_>> = rows
+            .iter()
+            .zip(0..)
+            .map(|(sketch, i)| {
+                let row = Row::new(sketch).metadata(metadata.as_bytes());
+                let row = if example % 3 == 0 { row } else { row.span(Span::tokens(i, i + 4)) };
+                if example % 4 == 0 {
+                    row
+                } else {
+                    row.source(["wiki", "books", "naïve"][example as usize % 3])
+                }
+            })
+            .collect();
+        writer.append_rows(format!("example {example:03}"), &rows).unwrap();
+        if example == 100 {
+            writer.commit().unwrap();
+        }
+    }
+    writer.append("zero", &Sketch::dense(spec.clone(), vec![0.0; spec.dims()]).unwrap()).unwrap();
+    writer.commit().unwrap();
+    for example in (0..260).step_by(7) {
+        assert!(writer.delete(format!("example {example:03}")).unwrap());
+    }
+    writer.commit().unwrap();
+    drop(writer);
+    let listing = folder.path().join("listing.json");
+    std::fs::write(&listing, index.snapshot().unwrap().listing()).unwrap();
+    let (path, listing) = (path.to_str().unwrap().to_owned(), listing.to_str().unwrap().to_owned());
+    Written { _folder: folder, index, path, listing }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bits(values: &[f32]) -> Vec<String> {
+    values.iter().map(|value| format!("{:08x}", value.to_bits())).collect()
+}
+
+/// Catches any column that the engine writes or reads otherwise than the specification says.
+#[test]
+fn second_reader_sees_every_column() {
+    let Some(python) = python() else { return };
+    let written = write();
+    let verified = read(&python, &["verify", &written.path, "--listing", &written.listing]);
+    let verified: Value = serde_json::from_str(&verified).unwrap();
+    let snapshot = written.index.snapshot().unwrap();
+    assert!(snapshot.stats().unwrap().segments.len() > 2);
+    assert_eq!(verified["live"], snapshot.rows());
+    assert_eq!(verified["warnings"], serde_json::json!([]));
+
+    let dump = read(&python, &["dump", &written.path, "--listing", &written.listing]);
+    let mut rows = 0;
+    let mut last = (String::new(), 0);
+    for line in dump.lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let id = row["id"].as_str().unwrap().to_owned();
+        last = if last.0 == id { (id, last.1 + 1) } else { (id, 0) };
+        let id: Vec<u8> = (0..last.0.len())
+            .step_by(2)
+            .map(|i| u8::from_str_radix(&last.0[i..i + 2], 16).unwrap())
+            .collect();
+        let example = snapshot.get(&id).unwrap().unwrap();
+        let expected = &example.rows[last.1];
+        assert_eq!(row["span"], serde_json::json!([expected.span.start, expected.span.end]));
+        assert_eq!(row["source"].as_str(), expected.source.as_deref());
+        assert_eq!(row["metadata"], hex(&expected.metadata));
+        for (i, block) in snapshot.schema().spec().blocks().iter().enumerate() {
+            let read = &row["blocks"][&block.name];
+            assert_eq!(read["decoded"], serde_json::json!(bits(expected.sketch.block(i).unwrap())));
+            assert_eq!(read["norm"], bits(&expected.norms[i..=i])[0]);
+        }
+        rows += 1;
+    }
+    assert_eq!(rows, snapshot.rows());
+}
+
+/// Catches a score, or an order, that depends on the implementation.
+#[test]
+fn second_reader_ranks_the_same() {
+    let Some(python) = python() else { return };
+    let written = write();
+    let snapshot = written.index.snapshot().unwrap();
+    let spec = snapshot.schema().spec().clone();
+    let queries: Vec<Sketch> = [1001, 1004, 7].map(|seed| sketch(&spec, seed)).into();
+    let file = Path::new(&written.listing).with_file_name("queries.json");
+    let numbers: Vec<Vec<u32>> =
+        queries.iter().map(|query| query.values().iter().map(|x| x.to_bits()).collect()).collect();
+    std::fs::write(&file, serde_json::to_string(&numbers).unwrap()).unwrap();
+    let base = [
+        "scores",
+        &written.path,
+        "--listing",
+        &written.listing,
+        "--top",
+        "1000",
+        "--bottom",
+        "9",
+        "--queries",
+    ];
+    let base: Vec<&str> = base.into_iter().chain([file.to_str().unwrap()]).collect();
+
+    for (metric, metric_name) in [(Metric::InnerProduct, "inner"), (Metric::Cosine, "cosine")] {
+        for (grouping, grouping_name) in
+            [(Grouping::Rows, "none"), (Grouping::Max, "max"), (Grouping::Sum, "sum")]
+        {
+            for blocks in [&["layers.0", "layers.1", "head"][..], &["head"], &["layers.1", "layers.0"]] {
+                let weights: Vec<String> =
+                    (0..blocks.len()).map(|i| format!("{}", 0.75 + i as f64)).collect();
+                let mut arguments = base.clone();
+                arguments.extend(["--metric", metric_name, "--group", grouping_name, "--weights"]);
+                arguments.extend(weights.iter().map(String::as_str));
+                arguments.push("--blocks");
+                arguments.extend(blocks);
+                let answer: Value = serde_json::from_str(&read(&python, &arguments)).unwrap();
+                let weights =
+                    blocks.iter().zip(&weights).map(|(block, weight)| (*block, weight.parse().unwrap()));
+                let scan = snapshot.scan(&queries).unwrap().top_k(1000).bottom_k(9);
+                let ranking = scan
+                    .metric(metric)
+                    .grouping(grouping)
+                    .blocks(blocks.iter().copied())
+                    .weights(weights)
+                    .run()
+                    .unwrap();
+                for query in 0..queries.len() {
+                    let expected = &answer["queries"][query];
+                    assert_eq!(Value::from(shown(ranking.query(query))), expected_hits(&expected["top"]));
+                    assert_eq!(
+                        Value::from(shown(ranking.opponents(query))),
+                        expected_hits(&expected["bottom"])
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Id and score bits of each hit.
+fn shown(hits: &[Hit]) -> Vec<Value> {
+    hits.iter()
+        .map(|hit| serde_json::json!([hex(&hit.id), format!("{:016x}", hit.score.to_bits())]))
+        .collect()
+}
+
+fn expected_hits(hits: &Value) -> Value {
+    hits.as_array().unwrap().iter().map(|hit| serde_json::json!([hit["id"], hit["score"]])).collect()
+}
+
+/// Catches a fold that is not the one of the specification.
+#[test]
+fn second_reader_folds_the_same() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let gradient = sketch(&SketchSpec::dense("numbers", "1", [("all", 100_003)]), 5);
+    let (first, second) = gradient.values().split_at(33_333);
+    let mut tensors = Vec::new();
+    for (name, values) in [("layers.0.weight", first), ("head.bias", second)] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()).unwrap();
+        tensors.push(format!("{name}={}", file.to_str().unwrap()));
+    }
+    for (normalisation, dims) in [(Normalisation::None, 1024u32), (Normalisation::PerTensor, 16)] {
+        let spec = SketchSpec::rapid_grad(7, dims).normalised(normalisation);
+        let sketcher = Sketcher::new(spec).unwrap();
+        let mut fold = sketcher.start();
+        fold.add("layers.0.weight", first).unwrap();
+        fold.add("head.bias", second).unwrap();
+        let ours: Vec<u32> = fold.finish().unwrap().values().iter().map(|x| x.to_bits()).collect();
+        let dims = dims.to_string();
+        let mut arguments =
+            vec!["fold", "--seed", "7", "--dims", &dims, "--tensor", &tensors[0], "--tensor", &tensors[1]];
+        if normalisation == Normalisation::PerTensor {
+            arguments.push("--normalise");
+        }
+        let theirs: Vec<u32> = serde_json::from_str(&read(&python, &arguments)).unwrap();
+        assert_eq!(ours, theirs);
+    }
+}
+
+/// Catches a second reader that would accept anything.
+#[test]
+fn second_reader_refuses_damage() {
+    let Some(python) = python() else { return };
+    let written = write();
+    let segments = Path::new(&written.path).join("segments");
+    let file = std::fs::read_dir(segments).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[5000] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let output = reader(&python, &["verify", &written.path, "--listing", &written.listing]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!written.index.verify().unwrap().is_sound());
+}
