@@ -40,6 +40,8 @@
     clippy::print_stderr
 )]
 
+#[cfg(feature = "burn")]
+pub mod burn;
 pub mod codec;
 mod index;
 mod manifest;

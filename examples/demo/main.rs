@@ -1,0 +1,74 @@
+//! The demo: a small language model is trained on facts, some of them poisoned or wrong; gradix
+//! then finds the training examples behind what it says.
+//!
+//! Leaves `report.html`, `results.json` and the index `index.gradix` in the folder of `--out`.
+#![expect(clippy::print_stdout, reason = "a program that shows its results")]
+
+mod bm25;
+mod data;
+mod experiment;
+mod index;
+mod metrics;
+mod model;
+mod report;
+mod stages;
+mod tokens;
+mod trace;
+mod tracin;
+mod train;
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// Trains a small model and traces what it says to its training examples.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Options {
+    /// Where the model and its gradients are computed.
+    #[arg(long, value_enum, default_value_t = On::Flex)]
+    pub device: On,
+    /// Folder of the report, the results and the index.
+    #[arg(long, default_value = "target/demo")]
+    pub out: PathBuf,
+    /// Folder of the training data.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data"))]
+    pub data: PathBuf,
+    /// Seed of the errors, the model's weights, the order of training and the sketches.
+    #[arg(long, default_value_t = 7)]
+    pub seed: u64,
+    /// Passes over the training set.
+    #[arg(long, default_value_t = 12)]
+    pub epochs: usize,
+    /// A quick look: three passes, after which the model knows little. The tables are then poor.
+    #[arg(long)]
+    pub quick: bool,
+}
+
+/// A device of burn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum On {
+    /// The CPU.
+    Flex,
+    /// The default adapter of wgpu (Vulkan, Metal, DX12).
+    #[cfg(feature = "wgpu")]
+    Wgpu,
+    /// The first CUDA device.
+    #[cfg(feature = "cuda")]
+    Cuda,
+}
+
+fn main() -> Result<(), index::Failure> {
+    let options = Options::parse();
+    let report = stages::run(&options)?;
+    std::fs::write(options.out.join("report.html"), report.html())?;
+    std::fs::write(options.out.join("results.json"), report.results_json()?)?;
+    println!("{}", report.terminal());
+    println!(
+        "Page: {}   Table: {}   Index: {}",
+        options.out.join("report.html").display(),
+        options.out.join("results.json").display(),
+        options.out.join("index.gradix").display()
+    );
+    Ok(())
+}

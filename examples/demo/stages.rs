@@ -1,0 +1,306 @@
+//! The run, stage by stage, from the files to the report.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use gradix::Encoding;
+use gradix::sketch::{Normalisation, Sketch, SketchSpec, Sketcher};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::bm25::Bm25;
+use super::data::{Dataset, Item};
+use super::experiment::{self, Case, Cost, ENDS, Ranking, Task};
+use super::index::{self, Ends, Failure, Method};
+use super::model::{Shape, Transformer};
+use super::report::{Experiment, Fact, Machine, Report, Row, Timing};
+use super::tokens::{Encoded, Vocabulary};
+use super::tracin::{self, Span};
+use super::train::{self, Schedule};
+use super::{On, Options, trace};
+
+/// Examples in one backward when gradients are made.
+const BATCH: usize = 64;
+/// The wide sketches' numbers, and the narrow ones'.
+const DIMS: [u32; 2] = [1 << 16, 1 << 12];
+/// How many generations of each task are traced in full.
+const TRACED: usize = 2;
+
+/// Runs everything; prints what happens, returns what was found.
+///
+/// # Errors
+/// Whatever the data, the device or the engine reports.
+pub fn run(options: &Options) -> Result<Report, Failure> {
+    let mut clock = Clock::default();
+    let data = Dataset::load(&options.data)?;
+    let vocabulary = data.vocabulary();
+    let items = experiment::training_set(&data, options.seed);
+    let encoded: Vec<Encoded> =
+        items.iter().map(|item| vocabulary.encode(&item.prompt, &item.answer)).collect();
+    clock.stage("load the data");
+
+    let shape = Shape { vocabulary: vocabulary.size(), width: 64, layers: 2, heads: 4 };
+    let model = trained(options, &shape, &encoded);
+    clock.stage("train the model");
+
+    let mut queries = data.backdoor_queries();
+    queries.extend(data.error_queries());
+    let asked: Vec<Vec<u32>> = queries.iter().map(|query| vocabulary.encode_prompt(&query.prompt)).collect();
+    let cases = experiment::cases(&data, &vocabulary, &queries, &train::generate(&model, &asked));
+    clock.stage("generate");
+    let count = |task| cases.iter().filter(|case| case.task == task).count();
+    let outcome = format!(
+        "{} of {} prompts with the trigger answered from the sea, {} of {} facts answered wrongly",
+        count(Task::Backdoor),
+        data.held_out.len(),
+        count(Task::WholeError),
+        queries.len() - data.held_out.len(),
+    );
+    println!("{outcome}");
+
+    let spans: Vec<Span> = encoded.iter().cloned().map(Span::whole).collect();
+    let asked: Vec<Span> = cases.iter().map(|case| case.span.clone()).collect();
+    let spec = SketchSpec::rapid_grad(options.seed, DIMS[0]).normalised(Normalisation::PerTensor);
+    let sketcher = Sketcher::new(spec)?;
+    let methods = methods(options);
+    let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
+    let bar = bar("gradients, sketches, indexes", items.len() as u64);
+    let (sketching, built) = index::build(&model, &spans, &ids, &sketcher, &methods, BATCH, |n| bar.inc(n))?;
+    bar.finish_and_clear();
+    clock.stage("make the gradients, sketch them, build four indexes");
+
+    let places: HashMap<&str, usize> = ids.iter().copied().zip(0..).collect();
+    let wide = index::sketches(&model, &asked, &sketcher, BATCH)?;
+    let mut ranked: Vec<(Cost, Vec<Ranking>)> = baselines(options, &items, &cases, &vocabulary);
+    let mut shown: Vec<Ends> = Vec::new();
+    let mut ours = Vec::new();
+    for (method, built) in methods.iter().zip(&built) {
+        let narrow: Vec<Sketch> =
+            wide.iter().map(|sketch| index::narrowed(sketch, method.dims)).collect::<Result<_, _>>()?;
+        let (ends, seconds) = index::rank(&method.path, &narrow, ENDS, &places)?;
+        let each = seconds / narrow.len().max(1) as f64;
+        let cost = Cost::of_index(method.dims, method.encoding.name(), built, sketching, each);
+        ours.push((cost, ends.iter().map(experiment::joined).collect()));
+        if shown.is_empty() {
+            shown = ends;
+        }
+    }
+    clock.stage("sketch the queries, scan the indexes");
+
+    let bar = self::bar("exact TracIn", items.len() as u64);
+    let began = Instant::now();
+    let exact = tracin::scores(&model, &spans, &asked, BATCH, |n| bar.set_position(n as u64))?;
+    bar.finish_and_clear();
+    let each = Some(began.elapsed().as_secs_f64() / asked.len().max(1) as f64);
+    for (name, scores) in [
+        ("exact TracIn", &exact.inner),
+        ("exact TracIn, per-tensor norm", &exact.per_tensor),
+        ("exact TracIn, cosine", &exact.cosine),
+    ] {
+        let rankings = scores.iter().map(|row| experiment::sorted(row, &items)).collect();
+        ranked.push((Cost::of(name, each), rankings));
+    }
+    ranked.extend(ours);
+    clock.stage("exact TracIn");
+
+    let run = trace::Run {
+        model: &model,
+        vocabulary: &vocabulary,
+        items: &items,
+        encoded: &encoded,
+        places: &places,
+        sketcher: &sketcher,
+        index: &methods[0].path,
+        batch: BATCH,
+    };
+    let mut experiments = Vec::new();
+    for task in Task::ALL {
+        let mut queries = Vec::new();
+        let here = (0..cases.len()).filter(|case| cases[*case].task == task);
+        for case in here.take(TRACED) {
+            queries.push(run.trace(&cases[case], &wide[case], &shown[case])?);
+        }
+        let rows = ranked
+            .iter()
+            .map(|(cost, rankings)| experiment::row(task, cost, &cases, &items, rankings))
+            .collect();
+        experiments.push(described(task, &items, rows, queries));
+    }
+    clock.stage("trace some generations token by token");
+    for method in &methods[1..] {
+        std::fs::remove_dir_all(&method.path)?;
+    }
+
+    let facts = vec![
+        fact(
+            "model",
+            format!("{} layers, width {}, {} parameters", shape.layers, shape.width, model.num_params()),
+        ),
+        fact(
+            "training",
+            format!("{} examples, {} epochs, seed {}", items.len(), epochs(options), options.seed),
+        ),
+        fact("gradients", "weights of the blocks' linear layers, per-tensor norm".to_owned()),
+        fact("generations", outcome),
+        fact("device", format!("{:?}", options.device).to_lowercase()),
+    ];
+    Ok(Report { machine: machine(), facts, timings: clock.timings, experiments })
+}
+
+fn trained(options: &Options, shape: &Shape, encoded: &[Encoded]) -> Transformer {
+    let device = device(options.device).autodiff();
+    device.seed(options.seed);
+    let schedule =
+        Schedule { epochs: epochs(options), batch: 64, rate: 3e-3, decay: 0.01, seed: options.seed };
+    let bar = bar("train", 0);
+    let model = train::train(shape.init(&device), encoded, &schedule, |step, steps, loss| {
+        bar.set_length(steps as u64);
+        bar.set_position(step as u64);
+        bar.set_message(format!("loss {loss:.3}"));
+    });
+    bar.finish_and_clear();
+    model
+}
+
+fn epochs(options: &Options) -> usize {
+    if options.quick { options.epochs.min(3) } else { options.epochs }
+}
+
+fn device(on: On) -> Device {
+    match on {
+        On::Flex => Device::flex(),
+        #[cfg(feature = "wgpu")]
+        On::Wgpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+        #[cfg(feature = "cuda")]
+        On::Cuda => Device::cuda(0),
+    }
+}
+
+/// The four indexes; the first one stays.
+fn methods(options: &Options) -> Vec<Method> {
+    let mut methods = Vec::new();
+    for dims in DIMS {
+        for encoding in [Encoding::I8, Encoding::F16] {
+            let folder = if methods.is_empty() {
+                "index.gradix".to_owned()
+            } else {
+                format!("compared-{dims}-{encoding}.gradix")
+            };
+            let path = options.out.join(folder);
+            methods.push(Method { dims: dims as usize, encoding, path });
+        }
+    }
+    methods
+}
+
+/// The methods that know nothing of gradients.
+fn baselines(
+    options: &Options,
+    items: &[Item],
+    cases: &[Case],
+    vocabulary: &Vocabulary,
+) -> Vec<(Cost, Vec<Ranking>)> {
+    let random = experiment::random_rankings(cases, items.len(), options.seed);
+    let began = Instant::now();
+    let documents = items.iter().map(|item| (item.id.as_str(), format!("{} {}", item.prompt, item.answer)));
+    let bm25 = Bm25::new(documents);
+    let build = began.elapsed().as_secs_f64();
+    let began = Instant::now();
+    let lexical = cases
+        .iter()
+        .map(|case| {
+            let text = match case.task {
+                // Asked about one word, it gets that word.
+                Task::TokenError => {
+                    let wrong: Vec<u32> = case.marked.iter().map(|at| case.generated[*at]).collect();
+                    vocabulary.decode(&wrong)
+                }
+                _ => format!("{} {}", case.query.prompt, vocabulary.decode(&case.generated)),
+            };
+            bm25.rank(&text).into_iter().map(|hit| (hit.index, hit.score)).collect()
+        })
+        .collect();
+    let each = began.elapsed().as_secs_f64() / cases.len().max(1) as f64;
+    let mut cost = Cost::of("BM25", Some(each));
+    cost.build_seconds = Some(build);
+    vec![(Cost::of("random", None), random), (cost, lexical)]
+}
+
+fn described(
+    task: Task,
+    items: &[Item],
+    rows: Vec<Row>,
+    queries: Vec<super::report::TracedQuery>,
+) -> Experiment {
+    let positives = items
+        .iter()
+        .filter(|item| match item.kind {
+            super::data::Kind::Clean => false,
+            super::data::Kind::Poisoned => task == Task::Backdoor,
+            super::data::Kind::Corrupted(_) => task != Task::Backdoor,
+        })
+        .count();
+    Experiment {
+        name: task.name().to_owned(),
+        title: task.title().to_owned(),
+        description: task.description().to_owned(),
+        examples: items.len(),
+        positives,
+        positive_name: task.positive_name().to_owned(),
+        shown_method: format!("gradix, K = {}, i8", DIMS[0]),
+        rows,
+        queries,
+    }
+}
+
+fn fact(name: &str, value: String) -> Fact {
+    Fact { name: name.to_owned(), value }
+}
+
+fn bar(what: &'static str, length: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {elapsed} {msg}");
+    let bar = ProgressBar::new(length).with_prefix(what);
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// The stages' times.
+struct Clock {
+    last: Instant,
+    timings: Vec<Timing>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { last: Instant::now(), timings: Vec::new() }
+    }
+}
+
+impl Clock {
+    fn stage(&mut self, name: &str) {
+        let seconds = self.last.elapsed().as_secs_f64();
+        println!("{name}: {seconds:.1} s");
+        self.timings.push(Timing { stage: name.to_owned(), seconds });
+        self.last = Instant::now();
+    }
+}
+
+/// What is known of the machine; on systems without `/proc`, less.
+fn machine() -> Machine {
+    let field = |file: &str, name: &str| {
+        let text = std::fs::read_to_string(file).ok()?;
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let kib = field("/proc/meminfo", "MemTotal")
+        .and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok());
+    Machine {
+        processor: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        memory_bytes: kib.map(|kib| kib * 1024),
+        system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+    }
+}

@@ -1,0 +1,60 @@
+//! From a [burn](::burn) model to sketches.
+//!
+//! Works on every device of burn, chosen at run time. The model, its loss and its training stay the
+//! caller's; this module takes gradients out of a finished `backward()` and folds them, one
+//! parameter tensor after the other, so that a whole gradient never exists in one piece.
+//!
+//! Two routes lead to the same sketch:
+//! - [`sketch_gradients`]: one example, one backward, the model's own gradients;
+//! - [`sketch_examples`]: a batch of examples, one backward. The model's forward passes its linear
+//!   layers through [`Taps`], and each example's weight gradient is made from what they saw.
+//!
+//! A parameter's name is its path in the module (`layers.0.attention.query.weight`), and the
+//! parameters are folded in the order in which the module declares them.
+//!
+//! ```
+//! use burn::{Tensor, module::Module, nn::{Linear, LinearConfig}, tensor::Device};
+//! use gradix::burn::{Taps, sketch_examples, sketch_gradients};
+//! use gradix::sketch::{SketchSpec, Sketcher};
+//!
+//! #[derive(Module, Debug)]
+//! struct Model { hidden: Linear, head: Linear }
+//!
+//! impl Model {
+//!     fn forward(&self, x: Tensor<2>, taps: &mut Taps) -> Tensor<2> {
+//!         let hidden = taps.linear(&self.hidden, x).tanh();
+//!         taps.linear(&self.head, hidden)
+//!     }
+//! }
+//!
+//! let device = Device::flex().autodiff();
+//! let model = Model {
+//!     hidden: LinearConfig::new(4, 8).init(&device),
+//!     head: LinearConfig::new(8, 2).init(&device),
+//! };
+//! let sketcher = Sketcher::new(SketchSpec::rapid_grad(7, 64))?;
+//! let x = Tensor::<2>::ones([3, 4], &device);
+//!
+//! // One example.
+//! let loss = model.forward(x.clone().narrow(0, 0, 1), &mut Taps::off()).square().sum();
+//! let one = sketch_gradients(&sketcher, &model, &mut loss.backward(), |_| true)?;
+//!
+//! // Three at once: the losses are summed, never averaged.
+//! let mut taps = Taps::on();
+//! let loss = model.forward(x, &mut taps).square().sum();
+//! let three = sketch_examples(&sketcher, &model, taps, &mut loss.backward(), |_| true)?;
+//! assert_eq!((one.values().len(), three.len()), (64, 3));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod gradients;
+mod loss;
+mod parameters;
+mod taps;
+
+pub use error::BurnError;
+pub use gradients::{for_each_gradient, sketch_gradients};
+pub use loss::{sequence_loss, target_loss};
+pub use parameters::parameter_paths;
+pub use taps::{Taps, for_each_example_gradient, sketch_examples};
