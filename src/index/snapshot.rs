@@ -110,8 +110,7 @@ impl Snapshot {
 
     fn load(shared: &Arc<Shared>, asked: Option<u64>) -> Result<Self, SnapshotError> {
         let _loading = lock(&shared.loading);
-        let manifest = shared.manifest();
-        manifest.refresh()?;
+        let manifest = shared.current_manifest()?;
         let state = manifest.state()?;
         let generation = asked.unwrap_or(state.generation);
         if generation > state.generation || generation < state.oldest {
@@ -136,6 +135,9 @@ impl Snapshot {
                 });
             }
             let dead = Arc::new(manifest.dead(*segment, generation)?);
+            if dead.max().is_some_and(|row| row >= reader.rows()) {
+                return Err(SnapshotError::DeadRows { segment: *segment, rows: reader.rows() });
+            }
             ordinals.insert(*segment, ordinal);
             segments.push(LiveSegment { reader, dead });
         }
