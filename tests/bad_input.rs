@@ -198,9 +198,7 @@ fn append_refuses_what_the_format_cannot_hold() {
     let mut writer = kept.index.writer().unwrap();
     for length in [0, 4097] {
         let id = vec![b'i'; length];
-        let is_it = |result: Result<(), AppendError>| {
-            matches!(result, Err(AppendError::IdLength { length: given }) if given == length)
-        };
+        let is_it = |result: Result<(), AppendError>| matches!(result, Err(AppendError::IdLength { length: given }) if given == length);
         assert!(is_it(writer.append(&id, &sketch(2))));
         assert!(is_it(writer.append_batch(&[(&id, Row::new(&sketch(2)))])));
         assert!(is_it(writer.replace(&id, &[Row::new(&sketch(2))])));
@@ -236,7 +234,10 @@ fn append_refuses_what_the_format_cannot_hold() {
     drop(writer);
     kept.assert_has(&[&longest]);
     let example = kept.index.snapshot().unwrap().get(&longest).unwrap().unwrap();
-    assert_eq!((example.rows[0].metadata.len(), example.rows[0].source.as_deref()), (65_536, Some(&long[1..])));
+    assert_eq!(
+        (example.rows[0].metadata.len(), example.rows[0].source.as_deref()),
+        (65_536, Some(&long[1..]))
+    );
 }
 
 /// Catches sketches of two specs in one index; the message must show both.
@@ -496,8 +497,7 @@ fn writer_after_writer_is_given_while_readers_read() {
                 }
             });
         }
-        let opened: Vec<Result<(), WriterError>> =
-            (0..20).map(|_| kept.index.writer().map(drop)).collect();
+        let opened: Vec<Result<(), WriterError>> = (0..20).map(|_| kept.index.writer().map(drop)).collect();
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         for (i, result) in opened.into_iter().enumerate() {
             if let Err(error) = result {

@@ -66,7 +66,8 @@ fn batches(snapshot: &Snapshot, check_each: bool) -> Option<u64> {
             match snapshot.get(format!("{number}-{i}")) {
                 Err(GetError::Expired { .. }) => return None,
                 found => {
-                    let found = found.unwrap().unwrap_or_else(|| panic!("{number}-{i} is not in {count} batches"));
+                    let found =
+                        found.unwrap().unwrap_or_else(|| panic!("{number}-{i} is not in {count} batches"));
                     assert_eq!(found.rows[0].sketch, sketch(number * BATCH + i));
                 }
             }
@@ -224,7 +225,11 @@ fn reader_process_never_sees_half_a_commit() {
     for mut reader in readers {
         let stdout = reader.stdout.take().unwrap();
         let lines = std::thread::spawn(move || {
-            BufReader::new(stdout).lines().map_while(Result::ok).filter(|line| acknowledged(line).is_some()).count()
+            BufReader::new(stdout)
+                .lines()
+                .map_while(Result::ok)
+                .filter(|line| acknowledged(line).is_some())
+                .count()
         });
         let complaints = finish(reader);
         assert!(!complaints.contains("panicked"), "{complaints}");

@@ -111,7 +111,8 @@ fn other_length_is_seen() {
     let sound = bench.sound();
     let edges = regions(sound).into_iter().flat_map(|(offset, _, _)| [offset - 1, offset, offset + 1]);
     let end = sound.len();
-    let short = [0, 1, 8, 127, 128, 4095, 8191, 8192, 8255, 8256, end - TAIL - 1, end - TAIL, end - 8, end - 1];
+    let short =
+        [0, 1, 8, 127, 128, 4095, 8191, 8192, 8255, 8256, end - TAIL - 1, end - TAIL, end - 8, end - 1];
     for length in edges.chain(short) {
         let seen = bench.assert_seen(sound[..length].to_vec(), &format!("cut to {length}"));
         assert!(!seen.errors.is_empty(), "cut to {length}");

@@ -89,9 +89,10 @@ impl ExampleRow {
     }
 }
 
-/// A reader in another process may see a segment listed that is removed before it opens the file;
-/// the manifest then has a newer generation.
-const ATTEMPTS: usize = 3;
+/// A reader beside a writer in another process may see a segment listed whose file is collected
+/// before it opens it; the manifest has then changed, and the reader looks again. It takes a writer
+/// that collects without a grace to make that happen even twice.
+const ATTEMPTS: usize = 1000;
 
 impl Snapshot {
     pub(super) fn take(shared: &Arc<Shared>, asked: Option<u64>) -> Result<Self, SnapshotError> {
@@ -99,7 +100,9 @@ impl Snapshot {
         loop {
             match Self::load(shared, asked) {
                 Err(SnapshotError::Segment(SegmentError::Io { source, .. }))
-                    if source.kind() == std::io::ErrorKind::NotFound && attempt < ATTEMPTS =>
+                    if source.kind() == std::io::ErrorKind::NotFound
+                        && attempt < ATTEMPTS
+                        && !shared.manifest().is_current() =>
                 {
                     attempt += 1;
                 }

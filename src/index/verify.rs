@@ -84,6 +84,9 @@ pub(super) fn run(shared: &Arc<Shared>) -> Result<Report, SnapshotError> {
         Err(error) => return Err(error),
     };
     report.generation = snapshot.generation();
+    if let Err(error) = verify_generations(shared, report.generation, &mut report) {
+        report.findings.push(Finding::from_error("manifest", &error));
+    }
     let mut all_read = true;
     for (segment, record) in snapshot.segments().iter().zip(snapshot.records()) {
         verify_segment(&segment.reader, snapshot.schema(), Some(record.sha256), &mut report);
@@ -97,6 +100,25 @@ pub(super) fn run(shared: &Arc<Shared>) -> Result<Report, SnapshotError> {
         report.findings.push(Finding::from_error("manifest/examples", &error));
     }
     Ok(report)
+}
+
+/// Whether anything in the manifest is of a generation that has not been.
+fn verify_generations(shared: &Shared, newest: u64, report: &mut Report) -> Result<(), ManifestError> {
+    let manifest = shared.manifest();
+    let mut later = |family: &str, what: String, generation: u64| {
+        if generation > newest {
+            let message = format!("{what} is of generation {generation}, and the newest is {newest}");
+            report.findings.push(Finding::new(family, message));
+        }
+    };
+    for (segment, record) in manifest.segments()? {
+        let generation = record.added.max(record.removed.unwrap_or(0));
+        later("manifest/segments", format!("segment {segment}"), generation);
+    }
+    if let Some(generation) = manifest.last_commit()? {
+        later("manifest/commits", "the last commit".into(), generation);
+    }
+    Ok(())
 }
 
 /// When no snapshot can be had: every segment that the newest generation lists, by itself.

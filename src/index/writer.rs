@@ -412,6 +412,11 @@ impl Drop for Writer {
         {
             tracing::warn!(%error, "uncommitted segments are left for the next writer to remove");
         }
+        if !self.poisoned
+            && let Err(error) = self.manifest.flush()
+        {
+            tracing::warn!(%error, "the manifest's log stays as it is");
+        }
         // Readers of this process follow from now on; the database closes with its last user.
         match open_reader(&self.shared.path) {
             Ok(manifest) => self.shared.set_manifest(Arc::new(manifest)),

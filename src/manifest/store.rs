@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use roaring::RoaringBitmap;
 use rocksdb::{
-    BlockBasedOptions, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, Options,
-    ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, DBRecoveryMode,
+    FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
@@ -99,8 +99,16 @@ impl Manifest {
         batch.put(META, INDEX_KEY, index)?;
         batch.put_state(&StateRecord::default())?;
         batch.apply()?;
-        // So that a reader finds a database without a log to replay.
-        manifest.db.flush().map_err(|source| database(path, "flush the database", source))
+        manifest.flush()
+    }
+
+    /// Moves everything from the log to tables. So readers have no log to replay, and damage is seen
+    /// wherever it is: in a log, a last record that is damaged can look like one that was torn by a
+    /// crash before it was acknowledged, and those are let go.
+    pub fn flush(&self) -> Result<(), ManifestError> {
+        let families: Vec<_> = FAMILIES.iter().map(|name| self.family(name)).collect::<Result<_, _>>()?;
+        let flushed = self.db.flush_cfs_opt(&families, &FlushOptions::default());
+        flushed.map_err(|source| database(&self.path, "flush the database", source))
     }
 
     /// Opens for writing; the caller holds the index's lock.
@@ -184,6 +192,17 @@ impl Manifest {
 
     pub fn commit(&self, generation: u64) -> Result<Option<CommitRecord>, ManifestError> {
         self.get(COMMITS, &generation.to_be_bytes())
+    }
+
+    /// The generation of the last commit that is recorded.
+    pub fn last_commit(&self) -> Result<Option<u64>, ManifestError> {
+        let mut last = None;
+        self.for_each(COMMITS, &[], |key, _| {
+            let generation = key.try_into().map(u64::from_be_bytes);
+            last = Some(generation.map_err(|_| self.damaged(COMMITS, key, "not a key of 8 bytes"))?);
+            Ok(true)
+        })?;
+        Ok(last)
     }
 
     /// All segments that some kept generation sees, by UUID.

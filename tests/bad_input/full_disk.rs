@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use gradix::segment::storage::{FileStorage, Storage, StorageBytes, StorageFile};
 use gradix::sketch::{Sketch, SketchSpec};
-use gradix::{AppendError, CommitError, CompactOptions, Encoding, GcOptions, Index, MaintenanceError, Schema};
+use gradix::{
+    AppendError, CommitError, CompactOptions, Encoding, GcOptions, Index, MaintenanceError, Schema,
+};
 
 use super::{schema, sketch, told};
 
@@ -235,14 +237,16 @@ fn full_disk_for_real_keeps_every_acknowledged_commit() {
         // What fails may be the segment or the manifest.
         let error = match writer.append(committed.to_string(), &wide(committed)) {
             Err(error) => told(&error),
-            Ok(()) => match writer.prepare_commit().and_then(|commit| commit.payload(vec![0; 99_999]).commit()) {
-                Err(error) => told(&error),
-                Ok(_) => {
-                    committed += 1;
-                    assert!(committed < 200, "the disk never fills up");
-                    continue;
+            Ok(()) => {
+                match writer.prepare_commit().and_then(|commit| commit.payload(vec![0; 99_999]).commit()) {
+                    Err(error) => told(&error),
+                    Ok(_) => {
+                        committed += 1;
+                        assert!(committed < 200, "the disk never fills up");
+                        continue;
+                    }
                 }
-            },
+            }
         };
         break error;
     };

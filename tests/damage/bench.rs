@@ -128,7 +128,8 @@ impl Bench {
         for segment in 0..2usize {
             for i in 0..rows / 2 {
                 let values = |k: usize| {
-                    (0..spec.dims()).map(move |d| ((segment * 977 + i * 31 + d * 7 + k) % 101) as f32 / 8.0 - 6.0)
+                    (0..spec.dims())
+                        .map(move |d| ((segment * 977 + i * 31 + d * 7 + k) % 101) as f32 / 8.0 - 6.0)
                 };
                 let sketches = [0, 1].map(|k| Sketch::dense(spec.clone(), values(k).collect()).unwrap());
                 let metadata = format!("metadata of {i} in segment {segment}, compressible, compressible");

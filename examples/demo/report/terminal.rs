@@ -21,11 +21,8 @@ pub(super) fn render(report: &Report) -> String {
         text.push_str(&aligned(&cells(experiment)));
         text.push('\n');
     }
-    let timings: Vec<String> = report
-        .timings
-        .iter()
-        .map(|timing| format!("{} {}", timing.stage, seconds(timing.seconds)))
-        .collect();
+    let timings: Vec<String> =
+        report.timings.iter().map(|timing| format!("{} {}", timing.stage, seconds(timing.seconds))).collect();
     let _ = writeln!(text, "Times: {}", timings.join(", "));
     let _ = writeln!(
         text,
@@ -47,11 +44,7 @@ fn cells(experiment: &Experiment) -> Vec<Vec<String>> {
             or_dash(row.k, |k| k.to_string()),
             or_dash(row.encoding.clone(), |encoding| encoding),
         ];
-        cells.extend(
-            metrics
-                .iter()
-                .map(|name| or_dash(row.metric(name), |value| format!("{value:.3}"))),
-        );
+        cells.extend(metrics.iter().map(|name| or_dash(row.metric(name), |value| format!("{value:.3}"))));
         cells.push(or_dash(row.bytes_per_example, bytes));
         cells.push(or_dash(row.index_bytes, |count| bytes(count as f64)));
         cells.push(or_dash(row.build_seconds, seconds));
