@@ -84,7 +84,7 @@ impl StorageBytes for Bytes {
 pub struct Bench {
     _folder: tempfile::TempDir,
     /// Kept open, so that the manifest is read from memory.
-    _writer: Writer,
+    _writer: Mutex<Writer>,
     pub index: Index,
     storage: OpenStorage,
     name: String,
@@ -125,7 +125,7 @@ impl Bench {
             (name.clone(), bytes.to_vec())
         });
         let query = sketch(3);
-        Self { _folder: folder, _writer: writer, index, storage, name, sound, ids, query }
+        Self { _folder: folder, _writer: Mutex::new(writer), index, storage, name, sound, ids, query }
     }
 
     pub fn set(&self, bytes: Vec<u8>) {
