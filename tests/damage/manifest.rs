@@ -146,7 +146,7 @@ fn crafted_records_are_refused() {
             let length = std::cell::Cell::new(0);
             let _ = try_edit(family, &of("look"), &|r| length.set(r[record].1.len()));
             // Whole fields at their greatest: eight bytes at each place where one may begin.
-            for at in (1..length.get()).step_by(4) {
+            for at in (1..length.get()).step_by(8) {
                 for fill in [0xFF, 0x00] {
                     let _ = try_edit(family, &of(&format!("{fill:02x} at {at}")), &|r| {
                         let value = &mut r[record].1;
@@ -177,7 +177,7 @@ fn damaged_database_files_are_seen() {
         if bytes.is_empty() || name.starts_with("LOG") || name.starts_with("OPTIONS") || name == "IDENTITY" {
             continue;
         }
-        for byte in scattered(14, bytes.len()).chain([0, bytes.len() - 1]) {
+        for byte in scattered(8, bytes.len()).chain([0, bytes.len() - 1]) {
             let path = folder.path().join("case");
             copy(&sound, &path);
             std::fs::write(path.join("manifest").join(&name), flipped(&bytes, byte, byte % 8)).unwrap();
