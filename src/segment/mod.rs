@@ -12,6 +12,8 @@ mod error;
 pub(crate) mod layout;
 mod reader;
 pub mod storage;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use columns::Span;

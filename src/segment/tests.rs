@@ -1,0 +1,141 @@
+use std::sync::Arc;
+
+use super::storage::{MemoryStorage, Storage as _};
+use super::*;
+use crate::codec::Encoding;
+use crate::sketch::SketchSpec;
+
+fn identity(blocks: &[(&str, u32, Encoding)]) -> Arc<Identity> {
+    let spec = SketchSpec::dense("test", "v1", blocks.iter().map(|block| (block.0, block.1)));
+    let schema = Schema::with_encodings(spec, blocks.iter().map(|block| block.2).collect()).unwrap();
+    Arc::new(Identity { index: Uuid::from_bytes([1; 16]), schema, schema_digest: [3; 32] })
+}
+
+fn row(identity: &Identity, fill: u8) -> EncodedRow {
+    let blocks = identity.schema.encodings().len();
+    let codes = vec![fill; identity.schema.row_bytes()];
+    EncodedRow { codes, scales: vec![1.0; blocks], norms: vec![f32::from(fill); blocks] }
+}
+
+const TAGS: RowTags<'_> = RowTags { span: Span::WHOLE, source: Some("s"), metadata: b"m" };
+
+/// Catches a change of any byte that files already written have: magics, versions, kinds, encodings,
+/// places of fields. Written against format-spec/segment.md, with numbers instead of constants.
+#[test]
+fn constants_never_change() {
+    let identity = identity(&[("a", 16, Encoding::F32), ("b", 16, Encoding::F16), ("c", 16, Encoding::I8)]);
+    let storage = Arc::new(MemoryStorage::new());
+    let segment = Uuid::from_bytes([2; 16]);
+    let mut writer =
+        SegmentWriter::create(Arc::<MemoryStorage>::clone(&storage), Arc::clone(&identity), segment).unwrap();
+    writer.push(b"id", [(&row(&identity, 0), TAGS)].into_iter()).unwrap();
+    let sealed = writer.seal().unwrap();
+    let file = storage.open("02020202-0202-0202-0202-020202020202.seg").unwrap();
+    let file = file.bytes();
+    assert_eq!((sealed.rows, sealed.bytes), (1, file.len() as u64));
+
+    let mut header = b"\x89GDX\r\n\x1a\n\x01\0\0\0\x80\0\0\0".to_vec();
+    header.extend([0; 24]);
+    header.extend([[1; 16], [2; 16]].concat());
+    header.extend([3; 32]);
+    header.extend([0; 20]);
+    header.extend(crc32fast::hash(&header).to_le_bytes());
+    header.resize(4096, 0);
+    assert_eq!(&file[..4096], header);
+
+    // Ten regions of a page each, a footer of fixed part, one group, ten regions, ten checksums.
+    let (start, length) = (4096 * 11, 32 + 8 + 10 * 64 + 10 * 4);
+    assert_eq!(file.len(), start + length + 64);
+    let footer = &file[start..start + length];
+    let mut expected = b"\x01\0\0\0\0\0\0\0\x01\0\0\0\x03\0\0\0\x0a\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    expected.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(&footer[..40], expected);
+    // Kind, block, encoding, stride, used bytes.
+    let regions: [(u16, u32, u16, u32, u64); 10] = [
+        (1, 0, 1, 64, 64),
+        (1, 1, 2, 64, 64),
+        (1, 2, 3, 64, 64),
+        (2, 0, 0, 0, 8),
+        (3, 0, 0, 0, 12),
+        (4, 0, 0, 0, 10),
+        (5, 0, 0, 0, 8),
+        (6, 0, 0, 0, 4),
+        (7, 0, 0, 0, 9),
+        (8, 0, 0, 0, 13),
+    ];
+    for (i, (kind, block, encoding, stride, used)) in regions.into_iter().enumerate() {
+        let mut entry = kind.to_le_bytes().to_vec();
+        entry.extend([0, 0]);
+        entry.extend(block.to_le_bytes());
+        entry.extend(0u32.to_le_bytes());
+        entry.extend(encoding.to_le_bytes());
+        entry.extend(u16::from(encoding != 0).to_le_bytes());
+        entry.extend([0; 4]);
+        entry.extend(stride.to_le_bytes());
+        entry.extend((4096 * (i as u64 + 1)).to_le_bytes());
+        entry.extend(4096u64.to_le_bytes());
+        entry.extend([used.to_le_bytes(), used.to_le_bytes()].concat());
+        entry.extend([0; 8]);
+        assert_eq!(&footer[40 + i * 64..][..64], entry, "region {i}");
+        let mut covered = vec![2; 16];
+        covered.extend((i as u32).to_le_bytes());
+        covered.extend([0; 8]);
+        covered.extend(&file[4096 * (i + 1)..4096 * (i + 2)]);
+        assert_eq!(footer[40 + 640 + i * 4..][..4], crc32fast::hash(&covered).to_le_bytes(), "region {i}");
+    }
+    let mut tail = (start as u64).to_le_bytes().to_vec();
+    tail.extend((length as u64).to_le_bytes());
+    tail.extend(crc32fast::hash(footer).to_le_bytes());
+    tail.extend([1, 0, 0, 0]);
+    tail.extend([2; 16]);
+    tail.extend([0; 12]);
+    tail.extend(crc32fast::hash(&tail).to_le_bytes());
+    tail.extend([0x0A, 0x1A, 0x0D, 0x0A, 0x58, 0x44, 0x47, 0x89]);
+    assert_eq!(&file[start + length..], tail);
+}
+
+/// Catches an example whose rows lie in two row groups, rows lost between groups, and a look-up that
+/// takes the wrong group.
+#[test]
+fn row_groups_keep_examples_whole() {
+    // 4 MiB of codes a row: 8 rows fill a group.
+    let identity = identity(&[("wide", 1 << 22, Encoding::I8)]);
+    let storage = Arc::new(MemoryStorage::new());
+    let segment = Uuid::from_bytes([2; 16]);
+    let mut writer =
+        SegmentWriter::create(Arc::<MemoryStorage>::clone(&storage), Arc::clone(&identity), segment).unwrap();
+    let rows: Vec<EncodedRow> = (0..3).map(|fill| row(&identity, fill)).collect();
+    let counts = [3usize, 3, 3, 1, 3, 10, 1];
+    let mut firsts = Vec::new();
+    for (i, &count) in counts.iter().enumerate() {
+        let example: Vec<_> = (0..count).map(|row| (&rows[row % 3], TAGS)).collect();
+        firsts.push(writer.push(&[i as u8], example.into_iter()).unwrap());
+    }
+    assert_eq!(firsts, [0, 3, 6, 9, 10, 13, 23]);
+    assert_eq!(writer.seal().unwrap().rows, 24);
+    let reader = SegmentReader::open(storage.as_ref(), &identity, segment).unwrap();
+    let groups: Vec<u32> = reader.groups().iter().map(|group| group.rows).collect();
+    assert_eq!(groups, [6, 7, 10, 1]);
+    for (i, (&first, &count)) in firsts.iter().zip(&counts).enumerate() {
+        for row in 0..count {
+            let (group, place) = reader.locate(first + row as u32).unwrap();
+            assert_eq!(reader.ids(group).unwrap().get(place), [i as u8]);
+            assert_eq!(reader.norms(group, 0).unwrap()[place], (row % 3) as f32);
+            assert_eq!(reader.codes_of(group, 0, place..place + 1).unwrap().row(0)[0], (row % 3) as u8);
+        }
+    }
+    assert!(reader.locate(24).is_none());
+    reader.verify(|error| panic!("{error}"));
+}
+
+/// Catches an append that goes on in a file that is there already, such as after a UUID is reused.
+#[test]
+fn create_refuses_a_segment_that_exists() {
+    let identity = identity(&[("a", 1, Encoding::F32)]);
+    let storage = Arc::new(MemoryStorage::new());
+    let segment = Uuid::from_bytes([2; 16]);
+    let create =
+        || SegmentWriter::create(Arc::<MemoryStorage>::clone(&storage), Arc::clone(&identity), segment);
+    let _first = create().unwrap();
+    assert!(matches!(create(), Err(SegmentError::Io { operation: "create", .. })));
+}
