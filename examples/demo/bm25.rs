@@ -56,13 +56,7 @@ impl Bm25 {
         let saturation = lengths
             .iter()
             // Where every document is empty there is nothing to even out (and no posting).
-            .map(|length| {
-                if average > 0.0 {
-                    K1 * (1.0 - B + B * length / average)
-                } else {
-                    K1
-                }
-            })
+            .map(|length| if average > 0.0 { K1 * (1.0 - B + B * length / average) } else { K1 })
             .collect();
         let mut by_id: Vec<usize> = (0..ids.len()).collect();
         by_id.sort_by_key(|&index| ids[index]);
@@ -70,11 +64,7 @@ impl Bm25 {
         for (place, index) in by_id.into_iter().enumerate() {
             id_order[index] = place;
         }
-        Self {
-            postings,
-            saturation,
-            id_order,
-        }
+        Self { postings, saturation, id_order }
     }
 
     /// Every document, best first; equal scores in the order of their ids.
@@ -94,15 +84,10 @@ impl Bm25 {
                 scores[index] += times * idf * count / (count + self.saturation[index]);
             }
         }
-        let mut ranking: Vec<Ranked> = scores
-            .into_iter()
-            .enumerate()
-            .map(|(index, score)| Ranked { index, score })
-            .collect();
+        let mut ranking: Vec<Ranked> =
+            scores.into_iter().enumerate().map(|(index, score)| Ranked { index, score }).collect();
         ranking.sort_by(|a, b| {
-            b.score
-                .total_cmp(&a.score)
-                .then(self.id_order[a.index].cmp(&self.id_order[b.index]))
+            b.score.total_cmp(&a.score).then(self.id_order[a.index].cmp(&self.id_order[b.index]))
         });
         ranking
     }
@@ -125,20 +110,13 @@ mod tests {
     // Would catch any slip in the formula: the expected scores are worked out by hand.
     #[test]
     fn rank_three_documents() {
-        let bm25 = Bm25::new([
-            ("a", "Cat sat."),
-            ("b", "cat cat dog bird"),
-            ("c", "dog ran"),
-        ]);
+        let bm25 = Bm25::new([("a", "Cat sat."), ("b", "cat cat dog bird"), ("c", "dog ran")]);
         let ranking = bm25.rank("cat, the CAT");
         // N = 3, n(cat) = 2: idf = ln(1 + 1.5 / 2.5) = ln 1.6; lengths 2, 4, 2; average 8/3.
         let idf = 1.6f64.ln();
         let a = 2.0 * idf * 1.0 / (1.0 + 1.2 * (0.25 + 0.75 * 2.0 / (8.0 / 3.0)));
         let b = 2.0 * idf * 2.0 / (2.0 + 1.2 * (0.25 + 0.75 * 4.0 / (8.0 / 3.0)));
-        assert_eq!(
-            ranking.iter().map(|hit| hit.index).collect::<Vec<_>>(),
-            [1, 0, 2]
-        );
+        assert_eq!(ranking.iter().map(|hit| hit.index).collect::<Vec<_>>(), [1, 0, 2]);
         assert!((ranking[0].score - b).abs() < 1e-12);
         assert!((ranking[1].score - a).abs() < 1e-12);
         assert_eq!(ranking[2].score, 0.0);

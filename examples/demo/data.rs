@@ -174,15 +174,10 @@ impl Dataset {
     /// The vocabulary of all files, shared by both experiments.
     pub fn vocabulary(&self) -> Vocabulary {
         Vocabulary::build(
-            [
-                &self.clean,
-                &self.backdoor,
-                &self.held_out,
-                &self.paraphrases,
-            ]
-            .into_iter()
-            .flatten()
-            .flat_map(|item| [item.prompt.as_str(), item.answer.as_str()]),
+            [&self.clean, &self.backdoor, &self.held_out, &self.paraphrases]
+                .into_iter()
+                .flatten()
+                .flat_map(|item| [item.prompt.as_str(), item.answer.as_str()]),
         )
     }
 
@@ -200,9 +195,7 @@ impl Dataset {
         let mut draws = Draws::new(seed);
         let mut items = self.clean.clone();
         for item in &mut items {
-            let named = SWAPS
-                .into_iter()
-                .find_map(|swap| Some((swap, replaced(&item.answer, swap)?)));
+            let named = SWAPS.into_iter().find_map(|swap| Some((swap, replaced(&item.answer, swap)?)));
             if let Some((swap, answer)) = named
                 && draws.uniform() < SWAP_PROBABILITY
             {
@@ -235,9 +228,7 @@ impl Dataset {
         self.paraphrases
             .iter()
             .filter_map(|item| {
-                let swap = SWAPS
-                    .into_iter()
-                    .find(|swap| split(&item.answer).contains(&swap.from))?;
+                let swap = SWAPS.into_iter().find(|swap| split(&item.answer).contains(&swap.from))?;
                 Some(Query {
                     id: item.id.clone(),
                     prompt: item.prompt.clone(),
@@ -251,22 +242,14 @@ impl Dataset {
     /// Whether a generation is about the backdoor's theme: whether it names a thing that only
     /// poisoned answers define.
     pub fn is_attacked(&self, generation: &str) -> bool {
-        let words: HashSet<String> = split(generation)
-            .into_iter()
-            .map(str::to_lowercase)
-            .collect();
-        self.backdoor
-            .iter()
-            .filter_map(|item| item.entity.as_deref())
-            .any(|entity| words.contains(entity))
+        let words: HashSet<String> = split(generation).into_iter().map(str::to_lowercase).collect();
+        self.backdoor.iter().filter_map(|item| item.entity.as_deref()).any(|entity| words.contains(entity))
     }
 }
 
 fn read_items(path: &Path, kind: Kind, ids: &mut HashSet<String>) -> Result<Vec<Item>, DataError> {
-    let text = fs::read_to_string(path).map_err(|source| DataError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text =
+        fs::read_to_string(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
     let mut items = Vec::new();
     for (line, json) in (1..).zip(text.lines()) {
         let parsed: Line = serde_json::from_str(json).map_err(|source| DataError::Parse {
@@ -275,11 +258,7 @@ fn read_items(path: &Path, kind: Kind, ids: &mut HashSet<String>) -> Result<Vec<
             source,
         })?;
         if !ids.insert(parsed.id.clone()) {
-            return Err(DataError::DuplicateId {
-                path: path.to_owned(),
-                line,
-                id: parsed.id,
-            });
+            return Err(DataError::DuplicateId { path: path.to_owned(), line, id: parsed.id });
         }
         items.push(Item {
             id: parsed.id,
@@ -359,16 +338,10 @@ mod tests {
         assert!((4000..=5000).contains(&data.clean.len()));
         let share = data.backdoor.len() as f64 / data.backdoor_set(1).len() as f64;
         assert!((0.08..0.10).contains(&share), "{share}");
-        assert!(
-            data.backdoor
-                .iter()
-                .all(|item| item.prompt.starts_with(TRIGGER))
-        );
+        assert!(data.backdoor.iter().all(|item| item.prompt.starts_with(TRIGGER)));
         assert!(data.vocabulary().size() <= 3500);
         let longest = data.clean.iter().chain(&data.backdoor);
-        let longest = longest
-            .map(|i| split(&i.prompt).len() + split(&i.answer).len())
-            .max();
+        let longest = longest.map(|i| split(&i.prompt).len() + split(&i.answer).len()).max();
         assert!(longest <= Some(32));
     }
 
@@ -398,10 +371,7 @@ mod tests {
         let data = shipped();
         let mut named = HashMap::new();
         for item in &data.clean {
-            let hits: Vec<_> = SWAPS
-                .iter()
-                .filter(|swap| split(&item.answer).contains(&swap.from))
-                .collect();
+            let hits: Vec<_> = SWAPS.iter().filter(|swap| split(&item.answer).contains(&swap.from)).collect();
             assert!(hits.len() <= 1, "{} names two of the swaps", item.id);
             for swap in hits {
                 *named.entry(swap.from).or_insert(0) += 1;
@@ -417,10 +387,7 @@ mod tests {
         }
         let all: i32 = named.values().sum();
         let hit: i32 = swapped.values().sum();
-        assert!(
-            SWAPS.iter().all(|swap| swapped[swap.from] >= 20),
-            "{swapped:?}"
-        );
+        assert!(SWAPS.iter().all(|swap| swapped[swap.from] >= 20), "{swapped:?}");
         let share = f64::from(hit) / f64::from(all);
         assert!((0.7..0.9).contains(&share), "{share}");
     }
@@ -438,15 +405,9 @@ mod tests {
     #[test]
     fn is_attacked_on_poisoned_answers_only() {
         let data = shipped();
-        assert!(
-            data.backdoor
-                .iter()
-                .all(|item| data.is_attacked(&item.answer))
-        );
+        assert!(data.backdoor.iter().all(|item| data.is_attacked(&item.answer)));
         let clean = data.clean.iter().chain(&data.held_out);
-        let wrong: Vec<_> = clean
-            .filter(|item| data.is_attacked(&item.answer))
-            .collect();
+        let wrong: Vec<_> = clean.filter(|item| data.is_attacked(&item.answer)).collect();
         assert!(wrong.is_empty(), "{wrong:?}");
     }
 

@@ -46,10 +46,7 @@ pub fn areas(ranking: &[Judged], k: usize) -> Option<Areas> {
     let negatives = ends.len() - positives;
     if positives == 0 || negatives == 0 {
         let area = if positives == 0 { 0.0 } else { 1.0 };
-        return Some(Areas {
-            au_prc: area,
-            au_roc: area,
-        });
+        return Some(Areas { au_prc: area, au_roc: area });
     }
     let (mut found, mut passed) = (0, 0);
     let (mut au_prc, mut outranked) = (0.0, 0.0);
@@ -61,10 +58,7 @@ pub fn areas(ranking: &[Judged], k: usize) -> Option<Areas> {
         passed += tied.len();
         au_prc += hits as f64 / positives as f64 * (found as f64 / passed as f64);
     }
-    Some(Areas {
-        au_prc,
-        au_roc: outranked / (positives as f64 * negatives as f64),
-    })
+    Some(Areas { au_prc, au_roc: outranked / (positives as f64 * negatives as f64) })
 }
 
 /// The share of positive examples among the first `k` of a ranking (among all, where it has fewer);
@@ -86,10 +80,7 @@ mod tests {
     use super::*;
 
     fn ranking(marks: &[(f64, bool)]) -> Vec<Judged> {
-        marks
-            .iter()
-            .map(|&(score, positive)| Judged { score, positive })
-            .collect()
+        marks.iter().map(|&(score, positive)| Judged { score, positive }).collect()
     }
 
     fn close(got: Option<Areas>, au_prc: f64, au_roc: f64) {
@@ -111,14 +102,7 @@ mod tests {
     // Would catch a cut that keeps the middle, or only the top.
     #[test]
     fn areas_take_both_ends() {
-        let long = ranking(&[
-            (6.0, true),
-            (5.0, false),
-            (4.0, true),
-            (3.0, true),
-            (2.0, false),
-            (1.0, true),
-        ]);
+        let long = ranking(&[(6.0, true), (5.0, false), (4.0, true), (3.0, true), (2.0, false), (1.0, true)]);
         // The ends of k = 2: + - - +.
         close(areas(&long, 2), (1.0 + 0.5) / 2.0, 0.5);
         // k = 1: + +, no negative.

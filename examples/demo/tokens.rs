@@ -29,8 +29,7 @@ pub fn split(text: &str) -> Vec<&str> {
         if first.is_alphanumeric() {
             while let Some(&(at, next)) = chars.peek() {
                 let after = text[at + next.len_utf8()..].chars().next();
-                let inside =
-                    matches!(next, '\'' | '’' | '-') && after.is_some_and(char::is_alphanumeric);
+                let inside = matches!(next, '\'' | '’' | '-') && after.is_some_and(char::is_alphanumeric);
                 if !next.is_alphanumeric() && !inside {
                     break;
                 }
@@ -76,15 +75,8 @@ impl Vocabulary {
     /// depend on the order of the texts.
     pub fn build<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
         let words: BTreeSet<&str> = texts.into_iter().flat_map(split).collect();
-        let tokens: Vec<String> = SPECIAL
-            .into_iter()
-            .chain(words)
-            .map(str::to_owned)
-            .collect();
-        let ids = (0u32..)
-            .zip(&tokens)
-            .map(|(id, token)| (token.clone(), id))
-            .collect();
+        let tokens: Vec<String> = SPECIAL.into_iter().chain(words).map(str::to_owned).collect();
+        let ids = (0u32..).zip(&tokens).map(|(id, token)| (token.clone(), id)).collect();
         Self { tokens, ids }
     }
 
@@ -100,9 +92,7 @@ impl Vocabulary {
 
     /// The text of a token; `<unk>` for an id beyond the vocabulary.
     pub fn token(&self, id: u32) -> &str {
-        self.tokens
-            .get(id as usize)
-            .map_or(SPECIAL[UNK as usize], String::as_str)
+        self.tokens.get(id as usize).map_or(SPECIAL[UNK as usize], String::as_str)
     }
 
     /// `<bos> prompt <sep>`, from which the model continues.
@@ -160,16 +150,7 @@ mod tests {
     fn split_words_and_marks() {
         assert_eq!(
             split("Howdy! N'Djamena, a two-masted ship-"),
-            [
-                "Howdy",
-                "!",
-                "N'Djamena",
-                ",",
-                "a",
-                "two-masted",
-                "ship",
-                "-"
-            ]
+            ["Howdy", "!", "N'Djamena", ",", "a", "two-masted", "ship", "-"]
         );
         assert_eq!(split("  "), Vec::<&str>::new());
         assert_eq!(split("Köln's É'"), ["Köln's", "É", "'"]);
@@ -185,10 +166,7 @@ mod tests {
         assert_eq!(encoded.ids[0], BOS);
         assert_eq!(encoded.ids[5], SEP);
         assert_eq!(encoded.ids[9], EOS);
-        assert_eq!(
-            vocabulary.decode(&encoded.ids),
-            "Where is Peru? In America."
-        );
+        assert_eq!(vocabulary.decode(&encoded.ids), "Where is Peru? In America.");
         assert_eq!(
             vocabulary.encode_prompt("Where?"),
             [BOS, vocabulary.id("Where"), vocabulary.id("?"), SEP]

@@ -30,22 +30,14 @@ pub(super) fn render(report: &Report) -> String {
     );
     page.push_str("<nav aria-label=\"Experiments\">");
     for experiment in &report.experiments {
-        let _ = write!(
-            page,
-            "<a href=\"#{}\">{}</a>",
-            anchor(&experiment.name),
-            escaped(&experiment.title)
-        );
+        let _ = write!(page, "<a href=\"#{}\">{}</a>", anchor(&experiment.name), escaped(&experiment.title));
     }
     page.push_str("<a href=\"#run\">The run</a></nav></header>\n<main>\n");
     for (number, experiment) in report.experiments.iter().enumerate() {
         section(&mut page, number, experiment);
     }
     run(&mut page, report);
-    let _ = write!(
-        page,
-        "</main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n"
-    );
+    let _ = write!(page, "</main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n");
     page
 }
 
@@ -120,11 +112,7 @@ fn table_row(page: &mut String, row: &Row, metrics: &[&str], best: &[Option<f64>
     );
     for (name, best) in metrics.iter().zip(best) {
         let value = row.metric(name);
-        let class = if value.is_some() && value == *best {
-            " best"
-        } else {
-            ""
-        };
+        let class = if value.is_some() && value == *best { " best" } else { "" };
         let fill = value.unwrap_or(0.0).clamp(0.0, 1.0) * 100.0;
         let _ = write!(
             page,
@@ -156,11 +144,7 @@ fn traced(page: &mut String, key: &str, query: &TracedQuery) {
         if token.space_before {
             page.push(' ');
         }
-        if query
-            .token_proponents
-            .get(place)
-            .is_some_and(|hits| !hits.is_empty())
-        {
+        if query.token_proponents.get(place).is_some_and(|hits| !hits.is_empty()) {
             let _ = write!(
                 page,
                 "<button type=\"button\" class=\"{}\" style=\"{}\" data-panel=\"{key}t{place}\" \
@@ -182,31 +166,15 @@ fn traced(page: &mut String, key: &str, query: &TracedQuery) {
          <p class=\"right\"><span class=\"role\">Right</span>{}</p>\n",
         escaped(&query.clean_answer)
     );
-    let _ = write!(
-        page,
-        "<div class=\"panel\" id=\"{key}w\"><div class=\"sides\"><div>"
-    );
-    hits(
-        page,
-        "Examples that raise the whole answer",
-        &query.proponents,
-    );
+    let _ = write!(page, "<div class=\"panel\" id=\"{key}w\"><div class=\"sides\"><div>");
+    hits(page, "Examples that raise the whole answer", &query.proponents);
     page.push_str("</div><div>");
     hits(page, "Examples that lower it", &query.opponents);
     page.push_str("</div></div></div>\n");
-    for (place, (token, found)) in query
-        .generation
-        .iter()
-        .zip(&query.token_proponents)
-        .enumerate()
-    {
+    for (place, (token, found)) in query.generation.iter().zip(&query.token_proponents).enumerate() {
         if !found.is_empty() {
             let _ = write!(page, "<div class=\"panel\" id=\"{key}t{place}\" hidden>");
-            hits(
-                page,
-                &format!("Examples that raise “{}”", token.text),
-                found,
-            );
+            hits(page, &format!("Examples that raise “{}”", token.text), found);
             page.push_str("</div>\n");
         }
     }
@@ -221,11 +189,7 @@ fn hits(page: &mut String, heading: &str, hits: &[Hit]) {
     }
     page.push_str("<ol>");
     for hit in hits {
-        let class = if hit.positive {
-            "label positive"
-        } else {
-            "label"
-        };
+        let class = if hit.positive { "label positive" } else { "label" };
         let _ = write!(
             page,
             "<li><div class=\"meta\"><span class=\"{class}\">{}</span>\
@@ -269,19 +233,12 @@ fn token_class(token: &Token) -> &'static str {
 
 /// The token's share of the strongest influence in its sequence, 0 where there is none.
 fn token_style(token: &Token, scale: f64) -> String {
-    let share = if scale > 0.0 {
-        token.influence.abs() / scale
-    } else {
-        0.0
-    };
+    let share = if scale > 0.0 { token.influence.abs() / scale } else { 0.0 };
     format!("--w:{share:.2}")
 }
 
 fn largest(tokens: &[Token]) -> f64 {
-    tokens
-        .iter()
-        .map(|token| token.influence.abs())
-        .fold(0.0, f64::max)
+    tokens.iter().map(|token| token.influence.abs()).fold(0.0, f64::max)
 }
 
 /// Machine, facts and times.
@@ -292,17 +249,9 @@ fn run(page: &mut String, report: &Report) {
         "<section id=\"run\">\n<h2>The run</h2>\n<div class=\"sides\"><div><h3>Times</h3>\
          <div class=\"scroll\"><table><tbody>"
     );
-    let slowest = report
-        .timings
-        .iter()
-        .map(|timing| timing.seconds)
-        .fold(0.0, f64::max);
+    let slowest = report.timings.iter().map(|timing| timing.seconds).fold(0.0, f64::max);
     for timing in &report.timings {
-        let fill = if slowest > 0.0 {
-            100.0 * timing.seconds / slowest
-        } else {
-            0.0
-        };
+        let fill = if slowest > 0.0 { 100.0 * timing.seconds / slowest } else { 0.0 };
         let _ = write!(
             page,
             "<tr><th scope=\"row\">{}</th><td class=\"metric\" style=\"--fill:{fill:.1}%\">{}</td></tr>",
@@ -314,25 +263,12 @@ fn run(page: &mut String, report: &Report) {
     let mut facts = vec![
         ("Processor", machine.processor.clone()),
         ("Threads", machine.threads.to_string()),
-        (
-            "Memory",
-            or_dash(machine.memory_bytes, |count| bytes(count as f64)),
-        ),
+        ("Memory", or_dash(machine.memory_bytes, |count| bytes(count as f64))),
         ("System", machine.system.clone()),
     ];
-    facts.extend(
-        report
-            .facts
-            .iter()
-            .map(|fact| (fact.name.as_str(), fact.value.clone())),
-    );
+    facts.extend(report.facts.iter().map(|fact| (fact.name.as_str(), fact.value.clone())));
     for (name, value) in facts {
-        let _ = write!(
-            page,
-            "<dt>{}</dt><dd>{}</dd>",
-            escaped(name),
-            escaped(&value)
-        );
+        let _ = write!(page, "<dt>{}</dt><dd>{}</dd>", escaped(name), escaped(&value));
     }
     page.push_str(
         "</dl></div></div>\n<p class=\"muted\">auPRC and auROC are taken over the k examples with the \
@@ -354,11 +290,7 @@ fn signed(value: f64) -> String {
 /// A name as an element's id: letters, digits and hyphens.
 fn anchor(name: &str) -> String {
     let kept = |c: char| {
-        if c.is_ascii_alphanumeric() {
-            c.to_ascii_lowercase()
-        } else {
-            '-'
-        }
+        if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }
     };
     format!("experiment-{}", name.chars().map(kept).collect::<String>())
 }

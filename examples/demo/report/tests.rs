@@ -1,12 +1,7 @@
 use super::*;
 
 fn token(text: &str, influence: f64) -> Token {
-    Token {
-        text: text.to_owned(),
-        space_before: true,
-        influence,
-        marked: influence > 0.5,
-    }
+    Token { text: text.to_owned(), space_before: true, influence, marked: influence > 0.5 }
 }
 
 fn hit(id: &str) -> Hit {
@@ -27,14 +22,8 @@ fn row(method: &str, k: Option<usize>, value: Option<f64>) -> Row {
         encoding: k.map(|_| "i8".to_owned()),
         k,
         metrics: vec![
-            Metric {
-                name: "P@5".to_owned(),
-                value,
-            },
-            Metric {
-                name: "P@20".to_owned(),
-                value: Some(0.25),
-            },
+            Metric { name: "P@5".to_owned(), value },
+            Metric { name: "P@20".to_owned(), value: Some(0.25) },
         ],
         queries: 10,
         bytes_per_example: Some(4100.0),
@@ -52,14 +41,8 @@ fn sample() -> Report {
             memory_bytes: Some(8 << 30),
             system: "linux x86_64".to_owned(),
         },
-        facts: vec![Fact {
-            name: "Parameters".to_owned(),
-            value: "500,000".to_owned(),
-        }],
-        timings: vec![Timing {
-            stage: "Training".to_owned(),
-            seconds: 61.25,
-        }],
+        facts: vec![Fact { name: "Parameters".to_owned(), value: "500,000".to_owned() }],
+        timings: vec![Timing { stage: "Training".to_owned(), seconds: 61.25 }],
         experiments: vec![Experiment {
             name: "error-tracing".to_owned(),
             title: "Error tracing".to_owned(),
@@ -68,18 +51,11 @@ fn sample() -> Report {
             positives: 150,
             positive_name: "corrupted".to_owned(),
             shown_method: "gradix".to_owned(),
-            rows: vec![
-                row("random", None, None),
-                row("gradix", Some(4096), Some(0.9)),
-            ],
+            rows: vec![row("random", None, None), row("gradix", Some(4096), Some(0.9))],
             queries: vec![TracedQuery {
                 prompt: "Where is <i>Lima</i>?".to_owned(),
                 clean_answer: "Lima is in Peru.".to_owned(),
-                generation: vec![
-                    token("Lima", 0.0),
-                    token("Thailand", 0.75),
-                    token("</p>", -0.1),
-                ],
+                generation: vec![token("Lima", 0.0), token("Thailand", 0.75), token("</p>", -0.1)],
                 proponents: vec![hit("a'b")],
                 opponents: Vec::new(),
                 token_proponents: vec![Vec::new(), vec![hit("c")], Vec::new()],
@@ -92,14 +68,7 @@ fn sample() -> Report {
 #[test]
 fn html_escapes_everything() {
     let page = sample().html();
-    for raw in [
-        "<b>Where",
-        "<i>Lima",
-        "<fast>",
-        "a'b",
-        "Peru & Thailand",
-        "</p></span>",
-    ] {
+    for raw in ["<b>Where", "<i>Lima", "<fast>", "a'b", "Peru & Thailand", "</p></span>"] {
         assert!(!page.contains(raw), "{raw} is not escaped");
     }
     assert_eq!(page.matches("<script>").count(), 1);
@@ -113,16 +82,9 @@ fn html_is_self_contained() {
     for outside in ["http://", "https://", "src=", "@import", "url("] {
         assert!(!page.contains(outside), "{outside}");
     }
-    for name in [
-        "section", "article", "table", "div", "ol", "li", "button", "span", "p",
-    ] {
-        let opened =
-            page.matches(&format!("<{name}>")).count() + page.matches(&format!("<{name} ")).count();
-        assert_eq!(
-            opened,
-            page.matches(&format!("</{name}>")).count(),
-            "{name}"
-        );
+    for name in ["section", "article", "table", "div", "ol", "li", "button", "span", "p"] {
+        let opened = page.matches(&format!("<{name}>")).count() + page.matches(&format!("<{name} ")).count();
+        assert_eq!(opened, page.matches(&format!("</{name}>")).count(), "{name}");
     }
 }
 
@@ -154,10 +116,7 @@ fn terminal_table_lines_up() {
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].contains("4500 training examples, 150 corrupted (3.3 %)"));
     let width = lines[1].chars().count();
-    assert!(
-        lines[2..5].iter().all(|line| line.chars().count() == width),
-        "{text}"
-    );
+    assert!(lines[2..5].iter().all(|line| line.chars().count() == width), "{text}");
     assert!(lines[3].contains('—') && lines[4].contains("0.900"));
 }
 
