@@ -121,6 +121,7 @@ impl Writer {
         done: &mut Compaction,
     ) -> Result<(), MaintenanceError> {
         let reader = &segment.reader;
+        reader.check_copyable()?;
         for (ordinal, group) in reader.groups().iter().enumerate() {
             let (ids, metadata) = (reader.ids(ordinal)?, reader.metadata(ordinal)?);
             let (spans, sources) = (reader.spans(ordinal)?, reader.sources(ordinal)?);

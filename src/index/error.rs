@@ -342,6 +342,14 @@ pub enum SnapshotError {
         /// The manifest's bytes.
         expected_bytes: u64,
     },
+    /// The manifest has deleted rows that a segment does not have.
+    #[error("the manifest has dead rows beyond the {rows} of segment {segment}")]
+    DeadRows {
+        /// The segment.
+        segment: Uuid,
+        /// Its rows.
+        rows: u32,
+    },
     /// The manifest could not be read.
     #[error("cannot read the manifest")]
     Manifest(#[from] ManifestError),

@@ -126,7 +126,7 @@ impl Writer {
         }
         storage.sync().map_err(|source| io("", "sync", source))?;
         batch.apply()?;
-        Ok((gone.len() as u64, gone.iter().map(|(_, record)| record.bytes).sum()))
+        Ok((gone.len() as u64, gone.iter().fold(0u64, |sum, (_, record)| sum.saturating_add(record.bytes))))
     }
 
     /// Keeps, of each segment, the last bitmap at or below the floor and all above it.

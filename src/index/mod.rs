@@ -38,7 +38,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use crate::manifest::{IndexRecord, Manifest};
+use crate::manifest::{IndexRecord, Manifest, ManifestError};
 use crate::schema::{self, Schema};
 use crate::segment::storage::{FileStorage, Storage, sync_folder};
 use crate::segment::{Identity, SegmentReader};
@@ -80,7 +80,7 @@ pub(crate) struct Shared {
     storage: Arc<dyn Storage>,
     read_only: bool,
     segment_bytes: u64,
-    /// The writer's own while there is one in this process, else one that follows.
+    /// The writer's own while there is one in this process, else a reader's, renewed by snapshots.
     manifest: RwLock<Arc<Manifest>>,
     /// Held while a snapshot is read from the manifest, and while old things are dropped from it.
     loading: Mutex<()>,
@@ -194,6 +194,10 @@ impl IndexOptions {
                 expected: identity.index,
             });
         }
+        if record.container_version > CONTAINER_VERSION {
+            let (path, found) = (path.join(MANIFEST), record.container_version);
+            return Err(OpenError::Newer { path, found, supported: CONTAINER_VERSION });
+        }
         if record.features_read != 0 {
             return Err(OpenError::UnknownFeature { path: path.join(MANIFEST), bits: record.features_read });
         }
@@ -215,10 +219,8 @@ impl IndexOptions {
     }
 }
 
-/// A manifest that follows; RocksDB's notes go to a fresh folder among the temporary files.
-fn open_reader(path: &Path) -> Result<Manifest, crate::manifest::ManifestError> {
-    let notes = std::env::temp_dir().join(format!("gradix-reader-{}", Uuid::new_v4()));
-    Manifest::open_reader(&path.join(MANIFEST), &notes)
+fn open_reader(path: &Path) -> Result<Manifest, ManifestError> {
+    Manifest::open_reader(&path.join(MANIFEST))
 }
 
 impl Index {
@@ -302,6 +304,21 @@ impl Shared {
 
     fn set_manifest(&self, manifest: Arc<Manifest>) {
         *self.manifest.write().unwrap_or_else(PoisonError::into_inner) = manifest;
+    }
+
+    /// The manifest with what a writer in another process has committed since.
+    fn current_manifest(&self) -> Result<Arc<Manifest>, ManifestError> {
+        let seen = self.manifest();
+        if seen.is_current() {
+            return Ok(seen);
+        }
+        let newer = Arc::new(open_reader(&self.path)?);
+        let mut manifest = self.manifest.write().unwrap_or_else(PoisonError::into_inner);
+        // A writer of this process may have put its own there meanwhile; that one knows more.
+        if Arc::ptr_eq(&manifest, &seen) {
+            *manifest = newer;
+        }
+        Ok(Arc::clone(&manifest))
     }
 
     /// Opens a segment, or shares it if somebody has it open.

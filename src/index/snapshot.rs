@@ -89,9 +89,10 @@ impl ExampleRow {
     }
 }
 
-/// A reader in another process may see a segment listed that is removed before it opens the file;
-/// the manifest then has a newer generation.
-const ATTEMPTS: usize = 3;
+/// A reader beside a writer in another process may see a segment listed whose file is collected
+/// before it opens it; the manifest has then changed, and the reader looks again. It takes a writer
+/// that collects without a grace to make that happen even twice.
+const ATTEMPTS: usize = 1000;
 
 impl Snapshot {
     pub(super) fn take(shared: &Arc<Shared>, asked: Option<u64>) -> Result<Self, SnapshotError> {
@@ -99,7 +100,9 @@ impl Snapshot {
         loop {
             match Self::load(shared, asked) {
                 Err(SnapshotError::Segment(SegmentError::Io { source, .. }))
-                    if source.kind() == std::io::ErrorKind::NotFound && attempt < ATTEMPTS =>
+                    if source.kind() == std::io::ErrorKind::NotFound
+                        && attempt < ATTEMPTS
+                        && !shared.manifest().is_current() =>
                 {
                     attempt += 1;
                 }
@@ -110,8 +113,7 @@ impl Snapshot {
 
     fn load(shared: &Arc<Shared>, asked: Option<u64>) -> Result<Self, SnapshotError> {
         let _loading = lock(&shared.loading);
-        let manifest = shared.manifest();
-        manifest.refresh()?;
+        let manifest = shared.current_manifest()?;
         let state = manifest.state()?;
         let generation = asked.unwrap_or(state.generation);
         if generation > state.generation || generation < state.oldest {
@@ -136,6 +138,9 @@ impl Snapshot {
                 });
             }
             let dead = Arc::new(manifest.dead(*segment, generation)?);
+            if dead.max().is_some_and(|row| row >= reader.rows()) {
+                return Err(SnapshotError::DeadRows { segment: *segment, rows: reader.rows() });
+            }
             ordinals.insert(*segment, ordinal);
             segments.push(LiveSegment { reader, dead });
         }

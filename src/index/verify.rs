@@ -76,20 +76,49 @@ pub(super) fn run(shared: &Arc<Shared>) -> Result<Report, SnapshotError> {
         Ok(snapshot) => snapshot,
         // A segment that cannot even be opened is a finding too; without the others' list of
         // examples nothing can be compared, so each is looked at by itself.
-        Err(SnapshotError::Segment(_) | SnapshotError::OtherSegment { .. }) => {
+        Err(
+            SnapshotError::Segment(_) | SnapshotError::OtherSegment { .. } | SnapshotError::DeadRows { .. },
+        ) => {
             return each_alone(shared, report);
         }
         Err(error) => return Err(error),
     };
     report.generation = snapshot.generation();
+    if let Err(error) = verify_generations(shared, report.generation, &mut report) {
+        report.findings.push(Finding::from_error("manifest", &error));
+    }
+    let mut all_read = true;
     for (segment, record) in snapshot.segments().iter().zip(snapshot.records()) {
         verify_segment(&segment.reader, snapshot.schema(), Some(record.sha256), &mut report);
-        verify_places(&snapshot, segment, &mut report);
+        all_read &= verify_places(&snapshot, segment, &mut report);
+    }
+    // Ids that could not be read are a finding already; the manifest is not to blame for them.
+    if !all_read {
+        return Ok(report);
     }
     if let Err(error) = verify_examples(&snapshot, &mut report) {
         report.findings.push(Finding::from_error("manifest/examples", &error));
     }
     Ok(report)
+}
+
+/// Whether anything in the manifest is of a generation that has not been.
+fn verify_generations(shared: &Shared, newest: u64, report: &mut Report) -> Result<(), ManifestError> {
+    let manifest = shared.manifest();
+    let mut later = |family: &str, what: String, generation: u64| {
+        if generation > newest {
+            let message = format!("{what} is of generation {generation}, and the newest is {newest}");
+            report.findings.push(Finding::new(family, message));
+        }
+    };
+    for (segment, record) in manifest.segments()? {
+        let generation = record.added.max(record.removed.unwrap_or(0));
+        later("manifest/segments", format!("segment {segment}"), generation);
+    }
+    if let Some(generation) = manifest.last_commit()? {
+        later("manifest/commits", "the last commit".into(), generation);
+    }
+    Ok(())
 }
 
 /// When no snapshot can be had: every segment that the newest generation lists, by itself.
@@ -114,6 +143,11 @@ fn each_alone(shared: &Arc<Shared>, mut report: Report) -> Result<Report, Snapsh
                     report.findings.push(Finding::new(reader.file(), message));
                 }
                 verify_segment(&reader, &shared.identity.schema, Some(record.sha256), &mut report);
+                let dead = manifest.dead(segment, report.generation)?;
+                if dead.max().is_some_and(|row| row >= reader.rows()) {
+                    let message = format!("{} has dead rows beyond its end", reader.file());
+                    report.findings.push(Finding::new("manifest/deletes", message));
+                }
             }
             Err(error) => {
                 report.findings.push(Finding::from_error(&shared.storage.describe(&name), &error));
@@ -138,11 +172,13 @@ fn verify_segment(reader: &SegmentReader, schema: &Schema, sha256: Option<[u8; 3
             Ok(messages) => {
                 report.findings.extend(messages.into_iter().map(|message| Finding::new(file, message)));
             }
-            // Unless the checksums have said so already.
-            Err(error) if report.findings.len() == before => {
-                report.findings.push(Finding::from_error(file, &error));
+            Err(error) => {
+                // Unless the checksums have said so already.
+                let finding = Finding::from_error(file, &error);
+                if !report.findings[before..].contains(&finding) {
+                    report.findings.push(finding);
+                }
             }
-            Err(_) => {}
         }
     }
     report.segments += 1;
@@ -175,29 +211,23 @@ fn verify_rows(reader: &SegmentReader, schema: &Schema, group: usize) -> Result<
             }
         }
     }
-    // The small columns are parsed in full; `verify_places` has the ids.
+    // The small columns are parsed in full.
+    reader.ids(group)?;
     reader.spans(group)?;
     reader.sources(group)?;
     reader.metadata(group)?;
     Ok(messages)
 }
 
-/// Whether the manifest has each living run of rows where it is.
-fn verify_places(snapshot: &Snapshot, segment: &LiveSegment, report: &mut Report) {
+/// Whether the manifest has each living run of rows where it is. `false` if some ids could not be
+/// read; `verify_segment` has said so.
+fn verify_places(snapshot: &Snapshot, segment: &LiveSegment, report: &mut Report) -> bool {
     let reader = &segment.reader;
-    if segment.dead.max().is_some_and(|row| row >= reader.rows()) {
-        report.findings.push(Finding::new(
-            "manifest/deletes",
-            format!("{} has dead rows beyond its end", reader.file()),
-        ));
-    }
+    let mut all_read = true;
     for (ordinal, group) in reader.groups().iter().enumerate() {
-        let ids = match reader.ids(ordinal) {
-            Ok(ids) => ids,
-            Err(error) => {
-                report.findings.push(Finding::from_error(reader.file(), &error));
-                continue;
-            }
+        let Ok(ids) = reader.ids(ordinal) else {
+            all_read = false;
+            continue;
         };
         let mut alive = group.range().filter(|row| !segment.dead.contains(*row)).peekable();
         while let Some(first) = alive.next() {
@@ -230,6 +260,7 @@ fn verify_places(snapshot: &Snapshot, segment: &LiveSegment, report: &mut Report
             }
         }
     }
+    all_read
 }
 
 /// Whether every example of the manifest was among those that the segments have: each of those was

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rayon::prelude::*;
 use uuid::Uuid;
@@ -411,10 +412,23 @@ impl Drop for Writer {
         {
             tracing::warn!(%error, "uncommitted segments are left for the next writer to remove");
         }
+        if !self.poisoned
+            && let Err(error) = self.manifest.flush()
+        {
+            tracing::warn!(%error, "the manifest's log stays as it is");
+        }
         // Readers of this process follow from now on; the database closes with its last user.
         match open_reader(&self.shared.path) {
             Ok(manifest) => self.shared.set_manifest(Arc::new(manifest)),
-            Err(error) => tracing::warn!(%error, "the manifest stays open for writing"),
+            Err(error) => {
+                tracing::warn!(%error, "the manifest stays open for writing");
+                return;
+            }
+        }
+        // RocksDB is closed before the lock is given up, or the next writer would find it in use.
+        // Only calls that are under way still hold it, and none of them waits for a writer.
+        while Arc::strong_count(&self.manifest) > 1 {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

@@ -1,19 +1,22 @@
 //! Opens the database, reads from it, and applies batches.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use roaring::RoaringBitmap;
 use rocksdb::{
-    BlockBasedOptions, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, Options,
-    ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, DBRecoveryMode,
+    FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use super::error::ManifestError;
 use super::records::{
-    CommitRecord, DeletesRecord, ExampleHistory, IndexRecord, IntentRecord, RECORD_VERSION, SegmentRecord,
-    StateRecord, Undecoded, decode, deletes_key, encode, parse_deletes_key,
+    CommitRecord, DeletesRecord, ExampleHistory, IndexRecord, IntentRecord, Location, RECORD_VERSION,
+    SegmentRecord, StateRecord, Undecoded, decode, deletes_key, encode, parse_deletes_key,
 };
 
 const META: &str = "meta";
@@ -27,8 +30,8 @@ const FAMILIES: [&str; 6] = [META, SEGMENTS, EXAMPLES, DELETES, COMMITS, INTENTS
 const INDEX_KEY: &[u8] = b"index";
 const STATE_KEY: &[u8] = b"state";
 
-/// An open manifest. Reads see the state of the last [`Manifest::refresh`], or, where this process
-/// writes, of the last batch.
+/// An open manifest. A reader sees the state at which it was opened; where this process writes, that
+/// of the last batch.
 pub(crate) struct Manifest {
     db: DB,
     path: PathBuf,
@@ -38,20 +41,16 @@ pub(crate) struct Manifest {
 enum Mode {
     /// The one process that may write.
     Primary,
-    /// Follows a primary in another process. The folder holds RocksDB's own notes; it goes with us.
-    Secondary(PathBuf),
-    /// Nobody can write.
-    ReadOnly,
+    /// The state when the folder's files were these.
+    Reader(Files),
 }
 
-impl Drop for Manifest {
-    fn drop(&mut self) {
-        if let Mode::Secondary(notes) = &self.mode {
-            // Only RocksDB's info log is in there; a leftover in the temporary folder harms nobody.
-            let _ = std::fs::remove_dir_all(notes);
-        }
-    }
-}
+/// The database's files and their lengths: every write changes one of them.
+type Files = BTreeMap<OsString, u64>;
+
+/// A reader that meets a writer's flush or compaction starts again, at most this many times, with a
+/// pause that grows to about a second in all.
+const ATTEMPTS: u32 = 40;
 
 impl std::fmt::Debug for Manifest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -100,8 +99,16 @@ impl Manifest {
         batch.put(META, INDEX_KEY, index)?;
         batch.put_state(&StateRecord::default())?;
         batch.apply()?;
-        // So that a reader finds a database without a log to replay.
-        manifest.db.flush().map_err(|source| database(path, "flush the database", source))
+        manifest.flush()
+    }
+
+    /// Moves everything from the log to tables. So readers have no log to replay, and damage is seen
+    /// wherever it is: in a log, a last record that is damaged can look like one that was torn by a
+    /// crash before it was acknowledged, and those are let go.
+    pub fn flush(&self) -> Result<(), ManifestError> {
+        let families: Vec<_> = FAMILIES.iter().map(|name| self.family(name)).collect::<Result<_, _>>()?;
+        let flushed = self.db.flush_cfs_opt(&families, &FlushOptions::default());
+        flushed.map_err(|source| database(&self.path, "flush the database", source))
     }
 
     /// Opens for writing; the caller holds the index's lock.
@@ -111,35 +118,47 @@ impl Manifest {
         Ok(Self { db, path: path.to_owned(), mode: Mode::Primary })
     }
 
-    /// Opens for reading beside a writer, which it never blocks; `notes` is a folder for RocksDB's
-    /// own log, which it creates and removes. Where `notes` cannot be had, nobody can write either
-    /// place, and a plain read-only open is sound.
-    pub fn open_reader(path: &Path, notes: &Path) -> Result<Self, ManifestError> {
+    /// Opens for reading beside a writer, which it never blocks, and changes nothing in the folder.
+    ///
+    /// RocksDB's read-only open reads the list of tables first and the log after it. If a writer
+    /// moves rows from the log to a table in between, they would be in neither; so the folder's files
+    /// are compared before and after, and all tables are kept open from then on. (RocksDB's secondary
+    /// instance does not need this, but takes a damaged or missing table for one that is not there
+    /// yet, and then shows less than was committed, without an error.)
+    pub fn open_reader(path: &Path) -> Result<Self, ManifestError> {
         let mut options = options();
-        // A secondary must keep all files open, or the primary may remove one under it.
         options.set_max_open_files(-1);
-        match DB::open_cf_descriptors_as_secondary(&options, path, notes, descriptors()) {
-            Ok(db) => Ok(Self { db, path: path.to_owned(), mode: Mode::Secondary(notes.to_owned()) }),
-            Err(source) if is_writable(path) => {
-                let _ = std::fs::remove_dir_all(notes);
-                Err(database(path, "open the database for reading", source))
+        let mut attempt = 1;
+        loop {
+            let before = database_files(path);
+            let opened = DB::open_cf_descriptors_read_only(&options, path, descriptors(), false);
+            let files = match (before, database_files(path)) {
+                (Ok(before), Ok(after)) if is_one_state(&before, &after) => Some(before),
+                _ => None,
+            };
+            match (opened, files) {
+                (Ok(db), Some(files)) => {
+                    return Ok(Self { db, path: path.to_owned(), mode: Mode::Reader(files) });
+                }
+                // Nobody has written, or never stops: it is the database's own fault.
+                (Err(source), files) if files.is_some() || attempt == ATTEMPTS => {
+                    return Err(database(path, "open the database for reading", source));
+                }
+                (Ok(_), None) if attempt == ATTEMPTS => {
+                    let source = std::io::Error::from(std::io::ErrorKind::ResourceBusy);
+                    return Err(database(path, "find the database at rest", source));
+                }
+                _ => std::thread::sleep(Duration::from_millis(u64::from(attempt))),
             }
-            Err(_) => {
-                let db = DB::open_cf_descriptors_read_only(&options, path, descriptors(), false)
-                    .map_err(|source| database(path, "open the database read-only", source))?;
-                Ok(Self { db, path: path.to_owned(), mode: Mode::ReadOnly })
-            }
+            attempt += 1;
         }
     }
 
-    /// Sees what the writer of another process has committed since.
-    pub fn refresh(&self) -> Result<(), ManifestError> {
-        match self.mode {
-            Mode::Secondary(_) => self
-                .db
-                .try_catch_up_with_primary()
-                .map_err(|source| database(&self.path, "catch up with the writer", source)),
-            Mode::Primary | Mode::ReadOnly => Ok(()),
+    /// Whether it shows what the database holds now.
+    pub fn is_current(&self) -> bool {
+        match &self.mode {
+            Mode::Primary => true,
+            Mode::Reader(files) => database_files(&self.path).is_ok_and(|now| now == *files),
         }
     }
 
@@ -148,15 +167,42 @@ impl Manifest {
     }
 
     pub fn state(&self) -> Result<StateRecord, ManifestError> {
-        self.required(META, STATE_KEY)
+        let state: StateRecord = self.required(META, STATE_KEY)?;
+        // No index lives to see 2^63 commits; below that no sum of generations can overflow.
+        if state.oldest > state.generation || state.generation >= 1 << 63 {
+            return Err(self.damaged(META, STATE_KEY, &format!("generations {state:?}")));
+        }
+        Ok(state)
     }
 
     pub fn example(&self, id: &[u8]) -> Result<Option<ExampleHistory>, ManifestError> {
-        self.get(EXAMPLES, id)
+        let history: Option<ExampleHistory> = self.get(EXAMPLES, id)?;
+        history.map(|history| self.check_places(id, history)).transpose()
+    }
+
+    /// Rows that end below 2^32, as those of a segment do, so that nobody has to look again.
+    fn check_places(&self, id: &[u8], history: ExampleHistory) -> Result<ExampleHistory, ManifestError> {
+        let is_possible =
+            |place: Location| place.rows > 0 && place.first_row.checked_add(place.rows).is_some();
+        match history.0.iter().filter_map(|version| version.location).find(|&place| !is_possible(place)) {
+            None => Ok(history),
+            Some(place) => Err(self.damaged(EXAMPLES, id, &format!("{place:?}"))),
+        }
     }
 
     pub fn commit(&self, generation: u64) -> Result<Option<CommitRecord>, ManifestError> {
         self.get(COMMITS, &generation.to_be_bytes())
+    }
+
+    /// The generation of the last commit that is recorded.
+    pub fn last_commit(&self) -> Result<Option<u64>, ManifestError> {
+        let mut last = None;
+        self.for_each(COMMITS, &[], |key, _| {
+            let generation = key.try_into().map(u64::from_be_bytes);
+            last = Some(generation.map_err(|_| self.damaged(COMMITS, key, "not a key of 8 bytes"))?);
+            Ok(true)
+        })?;
+        Ok(last)
     }
 
     /// All segments that some kept generation sees, by UUID.
@@ -215,7 +261,7 @@ impl Manifest {
         mut each: impl FnMut(&[u8], ExampleHistory) -> Result<(), ManifestError>,
     ) -> Result<(), ManifestError> {
         self.for_each(EXAMPLES, &[], |id, value| {
-            each(id, self.parse(EXAMPLES, id, value)?)?;
+            each(id, self.check_places(id, self.parse(EXAMPLES, id, value)?)?)?;
             Ok(true)
         })
     }
@@ -394,8 +440,30 @@ fn database(
     ManifestError::Database { path: path.to_owned(), operation, source: Box::new(source) }
 }
 
-fn is_writable(folder: &Path) -> bool {
-    std::fs::metadata(folder).is_ok_and(|metadata| !metadata.permissions().readonly())
+/// Tables, logs, and what lists them.
+fn database_files(folder: &Path) -> std::io::Result<Files> {
+    let mut files = Files::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let text = name.to_string_lossy();
+        if is_log(&name) || text.ends_with(".sst") || text.starts_with("MANIFEST-") || text == "CURRENT" {
+            files.insert(name, entry.metadata()?.len());
+        }
+    }
+    Ok(files)
+}
+
+fn is_log(name: &OsString) -> bool {
+    name.to_string_lossy().ends_with(".log")
+}
+
+/// Whether only logs have grown between the two: what was read of them is then a state that was.
+fn is_one_state(before: &Files, after: &Files) -> bool {
+    before.len() == after.len()
+        && before.iter().zip(after).all(|((name, length), (other, later))| {
+            name == other && (length == later || is_log(name) && length < later)
+        })
 }
 
 /// A key for messages: as text if it is text, else in hexadecimal.

@@ -154,6 +154,8 @@ impl Group {
 pub(crate) struct Header {
     pub container_version: u32,
     pub features_read: u64,
+    /// Of these a reader need know nothing.
+    pub features_write: u64,
     pub index: Uuid,
     pub segment: Uuid,
     pub schema_digest: [u8; 32],
@@ -166,7 +168,8 @@ impl Header {
         page.extend(self.container_version.to_le_bytes());
         page.extend((HEADER_LEN as u32).to_le_bytes());
         page.extend(self.features_read.to_le_bytes());
-        page.extend([0; 16]);
+        page.extend(self.features_write.to_le_bytes());
+        page.extend([0; 8]);
         page.extend(self.index.as_bytes());
         page.extend(self.segment.as_bytes());
         page.extend(self.schema_digest);
@@ -191,6 +194,7 @@ impl Header {
         let header = Self {
             container_version,
             features_read: u64_at(page, 16),
+            features_write: u64_at(page, 24),
             index: uuid_at(page, 40),
             segment: uuid_at(page, 56),
             schema_digest: array_at(page, 72),

@@ -39,6 +39,8 @@ pub(crate) struct SegmentReader {
     file: String,
     segment: Uuid,
     identity: Arc<Identity>,
+    /// Bits that somebody who writes this segment anew must understand.
+    features_write: u64,
     footer: Footer,
     /// Ordinal in the region table of each group's first region.
     group_regions: Vec<usize>,
@@ -85,6 +87,7 @@ impl SegmentReader {
             file,
             segment,
             identity,
+            features_write: header.features_write,
             footer,
             group_regions,
             first_chunks,
@@ -97,6 +100,14 @@ impl SegmentReader {
 
     pub fn segment(&self) -> Uuid {
         self.segment
+    }
+
+    /// Whether its rows can be copied into a new segment without losing anything.
+    pub fn check_copyable(&self) -> Result<(), SegmentError> {
+        match self.features_write {
+            0 => Ok(()),
+            bits => Err(SegmentError::UnknownFeature { file: self.file.clone(), bits }),
+        }
     }
 
     pub fn file(&self) -> &str {

@@ -128,6 +128,7 @@ impl SegmentWriter {
         let header = Header {
             container_version: CONTAINER_VERSION,
             features_read: 0,
+            features_write: 0,
             index: identity.index,
             segment,
             schema_digest: identity.schema_digest,

@@ -1,0 +1,188 @@
+//! Damage to the manifest, by RocksDB's own hand (crafted records) and on its files.
+
+use std::path::{Path, PathBuf};
+
+use gradix::sketch::{Sketch, SketchSpec};
+use gradix::{Encoding, Index, Row, Schema};
+use rocksdb::{DB, Options};
+
+use super::{alone, flipped, scattered};
+
+const FAMILIES: [&str; 6] = ["meta", "segments", "examples", "deletes", "commits", "intents"];
+
+fn spec() -> SketchSpec {
+    SketchSpec::dense("test", "v1", [("all", 4)])
+}
+
+fn sketch(seed: u8) -> Sketch {
+    Sketch::dense(spec(), vec![f32::from(seed); 4]).unwrap()
+}
+
+/// Examples `a`, `b` and `d` in two segments, `c` deleted; the last commit deleted it.
+fn create(folder: &Path) -> PathBuf {
+    let path = folder.join("x.gradix");
+    let index = Index::options().create(&path, &Schema::new(spec(), Encoding::F32).unwrap()).unwrap();
+    let mut writer = index.writer().unwrap();
+    for (seed, id) in [(1, "a"), (2, "b"), (3, "c")] {
+        writer.append(id, &sketch(seed)).unwrap();
+    }
+    writer.commit().unwrap();
+    // Opened again, the database has a table besides its log.
+    drop(writer);
+    let mut writer = index.writer().unwrap();
+    writer.append("d", &sketch(4)).unwrap();
+    writer.delete("c").unwrap();
+    writer.commit().unwrap();
+    path
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Everything a reader and a writer do. `Err`: somebody said that something is wrong.
+fn use_all(path: &Path) -> Result<(), String> {
+    let told =
+        |error: &dyn std::error::Error| format!("{error}: {:?}", error.source().map(ToString::to_string));
+    let index = Index::open(path).map_err(|error| told(&error))?;
+    let snapshot = index.snapshot().map_err(|error| told(&error))?;
+    let mut wrong = Vec::new();
+    for (seed, id) in [(1, "a"), (2, "b"), (4, "d")] {
+        match snapshot.get(id) {
+            Ok(Some(found)) if found.rows.len() == 1 && found.rows[0].sketch == sketch(seed) => {}
+            Ok(found) => wrong.push(format!("{id}: {found:?}")),
+            Err(error) => return Err(told(&error)),
+        }
+    }
+    if snapshot.get("c").map_err(|error| told(&error))?.is_some() {
+        wrong.push("c is back".into());
+    }
+    let _ = format!("{snapshot:?} {:?}", snapshot.rows());
+    let stats = snapshot.stats().map_err(|error| told(&error))?;
+    let query = [sketch(1)];
+    let ranking = snapshot.scan(&query).map_err(|error| told(&error))?.top_k(9).run();
+    let hits = ranking.map_err(|error| told(&error))?.query(0).len();
+    if (stats.rows, hits) != (3, 3) {
+        wrong.push(format!("{} rows, {hits} hits", stats.rows));
+    }
+    let report = index.verify().map_err(|error| told(&error))?;
+    if !report.is_sound() {
+        return Err(format!("{:?}", report.findings));
+    }
+    assert!(wrong.is_empty(), "wrong in silence: {wrong:?}");
+    drop(snapshot);
+    let mut writer = index.writer().map_err(|error| told(&error))?;
+    writer.append("e", &sketch(5)).map_err(|error| told(&error))?;
+    writer.replace("a", &[Row::new(&sketch(6))]).map_err(|error| told(&error))?;
+    writer.commit().map_err(|error| told(&error))?;
+    writer.compact(gradix::CompactOptions::all()).map_err(|error| told(&error))?;
+    Ok(())
+}
+
+fn edit(path: &Path, family: &str, edit: impl FnOnce(&mut Vec<(Vec<u8>, Vec<u8>)>)) {
+    let db = DB::open_cf(&Options::default(), path.join("manifest"), FAMILIES).unwrap();
+    let handle = db.cf_handle(family).unwrap();
+    let records = db.iterator_cf(handle, rocksdb::IteratorMode::Start);
+    let mut records: Vec<(Vec<u8>, Vec<u8>)> =
+        records.map(|record| record.map(|(key, value)| (key.into(), value.into())).unwrap()).collect();
+    for (key, _) in &records {
+        db.delete_cf(handle, key).unwrap();
+    }
+    edit(&mut records);
+    for (key, value) in records {
+        db.put_cf(handle, key, value).unwrap();
+    }
+}
+
+/// Catches a crafted record that panics, overflows, or is believed: each byte of each record is set
+/// to its extremes, and each is cut off, prolonged and removed.
+#[test]
+fn crafted_records_are_refused() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let sound = create(folder.path());
+    assert_eq!(
+        use_all(&{
+            let to = folder.path().join("sound");
+            copy(&sound, &to);
+            to
+        }),
+        Ok(())
+    );
+    let mut cases = 0;
+    let mut try_edit = |family: &str, what: &str, change: &dyn Fn(&mut Vec<(Vec<u8>, Vec<u8>)>)| {
+        let path = folder.path().join(format!("case-{cases}"));
+        cases += 1;
+        copy(&sound, &path);
+        edit(&path, family, |records| change(records));
+        let result = use_all(&path);
+        std::fs::remove_dir_all(&path).unwrap();
+        println!("{family}, {what}: {result:?}");
+        result
+    };
+    for (family, values) in [("meta", 2), ("segments", 2), ("examples", 4), ("deletes", 1), ("commits", 2)] {
+        for record in 0..values {
+            let of = |what: &str| format!("record {record}: {what}");
+            let _ = try_edit(family, &of("newer"), &|r| r[record].1[0] = 2);
+            if family != "commits" {
+                assert!(try_edit(family, &of("cut off"), &|r| assert!(r[record].1.pop().is_some())).is_err());
+                assert!(try_edit(family, &of("longer"), &|r| r[record].1.push(0)).is_err());
+                assert!(try_edit(family, &of("empty"), &|r| r[record].1.clear()).is_err());
+                // The third example is deleted; forgetting that it was there changes nothing now.
+                let gone = try_edit(family, &of("gone"), &|r| drop(r.remove(record)));
+                assert_eq!(gone.is_err(), (family, record) != ("examples", 2));
+            }
+            let length = std::cell::Cell::new(0);
+            let _ = try_edit(family, &of("look"), &|r| length.set(r[record].1.len()));
+            // Whole fields at their greatest: eight bytes at each place where one may begin.
+            for at in (1..length.get()).step_by(4) {
+                for fill in [0xFF, 0x00] {
+                    let _ = try_edit(family, &of(&format!("{fill:02x} at {at}")), &|r| {
+                        let value = &mut r[record].1;
+                        let end = value.len().min(at + 8);
+                        value[at..end].fill(fill);
+                    });
+                }
+            }
+        }
+    }
+    assert!(cases > 100);
+}
+
+/// Catches a damaged RocksDB file that an index opens with less in it than was committed.
+#[test]
+fn damaged_database_files_are_seen() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let sound = create(folder.path());
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(sound.join("manifest")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut seen = 0;
+    for file in files {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        let bytes = std::fs::read(&file).unwrap();
+        // What RocksDB keeps for people, and its lock, hold nothing of ours.
+        if bytes.is_empty() || name.starts_with("LOG") || name.starts_with("OPTIONS") || name == "IDENTITY" {
+            continue;
+        }
+        for byte in scattered(14, bytes.len()).chain([0, bytes.len() - 1]) {
+            let path = folder.path().join("case");
+            copy(&sound, &path);
+            std::fs::write(path.join("manifest").join(&name), flipped(&bytes, byte, byte % 8)).unwrap();
+            let result = use_all(&path);
+            println!("{name}, byte {byte} of {}: {result:?}", bytes.len());
+            seen += usize::from(result.is_err());
+            std::fs::remove_dir_all(&path).unwrap();
+        }
+    }
+    assert!(seen > 10, "only {seen} flipped bits were noticed");
+}
