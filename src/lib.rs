@@ -43,6 +43,9 @@
 #[cfg(feature = "burn")]
 pub mod burn;
 pub mod codec;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod manifest;
 pub mod scan;

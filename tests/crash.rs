@@ -125,10 +125,10 @@ fn write_until_killed(path: &Path) {
             number += 1;
             commit_batch(&mut writer, number);
             acknowledge(number);
-            if number % 5 == 0 {
+            if number.is_multiple_of(5) {
                 writer.compact(CompactOptions::all()).unwrap();
             }
-            if number % 7 == 0 {
+            if number.is_multiple_of(7) {
                 writer.gc(grace).unwrap();
             }
         }

@@ -12,5 +12,7 @@ mod store;
 
 pub use error::ManifestError;
 
+#[cfg(fuzzing)]
+pub(crate) use records::fuzz_record;
 pub(crate) use records::{CommitRecord, ExampleVersion, IndexRecord, Location, SegmentRecord, StateRecord};
 pub(crate) use store::{Batch, Manifest};

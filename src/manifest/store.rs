@@ -65,10 +65,11 @@ fn options() -> Options {
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_paranoid_checks(true);
     options.set_compression_type(DBCompressionType::Zstd);
-    // Commits are few and small; what counts is that a reader can follow and that opening is quick.
+    // Commits are few and small; what counts is that opening is quick, since a reader in another
+    // process opens anew after each commit and replays what is in the log.
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(2);
-    options.set_max_total_wal_size(64 << 20);
+    options.set_max_total_wal_size(16 << 20);
     options
 }
 

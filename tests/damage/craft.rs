@@ -185,6 +185,6 @@ pub fn byte_strings<S: AsRef<[u8]>>(strings: &[S]) -> Vec<u8> {
         end += u32::try_from(string.as_ref().len()).unwrap();
         raw.extend(end.to_le_bytes());
     }
-    raw.extend(strings.iter().flat_map(|string| string.as_ref()));
+    raw.extend(strings.iter().flat_map(AsRef::as_ref));
     raw
 }

@@ -204,7 +204,7 @@ fn crafted_columns_are_refused() {
         ("a name that is no text", names, |c| edit_raw(c, NAMES, |raw| *raw.last_mut().unwrap() = 0xFF)),
         ("scale NaN", "damaged scales", |c| edit_raw(c, SCALES, |raw| put(raw, 0, &f32::NAN.to_le_bytes()))),
         ("scale below 0", "damaged scales", |c| {
-            edit_raw(c, SCALES, |raw| put(raw, 0, &(-1f32).to_le_bytes()))
+            edit_raw(c, SCALES, |raw| put(raw, 0, &(-1f32).to_le_bytes()));
         }),
         ("norm infinite", "damaged norms", |c| {
             edit_raw(c, NORMS, |raw| put(raw, 0, &f32::INFINITY.to_le_bytes()));

@@ -87,11 +87,14 @@ fn use_all(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn edit(path: &Path, family: &str, edit: impl FnOnce(&mut Vec<(Vec<u8>, Vec<u8>)>)) {
+/// Keys and values of a column family.
+type Records = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn edit(path: &Path, family: &str, edit: impl FnOnce(&mut Records)) {
     let db = DB::open_cf(&Options::default(), path.join("manifest"), FAMILIES).unwrap();
     let handle = db.cf_handle(family).unwrap();
     let records = db.iterator_cf(handle, rocksdb::IteratorMode::Start);
-    let mut records: Vec<(Vec<u8>, Vec<u8>)> =
+    let mut records: Records =
         records.map(|record| record.map(|(key, value)| (key.into(), value.into())).unwrap()).collect();
     for (key, _) in &records {
         db.delete_cf(handle, key).unwrap();
@@ -118,7 +121,7 @@ fn crafted_records_are_refused() {
         Ok(())
     );
     let mut cases = 0;
-    let mut try_edit = |family: &str, what: &str, change: &dyn Fn(&mut Vec<(Vec<u8>, Vec<u8>)>)| {
+    let mut try_edit = |family: &str, what: &str, change: &dyn Fn(&mut Records)| {
         let path = folder.path().join(format!("case-{cases}"));
         cases += 1;
         copy(&sound, &path);

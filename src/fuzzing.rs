@@ -1,0 +1,6 @@
+//! Doors for the fuzz targets to what is private. Only there with `--cfg fuzzing`.
+
+/// See [`crate::manifest::fuzz_record`].
+pub fn manifest_record(kind: u8, bytes: &[u8]) {
+    crate::manifest::fuzz_record(kind, bytes);
+}
