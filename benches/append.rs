@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         writer.commit()?;
         let seconds = start.elapsed().as_secs_f64();
         let bytes = index.stats()?.bytes as f64;
-        let name = format!("{} x {dims} {encoding}", id);
+        let name = format!("{id} x {dims} {encoding}");
         println!(
             "{name:<24} {seconds:>10.2} {:>12.0} {:>10.2} {:>12.2}",
             id as f64 / seconds,

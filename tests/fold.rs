@@ -116,7 +116,7 @@ fn sparse_gradients_have_the_ideal_variance() {
         let mut tensor = random.normals(1 << 15);
         tensor.iter_mut().for_each(|x| {
             if random.uniform() > 0.01 {
-                *x = 0.0
+                *x = 0.0;
             }
         });
         tensor

@@ -1,4 +1,4 @@
-//! From a [burn](::burn) model to sketches.
+//! From a burn model to sketches.
 //!
 //! Works on every device of burn, chosen at run time. The model, its loss and its training stay the
 //! caller's; this module takes gradients out of a finished `backward()` and folds them, one

@@ -22,7 +22,7 @@ const CHUNK_ELEMENTS: usize = 1 << 24;
 
 /// What the linear layers of a model see in a forward, kept for [`sketch_examples`].
 ///
-/// ```ignore
+/// ```text
 /// let hidden = taps.linear(&self.up, x);   // instead of self.up.forward(x)
 /// ```
 ///

@@ -2,9 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::{Experiment, Report, bytes, or_dash, seconds};
+use super::{Experiment, Hit, Report, Token, TracedQuery, bytes, or_dash, seconds};
 
-/// Every experiment's table, then the timings.
+/// How many generations of an experiment, and examples of a generation, are shown here; the page has
+/// them all.
+const SHOWN_QUERIES: usize = 2;
+const SHOWN_HITS: usize = 3;
+
+/// Some generations with their most influential examples, every experiment's table, then the timings.
 pub(super) fn render(report: &Report) -> String {
     let mut text = String::new();
     for experiment in &report.experiments {
@@ -20,6 +25,9 @@ pub(super) fn render(report: &Report) -> String {
         );
         text.push_str(&aligned(&cells(experiment)));
         text.push('\n');
+        for query in experiment.queries.iter().take(SHOWN_QUERIES) {
+            trace(&mut text, query, &experiment.shown_method);
+        }
     }
     let timings: Vec<String> =
         report.timings.iter().map(|timing| format!("{} {}", timing.stage, seconds(timing.seconds))).collect();
@@ -29,6 +37,38 @@ pub(super) fn render(report: &Report) -> String {
         "Machine: {}, {} threads, {}",
         report.machine.processor, report.machine.threads, report.machine.system
     );
+    text
+}
+
+/// A generation, the examples that raise the whole of it, and for each token the one that raises it most.
+fn trace(text: &mut String, query: &TracedQuery, method: &str) {
+    let _ = writeln!(text, "  asked   {}", query.prompt);
+    let _ = writeln!(text, "  said    {}", sentence(&query.generation));
+    let _ = writeln!(text, "  because of ({method})");
+    for hit in query.proponents.iter().take(SHOWN_HITS) {
+        let _ = writeln!(text, "    {}", example(hit));
+    }
+    for (token, hits) in query.generation.iter().zip(&query.token_proponents) {
+        if let Some(hit) = hits.first() {
+            let mark = if token.marked { "*" } else { " " };
+            let _ = writeln!(text, "   {mark}{:<14} {}", token.text, example(hit));
+        }
+    }
+    text.push('\n');
+}
+
+fn example(hit: &Hit) -> String {
+    format!("{:>+9.4}  [{}] {} {}", hit.score, hit.label, hit.prompt, sentence(&hit.answer))
+}
+
+fn sentence(tokens: &[Token]) -> String {
+    let mut text = String::new();
+    for token in tokens {
+        if token.space_before && !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(&token.text);
+    }
     text
 }
 
