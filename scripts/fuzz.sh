@@ -35,6 +35,6 @@ for target in "${targets[@]}"; do
     mkdir -p "$corpus"
     # A database that lives as long as the process counts as leaked. Long inputs from the start: most
     # of ours are lists of edits or operations.
-    cargo fuzz run "$target" "$corpus" -- -max_total_time="$seconds" -rss_limit_mb=2048 \
-        -detect_leaks=0 -len_control=0 -max_len=512
+    ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0" cargo fuzz run "$target" "$corpus" -- -max_total_time="$seconds" -rss_limit_mb=2048 \
+        -len_control=0 -max_len=512
 done
