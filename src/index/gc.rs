@@ -33,9 +33,8 @@ impl GcOptions {
         self
     }
 
-    /// Files stay for this long after the commit that removed them, so that a reader in another
-    /// process that has just read the manifest can still open them; one hour unless given. Once
-    /// opened, a file stays readable whatever happens.
+    /// A generation, and with it its files, stays for this long after the commit that replaced it, for
+    /// the snapshots of other processes, which the writer does not see; one hour unless given.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -56,7 +55,8 @@ pub struct Collection {
 
 impl Writer {
     /// Lets go of old generations: their files, deletes and example versions. Generations that a
-    /// snapshot in this process shows are kept, and all later ones.
+    /// snapshot in this process shows are kept, those that were replaced within the grace time, and
+    /// all later ones.
     ///
     /// # Errors
     /// There are uncommitted changes; or storage or manifest fail: what is left is taken by the
@@ -79,8 +79,15 @@ impl Writer {
         let _loading = lock(&shared.loading);
         let newest = self.state.generation;
         let pinned = lock(&shared.pins).keys().next().copied().unwrap_or(newest);
-        let wanted = (newest + 1).saturating_sub(options.keep).min(pinned);
-        let oldest = wanted.max(self.state.oldest);
+        let mut oldest = (newest + 1).saturating_sub(options.keep).min(pinned).max(self.state.oldest);
+        let grace = u64::try_from(options.grace.as_millis()).unwrap_or(u64::MAX);
+        let late = now_ms().saturating_sub(grace);
+        // The commit of a generation is what replaced the one before it.
+        while oldest > self.state.oldest
+            && self.manifest.commit(oldest)?.is_some_and(|commit| commit.time_ms > late)
+        {
+            oldest -= 1;
+        }
 
         // First the promise, durably: from now on nobody may ask for less. Then its consequences.
         let state = StateRecord { generation: newest, oldest };
@@ -88,20 +95,15 @@ impl Writer {
         batch.put_state(&state)?;
         batch.apply()?;
         self.state = state;
-        let (segments, bytes) = self.remove_segments(oldest, options.grace)?;
+        let (segments, bytes) = self.remove_segments(oldest)?;
         self.drop_deletes(oldest)?;
         self.drop_versions(oldest)?;
         Ok(Collection { oldest, segments, bytes })
     }
 
-    fn remove_segments(&self, oldest: u64, grace: Duration) -> Result<(u64, u64), MaintenanceError> {
-        let grace = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        let late = now_ms().saturating_sub(grace);
+    fn remove_segments(&self, oldest: u64) -> Result<(u64, u64), MaintenanceError> {
         let mut gone = self.manifest.segments()?;
-        gone.retain(|(_, record)| {
-            record.removed.is_some_and(|removed| removed <= oldest)
-                && record.removed_ms.is_none_or(|at| at <= late)
-        });
+        gone.retain(|(_, record)| record.removed.is_some_and(|removed| removed <= oldest));
         if gone.is_empty() {
             return Ok((0, 0));
         }
