@@ -219,6 +219,21 @@ fn earlier_generations_stay_until_they_are_collected() {
     assert_sound(&index);
 }
 
+/// Catches a snapshot that cannot be handed to another thread, or an error that cannot be boxed.
+#[test]
+fn handles_and_errors_cross_threads() {
+    fn crosses<T: Send + Sync + 'static>() {}
+    crosses::<Index>();
+    crosses::<gradix::Snapshot>();
+    crosses::<gradix::Writer>();
+    crosses::<gradix::Ranking>();
+    crosses::<gradix::sketch::Sketcher>();
+    crosses::<AppendError>();
+    crosses::<gradix::CommitError>();
+    crosses::<gradix::ScanError>();
+    crosses::<gradix::Report>();
+}
+
 /// Catches an engine that only works on the file system, or only in memory.
 #[test]
 fn every_storage_serves() {
