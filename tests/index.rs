@@ -223,9 +223,10 @@ fn earlier_generations_stay_until_they_are_collected() {
 #[test]
 fn handles_and_errors_cross_threads() {
     fn crosses<T: Send + Sync + 'static>() {}
+    fn moves<T: Send + 'static>() {}
+    moves::<gradix::Writer>();
     crosses::<Index>();
     crosses::<gradix::Snapshot>();
-    crosses::<gradix::Writer>();
     crosses::<gradix::Ranking>();
     crosses::<gradix::sketch::Sketcher>();
     crosses::<AppendError>();
