@@ -9,8 +9,9 @@ use std::time::Instant;
 use burn::module::Module;
 use gradix::burn::sketch_examples;
 use gradix::sketch::{Sketch, Sketcher};
-use gradix::{Encoding, Index, Schema};
+use gradix::{Encoding, Index, Row, Schema};
 
+use super::data::Item;
 use super::model::{Transformer, is_kept};
 use super::tracin::{Span, backward, by_length};
 
@@ -101,16 +102,16 @@ pub fn narrowed(sketch: &Sketch, dims: usize) -> Result<Sketch, Failure> {
     Ok(sketch.nested(u32::try_from(factor)?)?)
 }
 
-/// Builds one index for each method from the sketches of `spans`, which are made once, at the
-/// sketcher's width, and narrowed. Returns the seconds of sketching too; `progress` gets how many
-/// examples are done.
+/// Builds one index for each method from the sketches of `spans`, one for each of `items`. The
+/// sketches are made once, at the sketcher's width, and narrowed. Returns the seconds of sketching too;
+/// `progress` gets how many examples are done.
 ///
 /// # Errors
 /// Of the adapter or the engine.
 pub fn build(
     model: &Transformer,
     spans: &[Span],
-    ids: &[&str],
+    items: &[Item],
     sketcher: &Sketcher,
     methods: &[Method],
     batch: usize,
@@ -134,7 +135,9 @@ pub fn build(
         for ((method, writer), built) in methods.iter().zip(&mut writers).zip(&mut built) {
             let narrow = narrowed(&sketch, method.dims)?;
             let began = Instant::now();
-            writer.append(ids[place], &narrow)?;
+            let item = &items[place];
+            let row = Row::new(&narrow).source(&item.source).metadata(item.answer.as_bytes());
+            writer.append_rows(&item.id, &[row])?;
             built.append_seconds += began.elapsed().as_secs_f64();
             appending += began.elapsed().as_secs_f64();
         }

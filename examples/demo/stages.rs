@@ -66,7 +66,8 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     let methods = methods(options);
     let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
     let bar = bar("gradients, sketches, indexes", items.len() as u64);
-    let (sketching, built) = index::build(&model, &spans, &ids, &sketcher, &methods, BATCH, |n| bar.inc(n))?;
+    let (sketching, built) =
+        index::build(&model, &spans, &items, &sketcher, &methods, BATCH, |n| bar.inc(n))?;
     bar.finish_and_clear();
     clock.stage("make the gradients, sketch them, build four indexes");
 

@@ -256,7 +256,7 @@ pub enum AppendError {
     /// The segment could not be written. The writer is poisoned.
     #[error("cannot write a segment")]
     Segment(#[from] SegmentError),
-    /// The manifest could not be read or written. The writer is poisoned.
+    /// The manifest could not be read, or could not be written, which poisons the writer.
     #[error("cannot use the manifest")]
     Manifest(#[from] ManifestError),
     /// An earlier write failed. Drop this writer and open another; what was committed is there.

@@ -136,6 +136,9 @@ impl IndexOptions {
 
     /// Creates an index in a folder that does not exist yet or is empty, and opens it.
     ///
+    /// `INDEX` is written last: a creation that was cut off leaves a folder that is no index, and
+    /// that has to be removed before it can be tried again.
+    ///
     /// # Errors
     /// The folder is an index or holds other things, the schema is invalid, or the system refuses.
     pub fn create(self, path: impl AsRef<Path>, schema: &Schema) -> Result<Index, CreateError> {
