@@ -235,6 +235,84 @@ fn handles_and_errors_cross_threads() {
     crosses::<gradix::Report>();
 }
 
+/// Catches a snapshot that expires because another handle collects what it shows.
+#[test]
+fn snapshot_outlives_a_collection_by_another_handle() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = create(&folder, Encoding::F32);
+    let other = Index::open(index.path()).unwrap();
+    let mut writer = index.writer().unwrap();
+    writer.append("a", &sketch(1)).unwrap();
+    writer.commit().unwrap();
+    let pinned = other.snapshot().unwrap();
+    let replacement = sketch(2);
+    writer.replace("a", &[Row::new(&replacement)]).unwrap();
+    writer.commit().unwrap();
+    writer.compact(CompactOptions::all()).unwrap();
+    writer.gc(GcOptions::default().grace(Duration::ZERO)).unwrap();
+    assert_eq!(other.snapshot().unwrap().get("a").unwrap().unwrap().rows[0].sketch, replacement);
+    assert_eq!(pinned.get("a").unwrap().unwrap().rows[0].sketch, sketch(1));
+}
+
+/// Catches a verification that takes a commit beside it for damage.
+#[test]
+fn verify_beside_a_writer_finds_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = create(&folder, Encoding::F32);
+    let mut writer = index.writer().unwrap();
+    std::thread::scope(|scope| {
+        let verified = scope.spawn(|| (0..60).for_each(|_| assert_sound(&index)));
+        for id in 0u32.. {
+            writer.append(id.to_le_bytes(), &sketch(id)).unwrap();
+            writer.commit().unwrap();
+            if verified.is_finished() {
+                break;
+            }
+        }
+        verified.join().unwrap();
+    });
+}
+
+/// Catches an acknowledged commit that is lost in silence when the log of a killed writer is damaged.
+#[test]
+fn damaged_log_of_a_killed_writer_loses_no_commit_in_silence() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = create(&folder, Encoding::F32);
+    let mut writer = index.writer().unwrap();
+    for id in ["a", "b"] {
+        writer.append(id, &sketch(1)).unwrap();
+        writer.commit().unwrap();
+    }
+    // What a kill would leave.
+    let killed = folder.path().join("killed.gradix");
+    copy_folder(index.path(), &killed);
+    let logs = std::fs::read_dir(killed.join("manifest")).unwrap().map(|entry| entry.unwrap().path());
+    let logs: Vec<_> = logs.filter(|path| path.extension().is_some_and(|kind| kind == "log")).collect();
+    for log in logs {
+        let bytes = std::fs::read(&log).unwrap();
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            std::fs::write(&log, &damaged).unwrap();
+            if let Ok(Ok(snapshot)) = Index::open(&killed).map(|index| index.snapshot()) {
+                assert_eq!((snapshot.generation(), snapshot.rows()), (2, 2), "byte {at} of the log");
+            }
+        }
+        std::fs::write(&log, &bytes).unwrap();
+    }
+}
+
+/// Catches an index that can be created but never opened again.
+#[test]
+fn create_refuses_a_schema_that_index_cannot_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let blocks = (0..65_535).map(|i| (format!("{i:0>250}"), 1));
+    let schema = Schema::new(SketchSpec::dense("wide", "1", blocks), Encoding::I8).unwrap();
+    let path = folder.path().join("x.gradix");
+    assert!(matches!(Index::options().create(&path, &schema), Err(gradix::CreateError::Schema(_))));
+    assert!(!path.exists());
+}
+
 /// Catches an engine that only works on the file system, or only in memory.
 #[test]
 fn every_storage_serves() {

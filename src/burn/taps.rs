@@ -26,6 +26,9 @@ const CHUNK_ELEMENTS: usize = 1 << 24;
 /// let hidden = taps.linear(&self.up, x);   // instead of self.up.forward(x)
 /// ```
 ///
+/// **Every** use of a layer that is sketched has to pass through its taps: of a weight that is also
+/// used elsewhere (tied, say) only the tapped part of the gradient would be seen.
+///
 /// Fastest on `model.clone().no_grad()`: then the backward makes no weight gradients of its own.
 /// (Of a model that has been used or loaded: burn makes a new model's parameters on first use, and
 /// until then a clone shares its frozen state with the original.)

@@ -77,7 +77,8 @@ impl Writer {
         let mut inputs: Vec<&LiveSegment> = Vec::new();
         let mut bytes = 0;
         for segment in choose(&snapshot, options, limit) {
-            let alive = segment.reader.bytes() * living(segment) / u64::from(segment.reader.rows()).max(1);
+            let share = u128::from(living(segment)) * u128::from(segment.reader.bytes());
+            let alive = u64::try_from(share / u128::from(segment.reader.rows().max(1))).unwrap_or(u64::MAX);
             if !inputs.is_empty() && bytes + alive > limit {
                 self.compact_into_one(&snapshot, &inputs, &mut done)?;
                 inputs.clear();

@@ -16,7 +16,7 @@ pub(crate) const CONTAINER_VERSION: u32 = 1;
 const NAME: &str = "INDEX";
 const MAGIC: [u8; 8] = *b"\x89GDI\r\n\x1a\n";
 const HEADER: usize = 64;
-const MAX_BODY: usize = 16 << 20;
+pub(crate) const MAX_BODY: usize = 16 << 20;
 
 /// What `INDEX` says besides the identity.
 #[derive(Debug, Clone, Copy)]

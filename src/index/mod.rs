@@ -42,6 +42,7 @@ use crate::manifest::{IndexRecord, Manifest, ManifestError};
 use crate::schema::{self, Schema};
 use crate::segment::storage::{FileStorage, Storage, sync_folder};
 use crate::segment::{Identity, SegmentReader};
+use crate::sketch::SketchError;
 use index_file::CONTAINER_VERSION;
 
 const MANIFEST: &str = "manifest";
@@ -81,7 +82,8 @@ pub(crate) struct Shared {
     read_only: bool,
     segment_bytes: u64,
     /// The writer's own while there is one in this process, else a reader's, renewed by snapshots.
-    manifest: RwLock<Arc<Manifest>>,
+    /// Nothing after a failure to open one: the next who asks tries again.
+    manifest: RwLock<Option<Arc<Manifest>>>,
     /// Held while a snapshot is read from the manifest, and while old things are dropped from it.
     loading: Mutex<()>,
     /// Segments that somebody has open.
@@ -149,6 +151,10 @@ impl IndexOptions {
             operation: "encode the schema for",
             source: source.into(),
         })?;
+        if body.len() > index_file::MAX_BODY {
+            let reason = format!("its description has {} bytes; at most 16 MiB are possible", body.len());
+            return Err(SketchError::InvalidSpec { reason }.into());
+        }
         let io = |path: &Path, operation| {
             let path = path.to_owned();
             move |source| CreateError::Io { path, operation, source }
@@ -213,7 +219,7 @@ impl IndexOptions {
                 storage,
                 read_only: self.read_only,
                 segment_bytes: self.segment_bytes,
-                manifest: RwLock::new(Arc::new(manifest)),
+                manifest: RwLock::new(Some(Arc::new(manifest))),
                 loading: Mutex::new(()),
                 readers: Mutex::default(),
                 pins: Mutex::default(),
@@ -301,27 +307,32 @@ impl Index {
 }
 
 impl Shared {
-    fn manifest(&self) -> Arc<Manifest> {
-        Arc::clone(&self.manifest.read().unwrap_or_else(PoisonError::into_inner))
+    fn manifest(&self) -> Result<Arc<Manifest>, ManifestError> {
+        if let Some(manifest) = &*self.manifest.read().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(Arc::clone(manifest));
+        }
+        let opened = Arc::new(open_reader(&self.path)?);
+        let mut manifest = self.manifest.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::clone(manifest.get_or_insert(opened)))
     }
 
-    fn set_manifest(&self, manifest: Arc<Manifest>) {
+    fn set_manifest(&self, manifest: Option<Arc<Manifest>>) {
         *self.manifest.write().unwrap_or_else(PoisonError::into_inner) = manifest;
     }
 
     /// The manifest with what a writer in another process has committed since.
     fn current_manifest(&self) -> Result<Arc<Manifest>, ManifestError> {
-        let seen = self.manifest();
+        let seen = self.manifest()?;
         if seen.is_current() {
             return Ok(seen);
         }
         let newer = Arc::new(open_reader(&self.path)?);
         let mut manifest = self.manifest.write().unwrap_or_else(PoisonError::into_inner);
         // A writer of this process may have put its own there meanwhile; that one knows more.
-        if Arc::ptr_eq(&manifest, &seen) {
-            *manifest = newer;
+        match &*manifest {
+            Some(other) if !Arc::ptr_eq(other, &seen) => Ok(Arc::clone(other)),
+            _ => Ok(Arc::clone(manifest.insert(newer))),
         }
-        Ok(Arc::clone(&manifest))
     }
 
     /// Opens a segment, or shares it if somebody has it open.

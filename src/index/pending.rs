@@ -33,7 +33,7 @@ impl Pending {
     ) -> Result<Option<Location>, ManifestError> {
         match self.examples.get(id) {
             Some(location) => Ok(*location),
-            None => Ok(manifest.example(id)?.and_then(|history| history.at(generation))),
+            None => manifest.place(id, generation),
         }
     }
 

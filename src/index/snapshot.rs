@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::error::{GetError, SnapshotError};
 use super::{Shared, lock};
-use crate::manifest::{Location, ManifestError, SegmentRecord};
+use crate::manifest::{Location, Manifest, ManifestError, SegmentRecord};
 use crate::scan::{ExampleRows, Scan, ScanError};
 use crate::schema::Schema;
 use crate::segment::{LiveSegment, NO_SOURCE, SegmentError, SegmentReader, Span};
@@ -27,6 +27,9 @@ struct Inner {
     segments: Vec<LiveSegment>,
     records: Vec<SegmentRecord>,
     ordinals: HashMap<Uuid, usize>,
+    /// The view that it was taken from, unless that is the writer's own, which goes on: there the pin
+    /// holds back what is to be collected.
+    view: Option<Arc<Manifest>>,
     _pin: Pin,
 }
 
@@ -102,7 +105,7 @@ impl Snapshot {
                 Err(SnapshotError::Segment(SegmentError::Io { source, .. }))
                     if source.kind() == std::io::ErrorKind::NotFound
                         && attempt < ATTEMPTS
-                        && !shared.manifest().is_current() =>
+                        && !shared.manifest()?.is_current() =>
                 {
                     attempt += 1;
                 }
@@ -146,7 +149,10 @@ impl Snapshot {
         }
         let records = visible.into_iter().map(|(_, record)| record).collect();
         let (shared, pin) = (Arc::clone(shared), Pin::new(shared, generation));
-        Ok(Self { inner: Arc::new(Inner { shared, generation, segments, records, ordinals, _pin: pin }) })
+        let view = manifest.is_fixed().then_some(manifest);
+        Ok(Self {
+            inner: Arc::new(Inner { shared, generation, segments, records, ordinals, view, _pin: pin }),
+        })
     }
 
     /// The generation that it shows.
@@ -172,7 +178,7 @@ impl Snapshot {
     /// # Errors
     /// The manifest cannot be read.
     pub fn payload(&self) -> Result<Vec<u8>, ManifestError> {
-        let commit = self.inner.shared.manifest().commit(self.inner.generation)?;
+        let commit = self.manifest()?.commit(self.inner.generation)?;
         Ok(commit.map(|commit| commit.payload).unwrap_or_default())
     }
 
@@ -231,20 +237,29 @@ impl Snapshot {
 
     /// The ordinal of the segment and the rows there of an example.
     pub(crate) fn find(&self, id: &[u8]) -> Result<Option<(usize, Location)>, GetError> {
-        let Inner { shared, generation, ordinals, .. } = &*self.inner;
-        let manifest = shared.manifest();
+        let Inner { generation, ordinals, segments, .. } = &*self.inner;
+        let manifest = self.manifest()?;
         let history = manifest.example(id)?;
         let oldest = manifest.state()?.oldest;
         if oldest > *generation {
             return Err(GetError::Expired { generation: *generation, oldest });
         }
         let Some(location) = history.and_then(|history| history.at(*generation)) else { return Ok(None) };
-        match ordinals.get(&location.segment()) {
+        let is_within = |&&ordinal: &&usize| location.end() <= u64::from(segments[ordinal].reader.rows());
+        match ordinals.get(&location.segment()).filter(is_within) {
             Some(&ordinal) => Ok(Some((ordinal, location))),
             None => {
                 let (segment, row) = (location.segment(), location.first_row);
                 Err(GetError::Misplaced { id: id.to_owned(), segment, row })
             }
+        }
+    }
+
+    /// A manifest that knows this generation.
+    pub(super) fn manifest(&self) -> Result<Arc<Manifest>, ManifestError> {
+        match &self.inner.view {
+            Some(view) => Ok(Arc::clone(view)),
+            None => self.inner.shared.manifest(),
         }
     }
 
@@ -254,10 +269,6 @@ impl Snapshot {
 
     pub(crate) fn records(&self) -> &[SegmentRecord] {
         &self.inner.records
-    }
-
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.inner.shared
     }
 
     /// The snapshot as the JSON listing of `format-spec/manifest.md`, by which a reader without

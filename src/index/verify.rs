@@ -67,12 +67,13 @@ impl Finding {
 }
 
 pub(super) fn run(shared: &Arc<Shared>) -> Result<Report, SnapshotError> {
-    let manifest = shared.manifest();
     let mut report = Report::default();
-    if let Err(error) = manifest.verify_checksums() {
+    // The snapshot first: it brings the newest manifest with it.
+    let snapshot = Snapshot::take(shared, None);
+    if let Err(error) = shared.manifest()?.verify_checksums() {
         report.findings.push(Finding::from_error("manifest", &error));
     }
-    let snapshot = match Snapshot::take(shared, None) {
+    let snapshot = match snapshot {
         Ok(snapshot) => snapshot,
         // A segment that cannot even be opened is a finding too; without the others' list of
         // examples nothing can be compared, so each is looked at by itself.
@@ -84,7 +85,7 @@ pub(super) fn run(shared: &Arc<Shared>) -> Result<Report, SnapshotError> {
         Err(error) => return Err(error),
     };
     report.generation = snapshot.generation();
-    if let Err(error) = verify_generations(shared, report.generation, &mut report) {
+    if let Err(error) = verify_generations(&snapshot, &mut report) {
         report.findings.push(Finding::from_error("manifest", &error));
     }
     let mut all_read = true;
@@ -103,19 +104,22 @@ pub(super) fn run(shared: &Arc<Shared>) -> Result<Report, SnapshotError> {
 }
 
 /// Whether anything in the manifest is of a generation that has not been.
-fn verify_generations(shared: &Shared, newest: u64, report: &mut Report) -> Result<(), ManifestError> {
-    let manifest = shared.manifest();
+fn verify_generations(snapshot: &Snapshot, report: &mut Report) -> Result<(), ManifestError> {
+    let manifest = snapshot.manifest()?;
+    let (segments, last_commit) = (manifest.segments()?, manifest.last_commit()?);
+    // Read last: a writer of this process may commit meanwhile.
+    let newest = manifest.state()?.generation;
     let mut later = |family: &str, what: String, generation: u64| {
         if generation > newest {
             let message = format!("{what} is of generation {generation}, and the newest is {newest}");
             report.findings.push(Finding::new(family, message));
         }
     };
-    for (segment, record) in manifest.segments()? {
+    for (segment, record) in segments {
         let generation = record.added.max(record.removed.unwrap_or(0));
         later("manifest/segments", format!("segment {segment}"), generation);
     }
-    if let Some(generation) = manifest.last_commit()? {
+    if let Some(generation) = last_commit {
         later("manifest/commits", "the last commit".into(), generation);
     }
     Ok(())
@@ -123,7 +127,7 @@ fn verify_generations(shared: &Shared, newest: u64, report: &mut Report) -> Resu
 
 /// When no snapshot can be had: every segment that the newest generation lists, by itself.
 fn each_alone(shared: &Arc<Shared>, mut report: Report) -> Result<Report, SnapshotError> {
-    let manifest = shared.manifest();
+    let manifest = shared.manifest()?;
     report.generation = manifest.state()?.generation;
     for (segment, record) in manifest.segments()? {
         if !record.is_visible(report.generation) {
@@ -268,7 +272,7 @@ fn verify_places(snapshot: &Snapshot, segment: &LiveSegment, report: &mut Report
 fn verify_examples(snapshot: &Snapshot, report: &mut Report) -> Result<(), ManifestError> {
     let mut listed = 0u64;
     let generation = snapshot.generation();
-    snapshot.shared().manifest().for_each_example(|id, history| {
+    snapshot.manifest()?.for_each_example(|id, history| {
         let versions = history.0.windows(2).all(|pair| pair[0].generation < pair[1].generation);
         if !versions || history.0.is_empty() {
             report.findings.push(Finding::new(

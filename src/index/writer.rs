@@ -95,7 +95,7 @@ impl Writer {
             _lock: file,
         };
         writer.remove_orphans()?;
-        writer.shared.set_manifest(Arc::clone(&writer.manifest));
+        writer.shared.set_manifest(Some(Arc::clone(&writer.manifest)));
         Ok(writer)
     }
 
@@ -363,6 +363,12 @@ impl Writer {
         self.state = state;
         self.sealed.clear();
         self.pending = Pending::default();
+        // It is durable. It moves from the log to tables all the same, before anybody hears of it: a
+        // log whose records are damaged can look like one that ends earlier, tables cannot.
+        if let Err(error) = self.manifest.flush() {
+            tracing::warn!(%error, "the commit stays in the manifest's log; the writer writes no more");
+            self.poisoned = true;
+        }
         Ok(Commit { generation: state.generation, appended: record.appended, deleted: record.deleted })
     }
 
@@ -418,13 +424,11 @@ impl Drop for Writer {
             tracing::warn!(%error, "the manifest's log stays as it is");
         }
         // Readers of this process follow from now on; the database closes with its last user.
-        match open_reader(&self.shared.path) {
-            Ok(manifest) => self.shared.set_manifest(Arc::new(manifest)),
-            Err(error) => {
-                tracing::warn!(%error, "the manifest stays open for writing");
-                return;
-            }
+        let reader = open_reader(&self.shared.path);
+        if let Err(error) = &reader {
+            tracing::warn!(%error, "the manifest is opened when it is asked for");
         }
+        self.shared.set_manifest(reader.ok().map(Arc::new));
         // RocksDB is closed before the lock is given up, or the next writer would find it in use.
         // Only calls that are under way still hold it, and none of them waits for a writer.
         while Arc::strong_count(&self.manifest) > 1 {

@@ -69,6 +69,11 @@ impl Location {
     pub fn segment(&self) -> Uuid {
         Uuid::from_bytes(self.segment)
     }
+
+    /// The row after the last.
+    pub fn end(&self) -> u64 {
+        u64::from(self.first_row) + u64::from(self.rows)
+    }
 }
 
 /// An example from a generation on; without a location it is deleted.

@@ -155,6 +155,23 @@ impl Manifest {
         }
     }
 
+    /// Whether it shows one state for ever.
+    pub fn is_fixed(&self) -> bool {
+        matches!(self.mode, Mode::Reader(_))
+    }
+
+    /// Where a committed example is, which lies within its segment.
+    pub fn place(&self, id: &[u8], generation: u64) -> Result<Option<Location>, ManifestError> {
+        let Some(place) = self.example(id)?.and_then(|history| history.at(generation)) else {
+            return Ok(None);
+        };
+        let segment: Option<SegmentRecord> = self.get(SEGMENTS, place.segment().as_bytes())?;
+        match segment {
+            Some(segment) if place.end() <= segment.rows => Ok(Some(place)),
+            _ => Err(self.damaged(EXAMPLES, id, &format!("{place:?} is not in its segment"))),
+        }
+    }
+
     /// Whether it shows what the database holds now.
     pub fn is_current(&self) -> bool {
         match &self.mode {

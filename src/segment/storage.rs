@@ -101,10 +101,12 @@ impl Storage for FileStorage {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageBytes>> {
-        let file = File::open(self.path(name)?)?;
-        if !file.metadata()?.is_file() {
+        let path = self.path(name)?;
+        // Neither a link out of the folder nor a pipe that nobody writes to.
+        if !fs::symlink_metadata(&path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
+        let file = File::open(path)?;
         // SAFETY: segment files are immutable by the contract of `Storage`: gradix creates them with
         // `create_new`, never opens them for writing again, and removes them by unlinking, which
         // leaves mapped pages in place. Only another program that truncates or overwrites files in
