@@ -160,6 +160,36 @@ fn crafted_records_are_refused() {
     assert!(cases > 100);
 }
 
+/// Catches a crafted place that is believed: examples that are left out of a ranking, or rows that are
+/// deleted, because another example is said to have them.
+#[test]
+fn place_beyond_its_segment_is_refused() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = create(folder.path());
+    // Version, number of versions, generation, "there is a place", segment, first row; then the rows.
+    let rows = 1 + 8 + 8 + 1 + 16 + 4;
+    edit(&path, "examples", |records| {
+        let a = records.iter_mut().find(|(id, _)| id == b"a").unwrap();
+        a.1[rows..rows + 4].copy_from_slice(&1000u32.to_le_bytes());
+    });
+    let index = Index::open(&path).unwrap();
+    let snapshot = index.snapshot().unwrap();
+    assert!(matches!(snapshot.get("a"), Err(gradix::GetError::Misplaced { .. })));
+    let queries = [sketch(1)];
+    let scan = snapshot.scan(&queries).unwrap().top_k(9).exclude_ids(["a"]);
+    assert!(matches!(scan.run(), Err(gradix::ScanError::Lookup { .. })));
+    let mut writer = index.writer().unwrap();
+    assert!(writer.delete("a").is_err());
+    assert!(writer.delete("b").unwrap());
+    writer.commit().unwrap();
+    // What is sound stays so, and the damage is found.
+    let snapshot = index.snapshot().unwrap();
+    assert_eq!(snapshot.rows(), 2);
+    assert!(snapshot.get("d").unwrap().is_some());
+    assert!(!index.verify().unwrap().is_sound());
+}
+
 /// Catches a damaged RocksDB file that an index opens with less in it than was committed.
 #[test]
 fn damaged_database_files_are_seen() {
