@@ -300,6 +300,12 @@ fn damaged_log_of_a_killed_writer_loses_no_commit_in_silence() {
         }
         std::fs::write(&log, &bytes).unwrap();
     }
+    // Nor is the file believed that guards the log, if it is damaged.
+    assert_eq!(Index::open(&killed).unwrap().snapshot().unwrap().generation(), 2);
+    let mut committed = std::fs::read(killed.join("COMMITTED")).unwrap();
+    committed[9] ^= 1;
+    std::fs::write(killed.join("COMMITTED"), committed).unwrap();
+    assert!(matches!(Index::open(&killed), Err(gradix::OpenError::Manifest(_))));
 }
 
 /// Catches an index that can be created but never opened again.

@@ -1,6 +1,7 @@
 //! The index: create, open, write, take snapshots, keep in order.
 //!
-//! - What is in the folder and who may touch it? `mod` (open), `index_file`, `writer` (the lock).
+//! - What is in the folder and who may touch it? `mod` (open), `index_file`, `committed`, `writer` (the
+//!   lock).
 //! - How do rows get in? `rows` checks and encodes them, `pending` keeps what is not committed,
 //!   `writer` commits.
 //! - How do they come out? `snapshot`.
@@ -8,6 +9,7 @@
 //!
 //! This is the only folder that joins segments and manifest. Depends on all others but the adapter.
 
+mod committed;
 mod compact;
 pub(crate) mod error;
 mod gc;
@@ -229,7 +231,11 @@ impl IndexOptions {
 }
 
 fn open_reader(path: &Path) -> Result<Manifest, ManifestError> {
-    Manifest::open_reader(&path.join(MANIFEST))
+    // Read first: a writer may go on meanwhile.
+    let committed = committed::read(path)?;
+    let manifest = Manifest::open_reader(&path.join(MANIFEST))?;
+    manifest.holds(committed)?;
+    Ok(manifest)
 }
 
 impl Index {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::error::{AppendError, CommitError, WriterError};
 use super::pending::Pending;
 use super::rows::{self, Row};
-use super::{LOCK, MANIFEST, Shared, lock, now_ms, open_reader};
+use super::{LOCK, MANIFEST, Shared, committed, lock, now_ms, open_reader};
 use crate::manifest::{CommitRecord, Location, Manifest, ManifestError, SegmentRecord, StateRecord};
 use crate::segment::{EncodedRow, RowTags, Sealed, SegmentError, SegmentWriter, file_name};
 use crate::sketch::Sketch;
@@ -83,6 +83,8 @@ impl Writer {
             Err(TryLockError::Error(source)) => return Err(io("lock")(source)),
         }
         let manifest = Arc::new(Manifest::open_primary(&shared.path.join(MANIFEST))?);
+        // Before anything is taken for an orphan.
+        manifest.holds(committed::read(&shared.path)?)?;
         let state = manifest.state()?;
         let writer = Self {
             shared: Arc::clone(shared),
@@ -360,15 +362,11 @@ impl Writer {
         batch.put_commit(state.generation, &record)?;
         batch.put_state(&state)?;
         batch.apply()?;
+        // It is durable; this guards it against damage to the log.
+        committed::write(&self.shared.path, state.generation)?;
         self.state = state;
         self.sealed.clear();
         self.pending = Pending::default();
-        // It is durable. It moves from the log to tables all the same, before anybody hears of it: a
-        // log whose records are damaged can look like one that ends earlier, tables cannot.
-        if let Err(error) = self.manifest.flush() {
-            tracing::warn!(%error, "the commit stays in the manifest's log; the writer writes no more");
-            self.poisoned = true;
-        }
         Ok(Commit { generation: state.generation, appended: record.appended, deleted: record.deleted })
     }
 

@@ -155,6 +155,16 @@ impl Manifest {
         }
     }
 
+    /// Refuses a database that has lost what was committed up to this generation.
+    pub fn holds(&self, generation: u64) -> Result<(), ManifestError> {
+        let found = self.state()?.generation;
+        if found >= generation {
+            return Ok(());
+        }
+        let reason = format!("generation {found}, where {generation} was committed: the log is damaged");
+        Err(self.damaged(META, STATE_KEY, &reason))
+    }
+
     /// Whether it shows one state for ever.
     pub fn is_fixed(&self) -> bool {
         matches!(self.mode, Mode::Reader(_))

@@ -252,7 +252,9 @@ fn full_disk_for_real_keeps_every_acknowledged_commit() {
     };
     assert!(message.contains("No space") || message.contains("no space"), "{message}");
     assert!(matches!(writer.commit(), Err(CommitError::Poisoned)));
-    assert_eq!(index.snapshot().unwrap().rows(), u64::from(committed));
+    // The one that failed is there whole or not at all.
+    let all = u64::from(committed)..=u64::from(committed) + 1;
+    assert!(all.contains(&index.snapshot().unwrap().rows()));
     drop(writer);
     drop(index);
 
