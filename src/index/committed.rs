@@ -4,13 +4,13 @@
 //! acknowledged. This file tells the two apart. It is never ahead of the manifest: it is written after
 //! the commit, and before anybody hears of it.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use crate::manifest::ManifestError;
 use crate::segment::layout::{u32_at, u64_at};
-use crate::segment::storage::sync_folder;
+use crate::segment::storage::replace_file;
 
 const NAME: &str = "COMMITTED";
 const MAGIC: [u8; 8] = *b"\x89GDC\r\n\x1a\n";
@@ -18,23 +18,14 @@ const LENGTH: usize = 20;
 
 /// Notes durably that `generation` is acknowledged.
 pub(super) fn write(folder: &Path, generation: u64) -> Result<(), ManifestError> {
-    replace(folder, generation).map_err(|source| {
-        let path = folder.join(NAME);
-        ManifestError::Database { path, operation: "write", source: source.into() }
-    })
-}
-
-fn replace(folder: &Path, generation: u64) -> io::Result<()> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend(generation.to_le_bytes());
     let crc = crc32fast::hash(&bytes);
     bytes.extend(crc.to_le_bytes());
-    let unfinished = folder.join("COMMITTED.unfinished");
-    let mut file = File::create(&unfinished)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(unfinished, folder.join(NAME))?;
-    sync_folder(folder)
+    replace_file(folder, NAME, &bytes).map_err(|source| {
+        let path = folder.join(NAME);
+        ManifestError::Database { path, operation: "write", source: source.into() }
+    })
 }
 
 /// The last generation that was acknowledged; 0 if none was.

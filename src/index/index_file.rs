@@ -1,7 +1,6 @@
 //! The bytes of the `INDEX` file, as `format-spec/index-file.md` fixes them.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::Path;
 
 use uuid::Uuid;
@@ -10,7 +9,7 @@ use super::error::{CreateError, OpenError};
 use crate::schema::{self, Schema};
 use crate::segment::Identity;
 use crate::segment::layout::{array_at, u32_at, u64_at, uuid_at};
-use crate::segment::storage::sync_folder;
+use crate::segment::storage::replace_file;
 
 pub(crate) const CONTAINER_VERSION: u32 = 1;
 const NAME: &str = "INDEX";
@@ -41,12 +40,10 @@ pub(crate) fn write(folder: &Path, index: Uuid, body: &[u8]) -> Result<(), Creat
     bytes.extend(crc.to_le_bytes());
     bytes.extend(body);
 
-    let (path, unfinished) = (folder.join(NAME), folder.join("INDEX.unfinished"));
-    let written = File::create(&unfinished)
-        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&unfinished, &path))
-        .and_then(|()| sync_folder(folder));
-    written.map_err(|source| CreateError::Io { path, operation: "write", source })
+    replace_file(folder, NAME, &bytes).map_err(|source| {
+        let path = folder.join(NAME);
+        CreateError::Io { path, operation: "write", source }
+    })
 }
 
 /// Reads and checks `INDEX`.
