@@ -97,7 +97,7 @@ impl<'e, 'a> TileScorer<'e, 'a> {
             Select::List(&self.list)
         };
         let code_bytes = block.encoding.code_bytes();
-        let rows = Rows::new(codes.bytes, codes.stride, block.dims, code_bytes, select)
+        let rows = Rows::new(codes.bytes, codes.stride, block.dims * code_bytes, select)
             .ok_or_else(|| reader.fault(Kind::Codes, group, block.block, "rows beyond the column".into()))?;
 
         let queries = self.engine.plan.batch.queries;

@@ -17,7 +17,7 @@ mod tests;
 use std::ops::Range;
 
 pub use choice::{KernelChoice, KernelError};
-pub(crate) use packed::{FloatQueries, IntegerQueries};
+pub(crate) use packed::{ByteQueries, FloatQueries, IntegerQueries, PlaneQueries};
 
 /// What an instruction set has to offer. Every implementation gives the same bits.
 ///
@@ -40,6 +40,17 @@ pub(crate) trait Kernel: std::fmt::Debug + Send + Sync {
 
     /// `i8` rows and 16-bit queries: the exact integer sums.
     fn i8(&self, rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: &mut [i64]);
+
+    /// `i8` rows and queries in signed bytes: the exact integer sums. For screening many queries.
+    fn bytes(&self, rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>, out: &mut [i32]) {
+        scalar::bytes(rows, batch, queries, out);
+    }
+
+    /// Rows of one bit a dim and queries in bit planes: the exact integer sums of the query's numbers
+    /// where the row's bit is set. For screening few queries.
+    fn planes(&self, rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
+        scalar::planes(rows, batch, queries, out);
+    }
 }
 
 /// Rows of one block in a slice of bytes; every byte that they need is known to be there.
@@ -47,8 +58,8 @@ pub(crate) trait Kernel: std::fmt::Debug + Send + Sync {
 pub(crate) struct Rows<'a> {
     bytes: &'a [u8],
     stride: usize,
-    dims: usize,
-    code_bytes: usize,
+    /// Bytes of a row's codes, without padding.
+    row_bytes: usize,
     select: Select<'a>,
 }
 
@@ -62,25 +73,19 @@ pub(crate) enum Select<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// `None` if a row would end beyond `bytes`.
-    pub fn new(
-        bytes: &'a [u8],
-        stride: usize,
-        dims: usize,
-        code_bytes: usize,
-        select: Select<'a>,
-    ) -> Option<Self> {
+    /// Rows of `row_bytes` bytes of codes, `stride` apart; `None` if one would end beyond `bytes`.
+    pub fn new(bytes: &'a [u8], stride: usize, row_bytes: usize, select: Select<'a>) -> Option<Self> {
         let last = match select {
             Select::First(rows) => rows.checked_sub(1),
             Select::List(rows) => rows.iter().max().map(|&row| row as usize),
         };
         if let Some(last) = last {
-            let end = last.checked_mul(stride)?.checked_add(dims.checked_mul(code_bytes)?)?;
+            let end = last.checked_mul(stride)?.checked_add(row_bytes)?;
             if end > bytes.len() {
                 return None;
             }
         }
-        Some(Self { bytes, stride, dims, code_bytes, select })
+        Some(Self { bytes, stride, row_bytes, select })
     }
 
     pub fn len(&self) -> usize {
@@ -96,13 +101,13 @@ impl<'a> Rows<'a> {
             Select::First(_) => i,
             Select::List(rows) => rows[i] as usize,
         };
-        &self.bytes[row * self.stride..][..self.dims * self.code_bytes]
+        &self.bytes[row * self.stride..][..self.row_bytes]
     }
 
-    /// The contract of [`Kernel`], as far as lengths go.
-    fn check(&self, code_bytes: usize, dims: usize, count: usize, queries: &Range<usize>, out: usize) {
-        assert_eq!(self.code_bytes, code_bytes, "rows of another encoding");
-        assert_eq!(self.dims, dims, "queries of other dims");
+    /// The contract of [`Kernel`], as far as lengths go: a batch of `count` queries goes with rows of
+    /// `row_bytes`.
+    fn check(&self, row_bytes: usize, count: usize, queries: &Range<usize>, out: usize) {
+        assert_eq!(self.row_bytes, row_bytes, "queries of other dims, or rows of another encoding");
         assert!(queries.start <= queries.end && queries.end <= count, "{queries:?} of {count} queries");
         assert_eq!(out, self.len() * queries.len(), "length of the output");
     }

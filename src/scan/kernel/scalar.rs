@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::packed::{FloatLine, FloatQueries, IntegerQueries};
+use super::packed::{ByteQueries, FloatLine, FloatQueries, IntegerQueries, PlaneQueries};
 use super::{Kernel, Rows};
 
 #[derive(Debug)]
@@ -16,7 +16,7 @@ impl Kernel for Scalar {
     }
 
     fn f32(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
-        rows.check(4, batch.dims(), batch.len(), &queries, out.len());
+        rows.check(4 * batch.dims(), batch.len(), &queries, out.len());
         each(rows, queries, out, |row, query| {
             let numbers =
                 row.chunks_exact(4).map(|code| f32::from_le_bytes([code[0], code[1], code[2], code[3]]));
@@ -25,7 +25,7 @@ impl Kernel for Scalar {
     }
 
     fn f16(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
-        rows.check(2, batch.dims(), batch.len(), &queries, out.len());
+        rows.check(2 * batch.dims(), batch.len(), &queries, out.len());
         each(rows, queries, out, |row, query| {
             let numbers = row.chunks_exact(2).map(|code| f16::from_le_bytes([code[0], code[1]]).to_f32());
             sixteen_lanes(numbers, batch.lines(query))
@@ -33,7 +33,7 @@ impl Kernel for Scalar {
     }
 
     fn i8(&self, rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: &mut [i64]) {
-        rows.check(1, batch.dims(), batch.len(), &queries, out.len());
+        rows.check(batch.dims(), batch.len(), &queries, out.len());
         each(rows, queries, out, |row, query| {
             let codes = batch.lines(query).iter().flat_map(|line| line.0);
             row.iter().zip(codes).map(|(&code, p)| i64::from(code.cast_signed()) * i64::from(p)).sum()
@@ -63,4 +63,28 @@ fn sixteen_lanes(mut row: impl Iterator<Item = f32>, query: &[FloatLine]) -> f32
         }
     }
     lanes[0]
+}
+
+pub(super) fn bytes(rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>, out: &mut [i32]) {
+    rows.check(batch.dims(), batch.len(), &queries, out.len());
+    each(rows, queries, out, |row, query| {
+        let codes = (0..batch.dims()).map(|dim| i32::from(batch.code(query, dim)));
+        row.iter().zip(codes).map(|(&code, q)| i32::from(code.cast_signed()) * q).sum()
+    });
+}
+
+pub(super) fn planes(rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
+    rows.check(batch.dims().div_ceil(8), batch.len(), &queries, out.len());
+    each(rows, queries, out, |row, query| {
+        let mut sum = 0;
+        for (bits, planes) in row.chunks(64).zip(batch.lines(query).chunks_exact(PlaneQueries::PLANES)) {
+            for (bit, plane) in planes.iter().enumerate() {
+                let set: u32 =
+                    bits.iter().zip(plane.0).map(|(bits, plane)| (bits & plane).count_ones()).sum();
+                let weight = if bit + 1 == PlaneQueries::PLANES { -(1 << bit) } else { 1 << bit };
+                sum += weight * set.cast_signed();
+            }
+        }
+        sum
+    });
 }

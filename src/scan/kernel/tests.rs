@@ -55,7 +55,7 @@ impl Case {
             Some(list) => Select::List(list),
             None => Select::First(self.rows),
         };
-        Rows::new(&bytes[self.offset..], self.stride, self.dims, code_bytes, select).unwrap()
+        Rows::new(&bytes[self.offset..], self.stride, self.dims * code_bytes, select).unwrap()
     }
 }
 
@@ -135,6 +135,71 @@ proptest! {
             prop_assert_eq!(&out, &expected, "{}", kernel.name());
         }
     }
+
+    /// Catches a quad of dims in the wrong place, a signed byte taken for an unsigned one, a query
+    /// that leaks into its neighbour's lane, and padding that is added up.
+    #[test]
+    fn byte_kernels_equal_the_oracle(
+        case in case(),
+        codes in prop::collection::vec(any::<i8>(), 1..80),
+        query in prop::collection::vec(any::<i8>(), 1..80),
+        batch in prop_oneof![1usize..=11, 15usize..=18, Just(33), Just(64), Just(67)],
+        skip in 0usize..20,
+    ) {
+        let of = |j| (0..case.dims).map(|i| query[(i * (j + 1) + j) % query.len()]).collect::<Vec<_>>();
+        let queries = ByteQueries::new(case.dims, &(0..batch).map(of).collect::<Vec<_>>());
+        let range = skip.min(batch - 1)..batch;
+        let bytes = case.bytes(1, |row| {
+            (0..case.dims).map(|i| codes[(i * (row + 2) + row) % codes.len()].cast_unsigned()).collect()
+        });
+        let rows = case.rows(&bytes, 1);
+        let mut expected = Vec::new();
+        for kernel in all() {
+            let mut out = vec![i32::MIN; range.len() * rows.len()];
+            kernel.bytes(&rows, &queries, range.clone(), &mut out);
+            if expected.is_empty() {
+                expected.clone_from(&out);
+            }
+            prop_assert_eq!(&out, &expected, "{}", kernel.name());
+        }
+    }
+
+    /// Catches a plane with the wrong weight, and bits beyond the last dim that count.
+    #[test]
+    fn plane_kernels_equal_the_oracle(
+        case in case(),
+        codes in prop::collection::vec(any::<u8>(), 1..80),
+        query in prop::collection::vec(-31i8..=31, 1..80),
+        batch in 1usize..=5,
+        skip in 0usize..3,
+    ) {
+        let mut queries = PlaneQueries::new(case.dims);
+        let numbers: Vec<Vec<i8>> = (0..batch)
+            .map(|j| (0..case.dims).map(|i| query[(i * (j + 1) + j) % query.len()]).collect())
+            .collect();
+        numbers.iter().for_each(|query| queries.push(query));
+        let range = skip.min(batch - 1)..batch;
+        let width = case.dims.div_ceil(8);
+        let mut bytes = vec![0xA5; case.offset + case.rows * case.stride];
+        for i in 0..case.rows {
+            for j in 0..width {
+                bytes[case.offset + i * case.stride + j] = codes[(j * (i + 2) + i) % codes.len()];
+            }
+        }
+        let select = case.list.as_deref().map_or(Select::First(case.rows), Select::List);
+        let rows = Rows::new(&bytes[case.offset..], case.stride, width, select).unwrap();
+        let mut expected = Vec::new();
+        for i in 0..range.len() * rows.len() {
+            let (query, row) = (&numbers[range.start + i / rows.len()], rows.row(i % rows.len()));
+            let set = query.iter().enumerate().filter(|(j, _)| row[j / 8] >> (j % 8) & 1 == 1);
+            expected.push(set.map(|(_, &p)| i32::from(p)).sum::<i32>());
+        }
+        for kernel in all() {
+            let mut out = vec![i32::MIN; expected.len()];
+            kernel.planes(&rows, &queries, range.clone(), &mut out);
+            prop_assert_eq!(&out, &expected, "{}", kernel.name());
+        }
+    }
 }
 
 /// Catches sums of 32 bits that overflow before they are flushed: every code is -128, as only a
@@ -146,7 +211,7 @@ fn integer_kernels_with_extreme_codes_do_not_overflow() {
         for j in 0..5 {
             queries.push(&vec![if j % 2 == 0 { 32_512 } else { -32_512 }; dims]);
         }
-        let rows = Rows::new(&bytes, dims, dims, 1, Select::First(5)).unwrap();
+        let rows = Rows::new(&bytes, dims, dims, Select::First(5)).unwrap();
         let one = -128 * 32_512 * dims as i64;
         for kernel in all() {
             let mut out = vec![0; 25];
@@ -169,7 +234,7 @@ fn oracle_adds_in_sixteen_lanes() {
     let bytes: Vec<u8> = row.iter().flat_map(|x| x.to_le_bytes()).collect();
     let mut queries = FloatQueries::new(40);
     queries.push(&[1.0; 40]);
-    let rows = Rows::new(&bytes, 160, 40, 4, Select::First(1)).unwrap();
+    let rows = Rows::new(&bytes, 160, 160, Select::First(1)).unwrap();
     for kernel in all() {
         let mut out = [0.0];
         kernel.f32(&rows, &queries, 0..1, &mut out);
@@ -181,13 +246,13 @@ fn oracle_adds_in_sixteen_lanes() {
 #[test]
 fn rows_beyond_their_bytes_are_refused() {
     let bytes = [0u8; 192];
-    assert!(Rows::new(&bytes, 64, 64, 1, Select::First(3)).is_some());
-    assert!(Rows::new(&bytes, 64, 64, 1, Select::First(4)).is_none());
-    assert!(Rows::new(&bytes, 64, 17, 4, Select::First(3)).is_none());
-    assert!(Rows::new(&bytes, 64, 64, 1, Select::List(&[0, 3])).is_none());
-    assert!(Rows::new(&bytes, 64, 64, 1, Select::List(&[])).is_some());
-    assert!(Rows::new(&bytes, usize::MAX, 64, 1, Select::First(3)).is_none());
-    assert!(Rows::new(&bytes, 64, usize::MAX, 4, Select::First(1)).is_none());
+    assert!(Rows::new(&bytes, 64, 64, Select::First(3)).is_some());
+    assert!(Rows::new(&bytes, 64, 64, Select::First(4)).is_none());
+    assert!(Rows::new(&bytes, 64, 68, Select::First(3)).is_none());
+    assert!(Rows::new(&bytes, 64, 64, Select::List(&[0, 3])).is_none());
+    assert!(Rows::new(&bytes, 64, 64, Select::List(&[])).is_some());
+    assert!(Rows::new(&bytes, usize::MAX, 64, Select::First(3)).is_none());
+    assert!(Rows::new(&bytes, 64, usize::MAX, Select::First(1)).is_none());
 }
 
 /// Catches a name that panics or falls back in silence, and a variable that beats the caller.

@@ -26,19 +26,19 @@ impl Kernel for Avx2 {
     }
 
     fn f32(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
-        rows.check(4, batch.dims(), batch.len(), &queries, out.len());
+        rows.check(4 * batch.dims(), batch.len(), &queries, out.len());
         // SAFETY: `self` exists only where `detect` has found the features.
         unsafe { f32_rows(rows, batch, queries, out) }
     }
 
     fn f16(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
-        rows.check(2, batch.dims(), batch.len(), &queries, out.len());
+        rows.check(2 * batch.dims(), batch.len(), &queries, out.len());
         // SAFETY: `self` exists only where `detect` has found the features.
         unsafe { f16_rows(rows, batch, queries, out) }
     }
 
     fn i8(&self, rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: &mut [i64]) {
-        rows.check(1, batch.dims(), batch.len(), &queries, out.len());
+        rows.check(batch.dims(), batch.len(), &queries, out.len());
         // SAFETY: `self` exists only where `detect` has found the features.
         unsafe { i8_rows(rows, batch, queries, out) }
     }
