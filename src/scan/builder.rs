@@ -6,9 +6,11 @@ use super::control::{CancelToken, Progress};
 use super::engine::{Engine, Limits, Plan, Watch};
 use super::error::ScanError;
 use super::filter::{ExampleRows, FilterRequest, Find, RowFilter, SpanFilter};
-use super::kernel::KernelChoice;
+use super::kernel::{Kernel, KernelChoice};
+use super::planner::{Explanation, Strategy, Task};
 use super::query::{self, Batch};
 use super::ranking::Ranking;
+use super::screen::{BlockScreen, Screen};
 use crate::schema::Schema;
 use crate::segment::LiveSegment;
 use crate::sketch::Sketch;
@@ -38,6 +40,24 @@ pub enum Grouping {
     Sum,
 }
 
+/// How sure a ranking is.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
+pub enum Guarantee {
+    /// It is the ranking of all rows over the stored codes, bit for bit.
+    #[default]
+    Exact,
+    /// It is that, but for a probability of at most `delta`, for the whole batch: a row may be left out
+    /// whose score under the index's random rotation came out less likely than that (the module's page
+    /// says how it follows). Scores that are given are exact. Without the sign tier it is `Exact`.
+    ///
+    /// The probability is over the seed of the tier, so queries must not be made from it.
+    Probable {
+        /// Above 0 and below 1; 1e-6, say.
+        delta: f64,
+    },
+}
+
 /// A scan that is being described. Setters never fail; [`Scan::run`] says what does not fit.
 ///
 /// The rows are read once for all queries. Memory grows with the batch and the number of threads,
@@ -55,6 +75,8 @@ pub struct Scan<'a> {
     weights: Vec<(String, f64)>,
     metric: Metric,
     grouping: Grouping,
+    guarantee: Guarantee,
+    strategy: Strategy,
     filter: FilterRequest,
     threads: usize,
     kernel: KernelChoice,
@@ -83,6 +105,8 @@ impl<'a> Scan<'a> {
             weights: Vec::new(),
             metric: Metric::default(),
             grouping: Grouping::default(),
+            guarantee: Guarantee::default(),
+            strategy: Strategy::default(),
             filter: FilterRequest::default(),
             threads: 0,
             kernel: KernelChoice::default(),
@@ -126,6 +150,19 @@ impl<'a> Scan<'a> {
     /// Whether rows or examples are ranked. Default: rows.
     pub fn grouping(mut self, grouping: Grouping) -> Self {
         self.grouping = grouping;
+        self
+    }
+
+    /// How sure the ranking must be. Default: exact.
+    pub fn guarantee(mut self, guarantee: Guarantee) -> Self {
+        self.guarantee = guarantee;
+        self
+    }
+
+    /// The way through the rows, for those who know better than [`Scan::explain`]. One that cannot be taken
+    /// gives way to [`Strategy::Full`]. Default: the cheapest.
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = strategy;
         self
     }
 
@@ -188,22 +225,22 @@ impl<'a> Scan<'a> {
     /// or the scan was cancelled.
     pub fn run(self) -> Result<Ranking, ScanError> {
         let started = Instant::now();
-        if self.top_k == 0 && self.bottom_k == 0 {
-            return Err(ScanError::NoResults);
-        }
-        let cosine = self.metric == Metric::Cosine;
-        let selected = self.selected_blocks(cosine)?;
-        let kernel = self.kernel.kernel()?;
+        let (batch, kernel, threads) = self.prepare()?;
+        let (strategy, break_even) = self.task(&batch, kernel, threads).choose(self.strategy);
         let filter = RowFilter::new(&self.filter, self.segments, &*self.find, &self.cancel)?;
-        let batch = Batch::new(self.queries, &self.norms, self.schema, &selected, cosine, &self.cancel)?;
-        let (grouping, limits, ends) = (self.grouping, self.limits, (self.top_k, self.bottom_k));
-        let plan = Plan { batch, filter, grouping, kernel, ends, limits };
+        let screen = self.screen(&batch, kernel, threads, strategy, break_even)?;
+        let ends = (self.top_k, self.bottom_k);
+        let delta = match self.guarantee {
+            Guarantee::Probable { delta } if strategy == Strategy::SignTier => Some(delta),
+            _ => None,
+        };
+        let (grouping, limits) = (self.grouping, self.limits);
+        let plan = Plan { batch, filter, grouping, kernel, ends, limits, strategy, screen, delta };
         let watch = Watch::new(self.cancel, self.progress, self.segments);
         let engine = Engine::new(self.segments, plan, watch);
         let ranking = if self.threads == 0 {
-            engine.run(rayon::current_num_threads(), started)?
+            engine.run(threads, started)?
         } else {
-            let threads = self.threads;
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let pool = pool.map_err(|source| ScanError::Threads { threads, source })?;
             pool.install(|| engine.run(threads, started))?
@@ -211,6 +248,7 @@ impl<'a> Scan<'a> {
         let statistics = ranking.statistics();
         tracing::debug!(
             kernel = statistics.kernel,
+            strategy = statistics.strategy.name(),
             threads = statistics.threads,
             rows = statistics.rows_scored,
             bytes = statistics.bytes_read,
@@ -218,6 +256,82 @@ impl<'a> Scan<'a> {
             "scanned"
         );
         Ok(ranking)
+    }
+
+    /// Says which way [`Scan::run`] would take through the rows, and what each is expected to cost. Reads no
+    /// rows; measures kernels and memory the first time, some ten milliseconds.
+    ///
+    /// # Errors
+    /// What was asked for makes no sense (see [`ScanError`]).
+    pub fn explain(&self) -> Result<Explanation, ScanError> {
+        let (batch, kernel, threads) = self.prepare()?;
+        Ok(self.task(&batch, kernel, threads).explain(self.strategy))
+    }
+
+    /// What can be checked without looking at rows.
+    fn prepare(&self) -> Result<(Batch, &'static dyn Kernel, usize), ScanError> {
+        if self.top_k == 0 && self.bottom_k == 0 {
+            return Err(ScanError::NoResults);
+        }
+        if let Guarantee::Probable { delta } = self.guarantee
+            && !(delta > 0.0 && delta < 1.0)
+        {
+            return Err(ScanError::InvalidDelta { delta });
+        }
+        let cosine = self.metric == Metric::Cosine;
+        let selected = self.selected_blocks(cosine)?;
+        let kernel = self.kernel.kernel()?;
+        let batch = Batch::new(self.queries, &self.norms, self.schema, &selected, cosine, &self.cancel)?;
+        let threads = if self.threads == 0 { rayon::current_num_threads() } else { self.threads };
+        Ok((batch, kernel, threads))
+    }
+
+    fn task<'t>(&'t self, batch: &'t Batch, kernel: &'static dyn Kernel, threads: usize) -> Task<'t> {
+        Task {
+            schema: self.schema,
+            batch,
+            grouping: self.grouping,
+            guarantee: self.guarantee,
+            kernel,
+            threads,
+            rows: self.rows(),
+        }
+    }
+
+    fn rows(&self) -> u64 {
+        self.segments.iter().map(|segment| u64::from(segment.reader.rows())).sum()
+    }
+
+    /// The screen that a strategy needs, with the queries packed for it.
+    fn screen(
+        &self,
+        batch: &Batch,
+        kernel: &'static dyn Kernel,
+        threads: usize,
+        strategy: Strategy,
+        break_even: f64,
+    ) -> Result<Option<Screen>, ScanError> {
+        if strategy == Strategy::Full {
+            return Ok(None);
+        }
+        let tier_bytes = self.task(batch, kernel, threads).tier_bytes(strategy);
+        let ranges: Vec<_> = self.schema.spec().ranges().collect();
+        let mut blocks = Vec::with_capacity(batch.blocks.len());
+        for block in &batch.blocks {
+            self.cancel.check()?;
+            let queries = self.queries.iter().map(|query| &query.values()[ranges[block.block].clone()]);
+            blocks.push(BlockScreen::new(self.schema, block, queries, strategy));
+        }
+        let confidence = match self.guarantee {
+            Guarantee::Probable { delta } if strategy == Strategy::SignTier => {
+                let ends = usize::from(self.top_k > 0) + usize::from(self.bottom_k > 0);
+                let pairs = self.rows() as f64 * (batch.queries * ends) as f64;
+                2.0 * (pairs / delta).ln()
+            }
+            _ => 0.0,
+        };
+        let reads_codes = tier_bytes == 0;
+        Ok(Some(Screen { blocks, confidence, break_even, tier_bytes, reads_codes }))
     }
 
     /// The blocks in the index's order, each with its weight.
@@ -260,6 +374,8 @@ impl std::fmt::Debug for Scan<'_> {
             .field("weights", &self.weights)
             .field("metric", &self.metric)
             .field("grouping", &self.grouping)
+            .field("guarantee", &self.guarantee)
+            .field("strategy", &self.strategy)
             .field("filter", &self.filter)
             .field("threads", &self.threads)
             .field("kernel", &self.kernel)

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use crate::codec::Tier;
 use crate::segment::{ByteStrings, LiveSegment, SegmentError, Span};
 
 /// Shared by the workers that are in the row group, and dropped with the last of them.
@@ -12,10 +13,15 @@ pub(super) struct GroupColumns<'a> {
     group: usize,
     scales: OnceLock<Vec<Vec<f32>>>,
     norms: OnceLock<Vec<Vec<f32>>>,
+    norm_range: OnceLock<(Vec<f32>, Vec<f32>)>,
+    factors: OnceLock<Vec<Factors>>,
     ids: OnceLock<ByteStrings>,
     spans: OnceLock<Vec<Span>>,
     sources: OnceLock<Vec<u32>>,
 }
+
+/// The two factors of each row in a tier: gains and spreads, or scales and residuals.
+type Factors = (Vec<f32>, Vec<f32>);
 
 impl<'a> GroupColumns<'a> {
     /// Of row group `group` of segment `segment`.
@@ -26,6 +32,8 @@ impl<'a> GroupColumns<'a> {
             group,
             scales: OnceLock::new(),
             norms: OnceLock::new(),
+            norm_range: OnceLock::new(),
+            factors: OnceLock::new(),
             ids: OnceLock::new(),
             spans: OnceLock::new(),
             sources: OnceLock::new(),
@@ -61,6 +69,32 @@ impl<'a> GroupColumns<'a> {
     pub fn norms(&self, blocks: impl Iterator<Item = usize>) -> Result<&[Vec<f32>], SegmentError> {
         let read = || blocks.map(|block| self.live.reader.norms(self.group, block)).collect();
         once(&self.norms, read).map(Vec::as_slice)
+    }
+
+    /// The least and the greatest norm of [`GroupColumns::norms`] in each block.
+    pub fn norm_range(
+        &self,
+        blocks: impl Iterator<Item = usize>,
+    ) -> Result<(&[f32], &[f32]), SegmentError> {
+        let (least, greatest) = once(&self.norm_range, || {
+            let norms = self.norms(blocks)?;
+            let of = |fold: fn(f32, f32) -> f32, from| {
+                norms.iter().map(|norms| norms.iter().copied().fold(from, fold)).collect()
+            };
+            Ok((of(f32::min, f32::INFINITY), of(f32::max, 0.0)))
+        })?;
+        Ok((least, greatest))
+    }
+
+    /// For each of `blocks`, always the same ones and the same tier: the factors of each row; none if the
+    /// block has no such tier.
+    pub fn factors(
+        &self,
+        tier: Tier,
+        blocks: impl Iterator<Item = usize>,
+    ) -> Result<&[Factors], SegmentError> {
+        let read = || blocks.map(|block| self.live.reader.factors(self.group, tier, block)).collect();
+        once(&self.factors, read).map(Vec::as_slice)
     }
 
     pub fn ids(&self) -> Result<&ByteStrings, SegmentError> {

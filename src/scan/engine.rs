@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
+use super::bars::Bars;
 use super::best::{Best, Candidate};
 use super::builder::Grouping;
 use super::columns::GroupColumns;
@@ -15,8 +16,10 @@ use super::control::{CancelToken, Progress};
 use super::error::ScanError;
 use super::filter::RowFilter;
 use super::kernel::Kernel;
+use super::planner::Strategy;
 use super::query::Batch;
 use super::ranking::{Hit, Ranking, Statistics};
+use super::screen::Screen;
 use super::worker::{Found, Worker};
 use crate::segment::LiveSegment;
 
@@ -61,6 +64,11 @@ pub(super) struct Plan {
     /// How many proponents and opponents.
     pub ends: (usize, usize),
     pub limits: Limits,
+    pub strategy: Strategy,
+    /// What leaves rows out before they are scored.
+    pub screen: Option<Screen>,
+    /// The probability that the screen leaves out one too many.
+    pub delta: Option<f64>,
 }
 
 pub(super) struct Engine<'a> {
@@ -70,6 +78,7 @@ pub(super) struct Engine<'a> {
     slots: Vec<Slot<'a>>,
     pieces: Vec<Piece>,
     next: AtomicUsize,
+    pub bars: Bars,
 }
 
 impl<'a> Engine<'a> {
@@ -88,7 +97,8 @@ impl<'a> Engine<'a> {
                 slots.push(Slot { segment, group, columns: Mutex::new(Weak::new()) });
             }
         }
-        Self { segments, plan, watch, slots, pieces, next: AtomicUsize::new(0) }
+        let bars = Bars::new(plan.batch.queries, plan.ends);
+        Self { segments, plan, watch, slots, pieces, next: AtomicUsize::new(0), bars }
     }
 
     /// Runs up to `threads` workers on the current thread pool.
@@ -109,12 +119,19 @@ impl<'a> Engine<'a> {
             return Err(error);
         }
         let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let counts = found.counts;
         let statistics = Statistics {
             kernel: self.plan.kernel.name(),
+            strategy: self.plan.strategy,
+            delta: self.plan.delta,
             threads,
-            rows_scored: found.rows_scored,
-            rows_skipped: self.watch.rows_total - found.rows_scored,
-            bytes_read: found.bytes_read,
+            rows_scored: counts.rows,
+            rows_skipped: self.watch.rows_total - counts.rows,
+            rows_left_by_norm: counts.rows_by_norm,
+            rows_screened: counts.rows_screened,
+            rows_kept: counts.rows_kept,
+            bytes_read: counts.code_bytes,
+            tier_bytes_read: counts.tier_bytes,
             ids_missing: self.plan.filter.ids_missing,
             elapsed: started.elapsed(),
         };

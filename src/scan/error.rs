@@ -56,6 +56,12 @@ pub enum ScanError {
         /// The weight.
         weight: f64,
     },
+    /// A probability that is none, or none to rely on.
+    #[error("delta is {delta}; a probability of failure is above 0 and below 1")]
+    InvalidDelta {
+        /// What was given.
+        delta: f64,
+    },
     /// Scores are infinite under the weights that were given.
     #[error("query {query}: the weights make its scores overflow")]
     WeightsOverflow {

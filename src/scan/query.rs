@@ -3,6 +3,7 @@
 use super::control::CancelToken;
 use super::error::ScanError;
 use super::kernel::{FloatQueries, IntegerQueries};
+use super::screen;
 use crate::codec::{Encoding, MAX_NORM, norm, quantise_query};
 use crate::schema::Schema;
 use crate::sketch::Sketch;
@@ -16,6 +17,8 @@ pub(super) struct BlockQueries {
     pub encoding: Encoding,
     pub weight: f64,
     pub packed: Packed,
+    /// An upper bound of each query's share in the score of a row whose norm is 1.
+    pub reach: Vec<f64>,
 }
 
 #[derive(Debug)]
@@ -73,7 +76,10 @@ impl Batch {
             let dims = range.len();
             let packed =
                 pack(queries.iter().map(|query| &query.values()[range.clone()]), dims, encoding, cancel)?;
-            Ok(BlockQueries { block, dims, encoding, weight, packed })
+            let reach = queries.iter().map(|query| {
+                weight.abs() * screen::reach_of_one(&query.values()[range.clone()], encoding)
+            });
+            Ok(BlockQueries { block, dims, encoding, weight, packed, reach: reach.collect() })
         };
         let blocks = selected.iter().map(pack).collect::<Result<Vec<_>, ScanError>>()?;
         let mut lengths = None;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::planner::Strategy;
 use crate::segment::Span;
 
 /// The most influential rows or examples for each query of the batch.
@@ -68,16 +69,28 @@ impl Ranking {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// The kernel that it ran on: `scalar`, `avx2` or `avx512`.
+    /// The kernel that it ran on, by the name that [`KernelChoice`](super::KernelChoice) displays.
     pub kernel: &'static str,
+    /// The way that it took through the rows.
+    pub strategy: Strategy,
+    /// The probability that a row is missing from the rankings; none if they are exact.
+    pub delta: Option<f64>,
     /// Threads that took part.
     pub threads: usize,
-    /// Rows that were scored, each once for the whole batch.
+    /// Rows that took part in the ranking, each once for the whole batch.
     pub rows_scored: u64,
     /// Rows left out: deleted, or not within the filters.
     pub rows_skipped: u64,
-    /// Bytes of codes of the scored rows in the selected blocks, padding included.
+    /// Of the rows that took part, those that their norms alone kept from being read.
+    pub rows_left_by_norm: u64,
+    /// Of the rows that took part, those that a screen looked at,
+    pub rows_screened: u64,
+    /// and those that it kept for at least one query: they were scored exactly.
+    pub rows_kept: u64,
+    /// Bytes of the rows' own codes in the selected blocks that were read, padding included.
     pub bytes_read: u64,
+    /// Bytes of codes and factors of a tier that were read.
+    pub tier_bytes_read: u64,
     /// Ids of the id filters that the snapshot does not have.
     pub ids_missing: u64,
     /// From the start of the run to the ranking.

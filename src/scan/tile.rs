@@ -1,27 +1,80 @@
-//! Scores a tile: some rows of a row group times the whole batch, block after block.
+//! Scores a tile: some rows of a row group times queries of the batch, block after block.
+
+use std::ops::Range;
 
 use super::columns::GroupColumns;
 use super::engine::Engine;
 use super::error::ScanError;
-use super::kernel::{Rows, Select};
-use super::query::{BlockQueries, Packed, length};
+use super::kernel::{Kernel, Narrow, Rows, Select};
+use super::query::{Batch, BlockQueries, Packed, length};
 use crate::codec::Encoding;
-use crate::segment::Kind;
+use crate::segment::{Codes, Kind};
 
-/// Besides `Limits::tile_rows`, a tile has at most so many bytes of codes,
+/// Besides `Limits::tile_rows`, a tile has at most so many bytes of codes
 const TILE_BYTES: usize = 4 << 20;
-/// so many scores,
+/// and so many scores.
 const TILE_SCORES: usize = 32_768;
-/// and so many products, as has each call of a kernel: some ten milliseconds of the slowest one, so
-/// that a scan can be cancelled between two calls.
-const PRODUCTS: usize = 1 << 21;
-/// Fewer rows or queries would leave the kernels' registers empty.
-const LEAST: usize = 4;
+/// Fewer queries at once would leave the kernels' registers empty.
+const LEAST_QUERIES: usize = 16;
+/// Kernels take rows by these.
+const ROWS: [usize; 2] = [48, 4];
+
+/// The most rows that a tile may have: enough for the kernels, and few enough that buffers depend on the
+/// batch alone and a scan can be cancelled between two calls.
+pub(super) fn tile_rows(batch: &Batch, kernel: &dyn Kernel, limit: u32) -> u32 {
+    let rows = (limit as usize)
+        .min(TILE_BYTES / batch.row_bytes())
+        .min(TILE_SCORES / batch.queries)
+        .min(kernel.products() / batch.dims().saturating_mul(batch.queries));
+    let step = if rows >= ROWS[0] { ROWS[0] } else { ROWS[1] };
+    u32::try_from((rows / step * step).max(ROWS[1])).unwrap_or(u32::MAX).min(limit.max(1))
+}
+
+/// How many queries one call of a kernel takes: some milliseconds' worth.
+pub(super) fn queries_at_once(kernel: &dyn Kernel, rows: usize, dims: usize) -> usize {
+    let queries = kernel.products() / rows.saturating_mul(dims);
+    (queries / LEAST_QUERIES * LEAST_QUERIES).max(LEAST_QUERIES)
+}
+
+/// Selected rows for the kernels. `codes` begins with the first of them; `list` is a buffer.
+pub(super) fn rows_of<'c>(
+    columns: &GroupColumns<'_>,
+    block: &BlockQueries,
+    codes: &Codes<'c>,
+    row_bytes: usize,
+    selected: &[u32],
+    list: &'c mut Vec<u32>,
+) -> Result<Rows<'c>, ScanError> {
+    let (count, first) = (selected.len(), selected[0]);
+    let select = if (selected[count - 1] - first) as usize + 1 == count {
+        Select::First(count)
+    } else {
+        list.clear();
+        list.extend(selected.iter().map(|&row| row - first));
+        Select::List(list)
+    };
+    Rows::new(codes.bytes, codes.stride, row_bytes, select).ok_or_else(|| beyond(columns, block))
+}
+
+/// Rows that were narrowed to bytes.
+pub(super) fn narrowed<'n>(
+    columns: &GroupColumns<'_>,
+    block: &BlockQueries,
+    narrow: &'n Narrow,
+    count: usize,
+) -> Result<Rows<'n>, ScanError> {
+    let rows = Rows::new(&narrow.bytes, narrow.stride, block.dims, Select::First(count));
+    rows.ok_or_else(|| beyond(columns, block))
+}
+
+fn beyond(columns: &GroupColumns<'_>, block: &BlockQueries) -> ScanError {
+    let reader = &columns.live().reader;
+    reader.fault(Kind::Codes, columns.group(), block.block, "rows beyond the column".into()).into()
+}
 
 /// A worker's buffers; their size depends on the batch alone.
 pub(super) struct TileScorer<'e, 'a> {
     engine: &'e Engine<'a>,
-    tile_rows: u32,
     /// Query after query, the score of each selected row.
     scores: Vec<f64>,
     floats: Vec<f32>,
@@ -32,25 +85,7 @@ pub(super) struct TileScorer<'e, 'a> {
 
 impl<'e, 'a> TileScorer<'e, 'a> {
     pub fn new(engine: &'e Engine<'a>) -> Self {
-        let batch = &engine.plan.batch;
-        let rows = (engine.plan.limits.tile_rows as usize)
-            .min(TILE_BYTES / batch.row_bytes())
-            .min(TILE_SCORES / batch.queries)
-            .min(PRODUCTS / (batch.dims().saturating_mul(batch.queries)));
-        let tile_rows = u32::try_from((rows / LEAST * LEAST).max(LEAST)).unwrap_or(u32::MAX);
-        Self {
-            engine,
-            tile_rows,
-            scores: Vec::new(),
-            floats: Vec::new(),
-            integers: Vec::new(),
-            list: Vec::new(),
-        }
-    }
-
-    /// The most rows that a tile may have.
-    pub fn tile_rows(&self) -> u32 {
-        self.tile_rows
+        Self { engine, scores: Vec::new(), floats: Vec::new(), integers: Vec::new(), list: Vec::new() }
     }
 
     /// What [`TileScorer::score`] has found: query after query, as many as rows were selected.
@@ -58,20 +93,25 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         &self.scores
     }
 
-    /// Scores rows of a row group, at least one, in ascending order.
-    pub fn score(&mut self, columns: &GroupColumns<'_>, selected: &[u32]) -> Result<(), ScanError> {
+    /// Scores rows of a row group, at least one, in ascending order, for some queries of the batch.
+    pub fn score(
+        &mut self,
+        columns: &GroupColumns<'_>,
+        selected: &[u32],
+        queries: Range<usize>,
+    ) -> Result<(), ScanError> {
         let batch = &self.engine.plan.batch;
         self.scores.clear();
-        self.scores.resize(batch.queries * selected.len(), 0.0);
+        self.scores.resize(queries.len() * selected.len(), 0.0);
         let scales = columns.scales(batch.ordinals())?;
         for (block, scales) in batch.blocks.iter().zip(scales) {
-            self.add_block(columns, selected, block, scales)?;
+            self.add_block(columns, selected, queries.clone(), block, scales)?;
         }
         if let Some(lengths) = &batch.lengths {
-            self.divide_by_lengths(columns, selected, lengths)?;
+            self.divide_by_lengths(columns, selected, &lengths[queries.clone()])?;
         }
         match self.scores.iter().position(|score| !score.is_finite()) {
-            Some(at) => Err(ScanError::WeightsOverflow { query: at / selected.len() }),
+            Some(at) => Err(ScanError::WeightsOverflow { query: queries.start + at / selected.len() }),
             None => Ok(()),
         }
     }
@@ -81,37 +121,27 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         &mut self,
         columns: &GroupColumns<'_>,
         selected: &[u32],
+        queries: Range<usize>,
         block: &BlockQueries,
         scales: &[f32],
     ) -> Result<(), ScanError> {
-        let (reader, group) = (&columns.live().reader, columns.group());
-        let (count, first) = (selected.len(), selected[0] as usize);
-        let last = selected[count - 1] as usize;
+        let (reader, group, kernel) = (&columns.live().reader, columns.group(), self.engine.plan.kernel);
+        let count = selected.len();
         // Only the chunks that hold selected rows are touched, and checked.
-        let codes = reader.codes_of(group, block.block, first..last + 1)?;
-        let select = if last + 1 - first == count {
-            Select::First(count)
-        } else {
-            self.list.clear();
-            self.list.extend(selected.iter().map(|&row| row - selected[0]));
-            Select::List(&self.list)
-        };
-        let code_bytes = block.encoding.code_bytes();
-        let rows = Rows::new(codes.bytes, codes.stride, block.dims * code_bytes, select)
-            .ok_or_else(|| reader.fault(Kind::Codes, group, block.block, "rows beyond the column".into()))?;
+        let codes = reader.codes_at(group, block.block, selected)?;
+        let row_bytes = block.dims * block.encoding.code_bytes();
+        let rows = rows_of(columns, block, &codes, row_bytes, selected, &mut self.list)?;
 
-        let queries = self.engine.plan.batch.queries;
-        let step = PRODUCTS / count.saturating_mul(block.dims);
-        let step = (step / LEAST * LEAST).max(LEAST);
-        let mut start = 0;
-        while start < queries {
+        let step = queries_at_once(kernel, count, block.dims);
+        let mut start = queries.start;
+        while start < queries.end {
             self.engine.check()?;
-            let range = start..queries.min(start + step);
-            let scores = &mut self.scores[range.start * count..range.end * count];
+            let range = start..queries.end.min(start + step);
+            let of = (range.start - queries.start) * count..(range.end - queries.start) * count;
+            let scores = &mut self.scores[of];
             match &block.packed {
                 Packed::Float(packed) => {
                     self.floats.resize(scores.len(), 0.0);
-                    let kernel = self.engine.plan.kernel;
                     if block.encoding == Encoding::F32 {
                         kernel.f32(&rows, packed, range.clone(), &mut self.floats);
                     } else {
@@ -128,7 +158,7 @@ impl<'e, 'a> TileScorer<'e, 'a> {
                 }
                 Packed::Integer { queries, scales: query_scales } => {
                     self.integers.resize(scores.len(), 0);
-                    self.engine.plan.kernel.i8(&rows, queries, range.clone(), &mut self.integers);
+                    kernel.i8(&rows, queries, range.clone(), &mut self.integers);
                     let products = self.integers.chunks(count).zip(&query_scales[range.clone()]);
                     for (scores, (products, &query_scale)) in scores.chunks_mut(count).zip(products) {
                         let rows = products.iter().zip(selected);

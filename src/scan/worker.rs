@@ -1,11 +1,15 @@
 //! One thread of a scan: scores its pieces tile by tile and keeps the best of each query.
 
+use std::ops::Range;
+
+use super::bars::Bar;
 use super::best::{Best, Candidate};
 use super::builder::Grouping;
 use super::columns::GroupColumns;
 use super::engine::{Engine, Piece};
 use super::error::ScanError;
-use super::tile::TileScorer;
+use super::screen::{self, Screener};
+use super::tile::{self, TileScorer};
 use crate::segment::{ByteStrings, SegmentError, Span};
 
 /// What workers bring home.
@@ -15,14 +19,30 @@ pub(super) struct Found {
     pub top: Vec<Best>,
     /// For each query: its opponents.
     pub bottom: Vec<Best>,
-    pub rows_scored: u64,
-    pub bytes_read: u64,
+    pub counts: Counts,
+}
+
+/// What a worker has read and left out.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Counts {
+    /// Rows that took part.
+    pub rows: u64,
+    /// Rows that the bound of their norms left out.
+    pub rows_by_norm: u64,
+    /// Rows that the screen looked at.
+    pub rows_screened: u64,
+    /// Of these, rows that were kept for some query.
+    pub rows_kept: u64,
+    /// Bytes of the rows' own codes,
+    pub code_bytes: u64,
+    /// and of their tier.
+    pub tier_bytes: u64,
 }
 
 impl Found {
     pub fn new(queries: usize, (top_k, bottom_k): (usize, usize)) -> Self {
         let of = |k| vec![Best::new(k); queries];
-        Self { top: of(top_k), bottom: of(bottom_k), rows_scored: 0, bytes_read: 0 }
+        Self { top: of(top_k), bottom: of(bottom_k), counts: Counts::default() }
     }
 
     pub fn merge(&mut self, other: Self) {
@@ -30,16 +50,30 @@ impl Found {
         for (ours, theirs) in ends {
             ours.iter_mut().zip(theirs).for_each(|(ours, theirs)| ours.merge(theirs));
         }
-        self.rows_scored += other.rows_scored;
-        self.bytes_read += other.bytes_read;
+        self.counts.merge(other.counts);
+    }
+}
+
+impl Counts {
+    fn merge(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.rows_by_norm += other.rows_by_norm;
+        self.rows_screened += other.rows_screened;
+        self.rows_kept += other.rows_kept;
+        self.code_bytes += other.code_bytes;
+        self.tier_bytes += other.tier_bytes;
     }
 }
 
 pub(super) struct Worker<'e, 'a> {
     engine: &'e Engine<'a>,
     scorer: TileScorer<'e, 'a>,
+    screener: Option<Screener<'e, 'a>>,
+    tile_rows: u32,
     /// Rows of the tile that take part: ordinals in the row group.
     selected: Vec<u32>,
+    /// For each query, what a score must reach.
+    bars: Vec<Bar>,
     example: OpenExample,
     found: Found,
 }
@@ -59,9 +93,17 @@ struct OpenExample {
 
 impl<'e, 'a> Worker<'e, 'a> {
     pub fn new(engine: &'e Engine<'a>) -> Self {
-        let found = Found::new(engine.plan.batch.queries, engine.plan.ends);
-        let scorer = TileScorer::new(engine);
-        Self { engine, scorer, selected: Vec::new(), example: OpenExample::default(), found }
+        let plan = &engine.plan;
+        Self {
+            engine,
+            scorer: TileScorer::new(engine),
+            screener: plan.screen.as_ref().map(|screen| Screener::new(engine, screen)),
+            tile_rows: tile::tile_rows(&plan.batch, plan.kernel, plan.limits.tile_rows),
+            selected: Vec::new(),
+            bars: Vec::new(),
+            example: OpenExample::default(),
+            found: Found::new(plan.batch.queries, plan.ends),
+        }
     }
 
     pub fn into_found(self) -> Found {
@@ -69,33 +111,119 @@ impl<'e, 'a> Worker<'e, 'a> {
     }
 
     pub fn piece(&mut self, piece: &Piece, columns: &GroupColumns<'a>) -> Result<(), ScanError> {
+        let plan = &self.engine.plan;
         let mut rows = piece.rows.clone();
-        if self.engine.plan.grouping != Grouping::Rows {
+        if plan.grouping != Grouping::Rows {
             let ids = columns.ids()?;
             rows = after_example(ids, rows.start)..after_example(ids, rows.end);
         }
         while rows.start < rows.end {
             self.engine.check()?;
-            let end = rows.end.min(rows.start.saturating_add(self.scorer.tile_rows()));
-            self.engine.plan.filter.select(columns.live(), columns, rows.start..end, &mut self.selected)?;
-            if !self.selected.is_empty() {
-                self.scorer.score(columns, &self.selected)?;
-                self.found.rows_scored += self.selected.len() as u64;
-                self.found.bytes_read += (self.selected.len() * self.engine.plan.batch.row_bytes()) as u64;
-                match self.engine.plan.grouping {
-                    Grouping::Rows => self.offer_rows(columns)?,
-                    Grouping::Max | Grouping::Sum => self.add_to_examples(columns)?,
-                }
-            }
+            let end = rows.end.min(rows.start.saturating_add(self.tile_rows));
+            plan.filter.select(columns.live(), columns, rows.start..end, &mut self.selected)?;
             rows.start = end;
+            if self.selected.is_empty() {
+                continue;
+            }
+            self.found.counts.rows += self.selected.len() as u64;
+            if plan.grouping == Grouping::Rows {
+                self.rank_rows(columns)?;
+            } else {
+                self.count_codes(self.selected.len());
+                self.scorer.score(columns, &self.selected, 0..plan.batch.queries)?;
+                self.add_to_examples(columns)?;
+            }
         }
         Ok(self.close_example(columns)?)
     }
 
-    fn offer_rows(&mut self, columns: &GroupColumns<'_>) -> Result<(), SegmentError> {
+    fn count_codes(&mut self, rows: usize) {
+        self.found.counts.code_bytes += (rows * self.engine.plan.batch.row_bytes()) as u64;
+    }
+
+    /// Ranks the selected rows, each by itself; those that cannot be among the best are left out as early
+    /// as can be told.
+    fn rank_rows(&mut self, columns: &GroupColumns<'_>) -> Result<(), ScanError> {
+        let queries = self.engine.plan.batch.queries;
+        self.engine.bars.read(&mut self.bars);
+        if self.bars.iter().all(|&(top, bottom)| top.min(bottom) > f64::NEG_INFINITY) {
+            self.leave_out_by_norm(columns)?;
+            if self.selected.is_empty() {
+                return Ok(());
+            }
+            if let Some(screener) = &mut self.screener
+                && screener.is_due()
+            {
+                let count = self.selected.len();
+                let screen = screener.plan();
+                self.found.counts.rows_screened += count as u64;
+                self.found.counts.tier_bytes += (count * screen.tier_bytes) as u64;
+                if let Some(kept) = screener.screen(columns, &self.selected, &self.bars)? {
+                    self.found.counts.rows_kept += kept as u64;
+                    let read = if screen.reads_codes { count } else { kept };
+                    self.count_codes(read);
+                    return self.rank_kept(columns);
+                }
+                self.found.counts.rows_kept += count as u64;
+            }
+        }
+        self.count_codes(self.selected.len());
+        self.scorer.score(columns, &self.selected, 0..queries)?;
+        self.offer_rows(columns, 0..queries)?;
+        Ok(())
+    }
+
+    /// Ranks what the screen has kept.
+    fn rank_kept(&mut self, columns: &GroupColumns<'_>) -> Result<(), ScanError> {
+        for query in 0..self.engine.plan.batch.queries {
+            let Some(screener) = &mut self.screener else { return Ok(()) };
+            let kept = screener.kept(query);
+            if !kept.is_empty() {
+                self.selected.clear();
+                self.selected.extend(kept);
+                self.scorer.score(columns, &self.selected, query..query + 1)?;
+                self.offer_rows(columns, query..query + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes rows from the selection whose norms alone keep them below every bar.
+    fn leave_out_by_norm(&mut self, columns: &GroupColumns<'_>) -> Result<(), ScanError> {
+        let batch = &self.engine.plan.batch;
+        // Cosines have no use for it, nor have scores without a bar.
+        if batch.lengths.is_some() {
+            return Ok(());
+        }
+        let (least, greatest) = columns.norm_range(batch.ordinals())?;
+        let reaches = |norms: &[f32], bars: &[Bar]| {
+            let reach = screen::reach(batch, norms);
+            reach.zip(bars).any(|(reach, &(top, bottom))| !(reach < top && reach < bottom))
+        };
+        let before = self.selected.len();
+        if !reaches(greatest, &self.bars) {
+            self.selected.clear();
+        } else if !reaches(least, &self.bars) {
+            let columns = columns.norms(batch.ordinals())?;
+            let mut norms = vec![0.0; columns.len()];
+            let bars = &self.bars;
+            self.selected.retain(|&row| {
+                for (norm, column) in norms.iter_mut().zip(columns) {
+                    *norm = column[row as usize];
+                }
+                reaches(&norms, bars)
+            });
+        }
+        self.found.counts.rows_by_norm += (before - self.selected.len()) as u64;
+        Ok(())
+    }
+
+    /// Offers the selected rows to some queries, with the scores that were just computed.
+    fn offer_rows(&mut self, columns: &GroupColumns<'_>, queries: Range<usize>) -> Result<(), SegmentError> {
         let rows = &self.selected;
         let ends = [(&mut self.found.top, 1.0), (&mut self.found.bottom, -1.0)];
         for (bests, sign) in ends {
+            let bests = &mut bests[queries.clone()];
             for (best, scores) in bests.iter_mut().zip(self.scorer.scores().chunks_exact(rows.len())) {
                 let mut threshold = best.threshold();
                 for (&score, &row) in scores.iter().zip(rows) {
@@ -107,6 +235,7 @@ impl<'e, 'a> Worker<'e, 'a> {
                 }
             }
         }
+        self.engine.bars.raise(&self.found.top, &self.found.bottom, queries);
         Ok(())
     }
 

@@ -159,6 +159,19 @@ impl SegmentReader {
         Ok(Codes { bytes, stride })
     }
 
+    /// Rows of a block in a row group, ascending and at least one; only the chunks that they lie in are
+    /// touched. The bytes go from the first of them to the last.
+    pub fn codes_at(&self, group: usize, block: usize, rows: &[u32]) -> Result<Codes<'_>, SegmentError> {
+        let (ordinal, region) = self.region(group, Kind::Codes, block)?;
+        let stride = region.stride as usize;
+        let at = |row: u32| (row as usize * stride) as u64;
+        for run in rows.chunk_by(|row, next| row + 1 == *next) {
+            self.used_bytes(ordinal, region, at(run[0])..at(run[run.len() - 1] + 1))?;
+        }
+        let bytes = at(rows[0])..at(rows[rows.len() - 1] + 1);
+        Ok(Codes { bytes: self.unchecked(region, bytes), stride })
+    }
+
     /// The scale of each row; empty if the block's encoding has none.
     pub fn scales(&self, group: usize, block: usize) -> Result<Vec<f32>, SegmentError> {
         let encodings = self.identity.schema.encodings();
@@ -275,7 +288,12 @@ impl SegmentReader {
                 word.fetch_or(mask, Ordering::Relaxed);
             }
         }
-        Ok(&self.bytes.bytes()[to_usize(region.offset + range.start)..to_usize(region.offset + range.end)])
+        Ok(self.unchecked(region, range))
+    }
+
+    /// A range of a region's used bytes.
+    fn unchecked(&self, region: &Region, range: Range<u64>) -> &[u8] {
+        &self.bytes.bytes()[to_usize(region.offset + range.start)..to_usize(region.offset + range.end)]
     }
 
     fn check_chunk(&self, ordinal: usize, region: &Region, chunk: usize) -> Result<(), SegmentError> {

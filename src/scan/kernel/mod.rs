@@ -32,6 +32,11 @@ pub(crate) trait Kernel: std::fmt::Debug + Send + Sync {
     /// The name by which it is asked for, and named in the statistics.
     fn name(&self) -> &'static str;
 
+    /// How many products take it some milliseconds.
+    fn products(&self) -> usize {
+        1 << 26
+    }
+
     /// `f32` rows: sixteen lanes of fused multiply-adds in f32.
     fn f32(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]);
 

@@ -15,6 +15,10 @@ impl Kernel for Scalar {
         "scalar"
     }
 
+    fn products(&self) -> usize {
+        1 << 21
+    }
+
     fn f32(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
         rows.check(4 * batch.dims(), batch.len(), &queries, out.len());
         each(rows, queries, out, |row, query| {

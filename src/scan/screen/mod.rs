@@ -1,0 +1,285 @@
+//! Leaves rows out whose score cannot be among the best, before their codes are multiplied exactly.
+//!
+//! A screen gives each row and query an interval that the score lies in, from fewer bytes or cheaper
+//! products than the score itself takes. A row whose interval ends below the worst of the best so
+//! far is left out; the others are scored exactly. So a ranking is the same bit for bit with and
+//! without a screen, as far as the intervals hold: always, but for the sign tier, whose intervals
+//! hold with the probability that the caller asked for.
+//!
+//! With `x` a row's block, `q` a query's as the score takes it (of `i8` blocks: quantised), and `x'`, `q'`
+//! what the screen has of them:
+//!
+//! - **Bytes.** `|<x, q> - <x', q'>| <= |x - x'| |q| + |x'| |q - q'|`, by Cauchy and Schwarz, and
+//!   `|x'| <= |x| + |x - x'|`. `x'` are signed bytes: the codes of an `i8` block itself, those of the
+//!   `i8` tier, or `f16` and `f32` codes narrowed on the way; `q'` are signed bytes or 16-bit integers.
+//! - **Signs.** What the sign tier leaves of a row, of norm `spread`, is orthogonal to it, so under
+//!   a uniformly random rotation its product with the query is sub-Gaussian with the variance proxy
+//!   `(spread |q|)^2 / (dims - 1)` (format-spec/encodings.md). The rotated query is rounded at random
+//!   to six bits in steps of `t`, which adds `dims (gain t)^2 / 4` (Hoeffding). Blocks add up to `V`.
+//!   By the union bound over all `pairs` of a row and a query (and an end), no score at all leaves
+//!   its interval of half the width `sqrt(2 ln(pairs / delta) V)`, but with probability `delta`.
+//!
+//! Rounding has its share in every width: that of the score (`dims / 16 + 4` roundings in f32 in each
+//! lane; twice that is allowed for), of stored norms and factors (2^-23), and of the sums here (2^-40).
+
+mod block;
+
+use std::ops::Range;
+
+pub(super) use block::{BlockScreen, Source};
+use block::{Queries, RowFactors};
+
+use super::bars::Bar;
+use super::columns::GroupColumns;
+use super::engine::Engine;
+use super::error::ScanError;
+use super::kernel::Narrow;
+use super::query::{Batch, BlockQueries, length};
+use super::tile;
+use crate::codec::Encoding;
+
+/// How rows are screened.
+#[derive(Debug)]
+pub(super) struct Screen {
+    /// One for each block of the batch.
+    pub blocks: Vec<BlockScreen>,
+    /// `2 ln(pairs / delta)`; 0 where intervals always hold.
+    pub confidence: f64,
+    /// The share of pairs of a row and a query that may be kept before a full pass is cheaper.
+    pub break_even: f64,
+    /// Bytes that it reads of a row, besides the row's own codes if it reads those.
+    pub tier_bytes: usize,
+    /// Whether it reads the row's own codes.
+    pub reads_codes: bool,
+}
+
+/// A worker's buffers.
+pub(super) struct Screener<'e, 'a> {
+    engine: &'e Engine<'a>,
+    screen: &'e Screen,
+    /// Query after query, for each selected row: the estimate, and the width that always holds.
+    estimates: Vec<f64>,
+    widths: Vec<f64>,
+    /// The variance proxies; empty where there are none.
+    variances: Vec<f64>,
+    factors: RowFactors,
+    integers: Vec<i64>,
+    products: Vec<i32>,
+    narrow: Narrow,
+    list: Vec<u32>,
+    /// For each query the rows that are kept.
+    kept: Vec<Vec<u32>>,
+    rows: Vec<bool>,
+    /// Tiles to go before it is tried again, and how many it will be the next time.
+    pause: u32,
+    next_pause: u32,
+}
+
+/// A screen that does not pay is tried again after so many tiles, then twice as many, up to the last.
+const PAUSES: Range<u32> = 8..512;
+
+impl<'e, 'a> Screener<'e, 'a> {
+    pub fn new(engine: &'e Engine<'a>, screen: &'e Screen) -> Self {
+        Self {
+            engine,
+            screen,
+            estimates: Vec::new(),
+            widths: Vec::new(),
+            variances: Vec::new(),
+            factors: RowFactors::default(),
+            integers: Vec::new(),
+            products: Vec::new(),
+            narrow: Narrow::default(),
+            list: Vec::new(),
+            kept: vec![Vec::new(); engine.plan.batch.queries],
+            rows: Vec::new(),
+            pause: 0,
+            next_pause: PAUSES.start,
+        }
+    }
+
+    /// Whether the next tile is to be screened.
+    pub fn is_due(&mut self) -> bool {
+        let due = self.pause == 0;
+        self.pause = self.pause.saturating_sub(1);
+        due
+    }
+
+    /// The rows that were kept for a query: ordinals in the row group, ascending.
+    pub fn kept(&self, query: usize) -> &[u32] {
+        &self.kept[query]
+    }
+
+    pub fn plan(&self) -> &'e Screen {
+        self.screen
+    }
+
+    /// Screens rows of a row group, at least one, ascending; how many are kept for at least one query.
+    /// `None`: so many that it is cheaper to score them all.
+    pub fn screen(
+        &mut self,
+        columns: &GroupColumns<'_>,
+        selected: &[u32],
+        bars: &[Bar],
+    ) -> Result<Option<usize>, ScanError> {
+        let batch = &self.engine.plan.batch;
+        let pairs = batch.queries * selected.len();
+        for (sums, used) in [
+            (&mut self.estimates, true),
+            (&mut self.widths, true),
+            (&mut self.variances, self.screen.confidence > 0.0),
+        ] {
+            sums.clear();
+            sums.resize(if used { pairs } else { 0 }, 0.0);
+        }
+        for block in 0..batch.blocks.len() {
+            self.add_block(columns, selected, block)?;
+        }
+        if let Some(lengths) = &batch.lengths {
+            self.divide_by_lengths(columns, selected, lengths)?;
+        }
+        let kept = self.keep(selected, bars);
+        if kept as f64 > self.screen.break_even * pairs as f64 {
+            self.pause = self.next_pause;
+            self.next_pause = (2 * self.next_pause).min(PAUSES.end);
+            return Ok(None);
+        }
+        self.next_pause = PAUSES.start;
+        Ok(Some(self.rows.iter().filter(|&&kept| kept).count()))
+    }
+
+    /// Adds a block's share to estimates and widths.
+    fn add_block(
+        &mut self,
+        columns: &GroupColumns<'_>,
+        selected: &[u32],
+        block: usize,
+    ) -> Result<(), ScanError> {
+        let (batch, kernel) = (&self.engine.plan.batch, self.engine.plan.kernel);
+        let (screen, of_batch) = (&self.screen.blocks[block], &batch.blocks[block]);
+        let count = selected.len();
+        let codes = screen.codes(columns, of_batch, selected)?;
+        let rows = tile::rows_of(columns, of_batch, &codes, screen.row_bytes(of_batch), selected, &mut self.list)?;
+        let rows = if screen.narrows() {
+            self.engine.check()?;
+            kernel.narrow(&rows, of_batch.encoding, &mut self.narrow);
+            tile::narrowed(columns, of_batch, &self.narrow, count)?
+        } else {
+            rows
+        };
+        self.factors.gather(columns, batch, block, screen, selected, &self.narrow)?;
+        let mut start = 0;
+        let step = tile::queries_at_once(kernel, count, of_batch.dims);
+        while start < batch.queries {
+            self.engine.check()?;
+            let range = start..batch.queries.min(start + step);
+            match &screen.queries {
+                Queries::Bytes(queries) => {
+                    self.products.resize(range.len() * count, 0);
+                    kernel.bytes(&rows, queries, range.clone(), &mut self.products);
+                }
+                Queries::Planes(queries) => {
+                    self.products.resize(range.len() * count, 0);
+                    kernel.planes(&rows, queries, range.clone(), &mut self.products);
+                }
+                Queries::Integers(queries) => {
+                    self.integers.resize(range.len() * count, 0);
+                    kernel.i8(&rows, queries, range.clone(), &mut self.integers);
+                }
+            }
+            for (i, query) in range.clone().enumerate() {
+                let (of, to) = (i * count..(i + 1) * count, query * count..(query + 1) * count);
+                let estimates = &mut self.estimates[to.clone()];
+                if let Queries::Integers(_) = screen.queries {
+                    screen.estimate(query, &self.factors, &self.integers[of], estimates);
+                } else {
+                    screen.estimate(query, &self.factors, &self.products[of], estimates);
+                }
+                screen.widen(query, &self.factors, &mut self.widths[to.clone()]);
+                if !self.variances.is_empty() {
+                    screen.spread(query, &self.factors, &mut self.variances[to]);
+                }
+            }
+            start = range.end;
+        }
+        Ok(())
+    }
+
+    /// From intervals of sums to those of cosines.
+    fn divide_by_lengths(
+        &mut self,
+        columns: &GroupColumns<'_>,
+        selected: &[u32],
+        lengths: &[f64],
+    ) -> Result<(), ScanError> {
+        let batch = &self.engine.plan.batch;
+        let norms = columns.norms(batch.ordinals())?;
+        for (i, &row) in selected.iter().enumerate() {
+            let weights = batch.blocks.iter().map(|block| block.weight);
+            let row_length = length(weights.zip(norms.iter().map(|norms| norms[row as usize])));
+            for (query, &query_length) in lengths.iter().enumerate() {
+                let at = query * selected.len() + i;
+                let product = row_length * query_length;
+                // The cosine with a zero row or query is 0 by definition.
+                let inverse = if product == 0.0 { 0.0 } else { 1.0 / product };
+                self.estimates[at] *= inverse;
+                self.widths[at] = self.widths[at] * inverse + EPSILON;
+                if let Some(variance) = self.variances.get_mut(at) {
+                    *variance *= inverse * inverse;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists the rows whose interval reaches a bar, as one does that is not a number; how many pairs of a
+    /// row and a query.
+    fn keep(&mut self, selected: &[u32], bars: &[Bar]) -> usize {
+        let count = selected.len();
+        self.rows.clear();
+        self.rows.resize(count, false);
+        let mut pairs = 0;
+        for (query, (kept, &(top, bottom))) in self.kept.iter_mut().zip(bars).enumerate() {
+            kept.clear();
+            let of = query * count..(query + 1) * count;
+            if !self.variances.is_empty() {
+                for (width, variance) in self.widths[of.clone()].iter_mut().zip(&self.variances[of.clone()]) {
+                    *width += (self.screen.confidence * variance).sqrt();
+                }
+            }
+            let intervals = self.estimates[of.clone()].iter().zip(&self.widths[of]);
+            for (i, (&estimate, &width)) in intervals.enumerate() {
+                let width = width + EPSILON * estimate.abs();
+                let below = estimate + width < top && width - estimate < bottom;
+                if !below {
+                    kept.push(selected[i]);
+                    self.rows[i] = true;
+                }
+            }
+            pairs += kept.len();
+        }
+        pairs
+    }
+}
+
+/// What the sums in here may be off by, relatively.
+const EPSILON: f64 = 1.0 / (1u64 << 40) as f64;
+
+/// An upper bound of the scores of a query and a row of norm 1 in one block.
+pub(super) fn reach_of_one(query: &[f32], encoding: Encoding) -> f64 {
+    let (target, rounding) = block::target(query, encoding);
+    block::norm(target.into_iter()) * (1.0 + rounding) * block::ABOVE
+}
+
+/// An upper bound of each query's score with any row whose norms, block by block, are at most `norms`.
+pub(super) fn reach<'b>(batch: &'b Batch, norms: &'b [f32]) -> impl Iterator<Item = f64> + 'b {
+    (0..batch.queries).map(move |query| {
+        let blocks = batch.blocks.iter().zip(norms);
+        let of_block = |(block, &norm): (&BlockQueries, &f32)| {
+            // An `f16` row's scale is at most its norm, or less than 1.
+            let tiny = block.weight.abs() * block::underflow(block.dims, block.encoding);
+            f64::from(norm) * (block.reach[query] + tiny) + tiny
+        };
+        blocks.map(of_block).sum::<f64>() * block::ABOVE
+    })
+}
