@@ -33,11 +33,17 @@ impl Bars {
         }
     }
 
+    /// The bar of a query.
+    pub fn of(&self, query: usize) -> Bar {
+        let [top, bottom] = &self.0[query];
+        let of = |bar: &AtomicU64| from_ordered(bar.load(Ordering::Relaxed));
+        (of(top), of(bottom))
+    }
+
     /// The bars of all queries.
     pub fn read(&self, bars: &mut Vec<Bar>) {
-        let of = |bar: &AtomicU64| from_ordered(bar.load(Ordering::Relaxed));
         bars.clear();
-        bars.extend(self.0.iter().map(|[top, bottom]| (of(top), of(bottom))));
+        bars.extend((0..self.0.len()).map(|query| self.of(query)));
     }
 }
 

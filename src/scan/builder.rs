@@ -7,7 +7,7 @@ use super::engine::{Engine, Limits, Plan, Watch};
 use super::error::ScanError;
 use super::filter::{ExampleRows, FilterRequest, Find, RowFilter, SpanFilter};
 use super::kernel::{Kernel, KernelChoice};
-use super::planner::{Explanation, Strategy, Task};
+use super::planner::{Explanation, ScanPath, Task};
 use super::query::{self, Batch};
 use super::ranking::Ranking;
 use super::screen::{BlockScreen, Screen};
@@ -76,7 +76,7 @@ pub struct Scan<'a> {
     metric: Metric,
     grouping: Grouping,
     guarantee: Guarantee,
-    strategy: Strategy,
+    path: ScanPath,
     filter: FilterRequest,
     threads: usize,
     kernel: KernelChoice,
@@ -106,7 +106,7 @@ impl<'a> Scan<'a> {
             metric: Metric::default(),
             grouping: Grouping::default(),
             guarantee: Guarantee::default(),
-            strategy: Strategy::default(),
+            path: ScanPath::default(),
             filter: FilterRequest::default(),
             threads: 0,
             kernel: KernelChoice::default(),
@@ -159,10 +159,10 @@ impl<'a> Scan<'a> {
         self
     }
 
-    /// The way through the rows, for those who know better than [`Scan::explain`]. One that cannot be taken
-    /// gives way to [`Strategy::Full`]. Default: the cheapest.
-    pub fn strategy(mut self, strategy: Strategy) -> Self {
-        self.strategy = strategy;
+    /// The path through the rows, for those who know better than [`Scan::explain`]. One that cannot be taken
+    /// gives way to [`ScanPath::Full`]. Default: the cheapest.
+    pub fn path(mut self, path: ScanPath) -> Self {
+        self.path = path;
         self
     }
 
@@ -226,16 +226,17 @@ impl<'a> Scan<'a> {
     pub fn run(self) -> Result<Ranking, ScanError> {
         let started = Instant::now();
         let (batch, kernel, threads) = self.prepare()?;
-        let (strategy, break_even) = self.task(&batch, kernel, threads).choose(self.strategy);
+        let (path, break_even) = self.task(&batch, kernel, threads).choose(self.path);
         let filter = RowFilter::new(&self.filter, self.segments, &*self.find, &self.cancel)?;
-        let screen = self.screen(&batch, kernel, threads, strategy, break_even)?;
+        let break_even = self.limits.break_even.unwrap_or(break_even);
+        let screen = self.screen(&batch, kernel, threads, path, break_even)?;
         let ends = (self.top_k, self.bottom_k);
         let delta = match self.guarantee {
-            Guarantee::Probable { delta } if strategy == Strategy::SignTier => Some(delta),
+            Guarantee::Probable { delta } if path == ScanPath::SignTier => Some(delta),
             _ => None,
         };
         let (grouping, limits) = (self.grouping, self.limits);
-        let plan = Plan { batch, filter, grouping, kernel, ends, limits, strategy, screen, delta };
+        let plan = Plan { batch, filter, grouping, kernel, ends, limits, path, screen, delta };
         let watch = Watch::new(self.cancel, self.progress, self.segments);
         let engine = Engine::new(self.segments, plan, watch);
         let ranking = if self.threads == 0 {
@@ -248,7 +249,7 @@ impl<'a> Scan<'a> {
         let statistics = ranking.statistics();
         tracing::debug!(
             kernel = statistics.kernel,
-            strategy = statistics.strategy.name(),
+            path = statistics.path.name(),
             threads = statistics.threads,
             rows = statistics.rows_scored,
             bytes = statistics.bytes_read,
@@ -258,14 +259,14 @@ impl<'a> Scan<'a> {
         Ok(ranking)
     }
 
-    /// Says which way [`Scan::run`] would take through the rows, and what each is expected to cost. Reads no
+    /// Says which path [`Scan::run`] would take through the rows, and what each is expected to cost. Reads no
     /// rows; measures kernels and memory the first time, some ten milliseconds.
     ///
     /// # Errors
     /// What was asked for makes no sense (see [`ScanError`]).
     pub fn explain(&self) -> Result<Explanation, ScanError> {
         let (batch, kernel, threads) = self.prepare()?;
-        Ok(self.task(&batch, kernel, threads).explain(self.strategy))
+        Ok(self.task(&batch, kernel, threads).explain(self.path))
     }
 
     /// What can be checked without looking at rows.
@@ -302,28 +303,28 @@ impl<'a> Scan<'a> {
         self.segments.iter().map(|segment| u64::from(segment.reader.rows())).sum()
     }
 
-    /// The screen that a strategy needs, with the queries packed for it.
+    /// The screen that a path needs, with the queries packed for it.
     fn screen(
         &self,
         batch: &Batch,
         kernel: &'static dyn Kernel,
         threads: usize,
-        strategy: Strategy,
+        path: ScanPath,
         break_even: f64,
     ) -> Result<Option<Screen>, ScanError> {
-        if strategy == Strategy::Full {
+        if path == ScanPath::Full {
             return Ok(None);
         }
-        let tier_bytes = self.task(batch, kernel, threads).tier_bytes(strategy);
+        let tier_bytes = self.task(batch, kernel, threads).tier_bytes(path);
         let ranges: Vec<_> = self.schema.spec().ranges().collect();
         let mut blocks = Vec::with_capacity(batch.blocks.len());
         for block in &batch.blocks {
             self.cancel.check()?;
             let queries = self.queries.iter().map(|query| &query.values()[ranges[block.block].clone()]);
-            blocks.push(BlockScreen::new(self.schema, block, queries, strategy));
+            blocks.push(BlockScreen::new(self.schema, block, queries, path));
         }
         let confidence = match self.guarantee {
-            Guarantee::Probable { delta } if strategy == Strategy::SignTier => {
+            Guarantee::Probable { delta } if path == ScanPath::SignTier => {
                 let ends = usize::from(self.top_k > 0) + usize::from(self.bottom_k > 0);
                 let pairs = self.rows() as f64 * (batch.queries * ends) as f64;
                 2.0 * (pairs / delta).ln()
@@ -375,7 +376,7 @@ impl std::fmt::Debug for Scan<'_> {
             .field("metric", &self.metric)
             .field("grouping", &self.grouping)
             .field("guarantee", &self.guarantee)
-            .field("strategy", &self.strategy)
+            .field("path", &self.path)
             .field("filter", &self.filter)
             .field("threads", &self.threads)
             .field("kernel", &self.kernel)

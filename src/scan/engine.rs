@@ -16,7 +16,7 @@ use super::control::{CancelToken, Progress};
 use super::error::ScanError;
 use super::filter::RowFilter;
 use super::kernel::Kernel;
-use super::planner::Strategy;
+use super::planner::ScanPath;
 use super::query::Batch;
 use super::ranking::{Hit, Ranking, Statistics};
 use super::screen::Screen;
@@ -31,10 +31,12 @@ pub(super) struct Limits {
     pub piece_bytes: usize,
     /// The most rows that are scored at once.
     pub tile_rows: u32,
+    /// The share of pairs that a screen may keep; planned if not given.
+    pub break_even: Option<f64>,
 }
 
 impl Limits {
-    pub const DEFAULT: Self = Self { piece_bytes: 2 << 20, tile_rows: 1024 };
+    pub const DEFAULT: Self = Self { piece_bytes: 2 << 20, tile_rows: 1024, break_even: None };
 }
 
 /// Rows of one row group that a worker takes at once.
@@ -64,7 +66,7 @@ pub(super) struct Plan {
     /// How many proponents and opponents.
     pub ends: (usize, usize),
     pub limits: Limits,
-    pub strategy: Strategy,
+    pub path: ScanPath,
     /// What leaves rows out before they are scored.
     pub screen: Option<Screen>,
     /// The probability that the screen leaves out one too many.
@@ -122,7 +124,7 @@ impl<'a> Engine<'a> {
         let counts = found.counts;
         let statistics = Statistics {
             kernel: self.plan.kernel.name(),
-            strategy: self.plan.strategy,
+            path: self.plan.path,
             delta: self.plan.delta,
             threads,
             rows_scored: counts.rows,

@@ -3,7 +3,7 @@
 //! - What is asked? [`Scan`], a builder with one fallible call; `query` packs the batch for it.
 //! - Which rows count? `filter`: deletes, ids, sources and spans.
 //! - Who multiplies? `kernel`, one folder for each architecture, all with the same bits.
-//! - Which way through the rows is the cheapest? `planner`; `screen` leaves rows out that cannot be
+//! - Which path through the rows is the cheapest? `planner`; `screen` leaves rows out that cannot be
 //!   among the best, whose `bars` all workers share.
 //! - Who walks the rows? `engine` cuts row groups into pieces; each `worker` takes them in order, scores
 //!   a `tile` at a time and keeps the `best` of each query; `columns` decodes ids when one is kept.
@@ -36,7 +36,7 @@ pub use control::{CancelToken, Progress};
 pub use error::ScanError;
 pub use filter::SpanFilter;
 pub use kernel::{KernelChoice, KernelError};
-pub use planner::{Explanation, Strategy, Way};
+pub use planner::{Explanation, PathCost, ScanPath};
 pub use ranking::{Hit, Ranking, Statistics};
 
 pub(crate) use filter::ExampleRows;

@@ -1,6 +1,6 @@
-//! Which way through the rows is the cheapest for a batch and an index.
+//! Which path through the rows is the cheapest for a batch and an index.
 //!
-//! The rule is small: a way costs what it reads by the memory's bandwidth, or what it computes by the
+//! The rule is small: a path costs what it reads by the memory's bandwidth, or what it computes by the
 //! kernel's speed, whichever is more. Both are measured in this process, once. What a screen keeps is
 //! only known when it has run, so it is guessed here and watched there ([`super::screen::Screen`]).
 
@@ -17,11 +17,11 @@ use crate::codec::Encoding;
 use crate::codec::Tier;
 use crate::schema::Schema;
 
-/// A way through the rows. All give the same ranking, but for [`Strategy::SignTier`], which does with
+/// A path through the rows. All give the same ranking, but for [`ScanPath::SignTier`], which does with
 /// the probability that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
-pub enum Strategy {
+pub enum ScanPath {
     /// The one that [`Scan::explain`](super::Scan::explain) finds the cheapest.
     #[default]
     Auto,
@@ -37,8 +37,8 @@ pub enum Strategy {
     SignTier,
 }
 
-impl Strategy {
-    const WAYS: [Self; 4] = [Self::Full, Self::Bytes, Self::I8Tier, Self::SignTier];
+impl ScanPath {
+    const ALL: [Self; 4] = [Self::Full, Self::Bytes, Self::I8Tier, Self::SignTier];
 
     /// Its name: `auto`, `full`, `bytes`, `i8 tier`, `sign tier`.
     #[must_use]
@@ -53,7 +53,7 @@ impl Strategy {
     }
 }
 
-impl fmt::Display for Strategy {
+impl fmt::Display for ScanPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -63,10 +63,10 @@ impl fmt::Display for Strategy {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Explanation {
-    /// The way that is taken.
-    pub chosen: Strategy,
-    /// All ways, with what they are expected to cost.
-    pub ways: Vec<Way>,
+    /// The path that is taken.
+    pub chosen: ScanPath,
+    /// All paths, with what they are expected to cost.
+    pub paths: Vec<PathCost>,
     /// The kernel that computes.
     pub kernel: &'static str,
     /// Threads that take part.
@@ -79,12 +79,12 @@ pub struct Explanation {
     pub memory_bandwidth: f64,
 }
 
-/// A way through the rows, and what it is expected to cost.
+/// A path through the rows, and what it is expected to cost.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Way {
-    /// The way.
-    pub strategy: Strategy,
+pub struct PathCost {
+    /// The path.
+    pub path: ScanPath,
     /// Why it cannot be taken.
     pub impossible: Option<&'static str>,
     /// Bytes of codes and tiers to read.
@@ -97,7 +97,7 @@ pub struct Way {
     pub kept: f64,
 }
 
-impl Way {
+impl PathCost {
     /// The longer of reading and computing: they overlap.
     #[must_use]
     pub fn seconds(&self) -> f64 {
@@ -109,18 +109,18 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { chosen, kernel, threads, rows, queries, memory_bandwidth, .. } = self;
         writeln!(f, "{queries} queries, {rows} rows, {kernel} kernel, {threads} threads, memory {:.1} GB/s", memory_bandwidth / 1e9)?;
-        for way in &self.ways {
-            let mark = if way.strategy == *chosen { "->" } else { "  " };
-            write!(f, "{mark} {:<9} ", way.strategy)?;
-            match way.impossible {
+        for path in &self.paths {
+            let mark = if path.path == *chosen { "->" } else { "  " };
+            write!(f, "{mark} {:<9} ", path.path)?;
+            match path.impossible {
                 Some(reason) => writeln!(f, "not possible: {reason}")?,
                 None => writeln!(
                     f,
                     "{:9.3} ms: reads {:8.1} MB in {:.3} ms, computes {:.3} ms",
-                    way.seconds() * 1e3,
-                    way.bytes as f64 / 1e6,
-                    way.read_seconds * 1e3,
-                    way.compute_seconds * 1e3
+                    path.seconds() * 1e3,
+                    path.bytes as f64 / 1e6,
+                    path.read_seconds * 1e3,
+                    path.compute_seconds * 1e3
                 )?,
             }
         }
@@ -144,26 +144,26 @@ const SMALL_BYTES: u64 = 16 << 20;
 const SMALL_PRODUCTS: f64 = 2e8;
 
 impl Task<'_> {
-    /// The way to take, without measuring anything for a small scan.
-    pub fn choose(&self, asked: Strategy) -> (Strategy, f64) {
-        let way = match asked {
-            Strategy::Auto => {
+    /// The path to take, without measuring anything for a small scan.
+    pub fn choose(&self, asked: ScanPath) -> (ScanPath, f64) {
+        let path = match asked {
+            ScanPath::Auto => {
                 let bytes = self.rows * self.batch.row_bytes() as u64;
                 let products = self.rows as f64 * self.batch.dims() as f64 * self.batch.queries as f64;
                 if bytes < SMALL_BYTES && products < SMALL_PRODUCTS {
-                    return (Strategy::Full, 1.0);
+                    return (ScanPath::Full, 1.0);
                 }
                 self.cheapest()
             }
-            way => way,
+            path => path,
         };
-        if self.impossible(way).is_some() { (Strategy::Full, 1.0) } else { (way, self.break_even(way)) }
+        if self.impossible(path).is_some() { (ScanPath::Full, 1.0) } else { (path, self.break_even(path)) }
     }
 
-    pub fn explain(&self, asked: Strategy) -> Explanation {
+    pub fn explain(&self, asked: ScanPath) -> Explanation {
         Explanation {
             chosen: self.choose(asked).0,
-            ways: Strategy::WAYS.map(|way| self.way(way)).to_vec(),
+            paths: ScanPath::ALL.map(|path| self.path(path)).to_vec(),
             kernel: self.kernel.name(),
             threads: self.threads,
             rows: self.rows,
@@ -172,34 +172,34 @@ impl Task<'_> {
         }
     }
 
-    fn cheapest(&self) -> Strategy {
-        let possible = Strategy::WAYS.into_iter().filter(|&way| self.impossible(way).is_none());
-        let cheapest = possible.min_by(|&a, &b| self.way(a).seconds().total_cmp(&self.way(b).seconds()));
-        cheapest.unwrap_or(Strategy::Full)
+    fn cheapest(&self) -> ScanPath {
+        let possible = ScanPath::ALL.into_iter().filter(|&path| self.impossible(path).is_none());
+        let cheapest = possible.min_by(|&a, &b| self.path(a).seconds().total_cmp(&self.path(b).seconds()));
+        cheapest.unwrap_or(ScanPath::Full)
     }
 
-    fn impossible(&self, way: Strategy) -> Option<&'static str> {
+    fn impossible(&self, path: ScanPath) -> Option<&'static str> {
         let tiers = self.schema.tiers();
         let probable = matches!(self.guarantee, Guarantee::Probable { .. });
-        match way {
-            Strategy::Auto | Strategy::Full => None,
+        match path {
+            ScanPath::Auto | ScanPath::Full => None,
             _ if self.grouping != Grouping::Rows => Some("rows are grouped, so each of them counts"),
-            Strategy::Bytes => {
+            ScanPath::Bytes => {
                 let wide = self.batch.blocks.iter().any(|block| block.dims > ByteQueries::MOST_DIMS);
                 wide.then_some("a block has more than 131,071 dims")
             }
-            Strategy::I8Tier => (!tiers.contains(&Tier::I8)).then_some("the index has no i8 tier"),
-            Strategy::SignTier if !tiers.iter().any(|tier| matches!(tier, Tier::Sign { .. })) => Some("the index has no sign tier"),
-            Strategy::SignTier => (!probable).then_some("the guarantee is exact"),
+            ScanPath::I8Tier => (!tiers.contains(&Tier::I8)).then_some("the index has no i8 tier"),
+            ScanPath::SignTier if !tiers.iter().any(|tier| matches!(tier, Tier::Sign { .. })) => Some("the index has no sign tier"),
+            ScanPath::SignTier => (!probable).then_some("the guarantee is exact"),
         }
     }
 
     /// The share of rows that a screen may keep for each query before scoring all rows is cheaper.
-    fn break_even(&self, way: Strategy) -> f64 {
-        if way == Strategy::Full {
+    fn break_even(&self, path: ScanPath) -> f64 {
+        if path == ScanPath::Full {
             return 1.0;
         }
-        let (full, screen) = (self.way(Strategy::Full), self.parts(way));
+        let (full, screen) = (self.path(ScanPath::Full), self.parts(path));
         let left = full.seconds() - screen.0.max(screen.1);
         let all = self.rows as f64 * self.score_seconds() * self.batch.queries as f64;
         (left / all).clamp(0.02, 0.9)
@@ -213,24 +213,24 @@ impl Task<'_> {
         read.max(compute / self.threads as f64)
     }
 
-    fn way(&self, strategy: Strategy) -> Way {
+    fn path(&self, path: ScanPath) -> PathCost {
         // What was seen on gradients; on noise it is all or nothing.
-        let kept = match strategy {
-            Strategy::Auto | Strategy::Full => 0.0,
-            Strategy::Bytes | Strategy::I8Tier => 0.01,
-            Strategy::SignTier => 0.02,
+        let kept = match path {
+            ScanPath::Auto | ScanPath::Full => 0.0,
+            ScanPath::Bytes | ScanPath::I8Tier => 0.01,
+            ScanPath::SignTier => 0.02,
         };
-        let (read, compute) = self.parts(strategy);
+        let (read, compute) = self.parts(path);
         let again = kept * self.rows as f64;
         let queries = self.batch.queries as f64;
-        let bytes = self.tier_bytes(strategy) + if strategy == Strategy::Bytes && self.tier_bytes(strategy) == 0 {
+        let bytes = self.tier_bytes(path) + if path == ScanPath::Bytes && self.tier_bytes(path) == 0 {
             self.batch.row_bytes()
-        } else if strategy == Strategy::Full {
+        } else if path == ScanPath::Full {
             self.batch.row_bytes()
         } else { 0 };
-        Way {
-            strategy,
-            impossible: self.impossible(strategy),
+        PathCost {
+            path,
+            impossible: self.impossible(path),
             bytes: self.rows * bytes as u64 + (again * self.batch.row_bytes() as f64) as u64,
             read_seconds: read + again * self.batch.row_bytes() as f64 / memory_bandwidth(self.threads),
             compute_seconds: compute + again * queries * self.score_seconds(),
@@ -239,23 +239,23 @@ impl Task<'_> {
     }
 
     /// Seconds of reading and of computing, without what a screen keeps.
-    fn parts(&self, strategy: Strategy) -> (f64, f64) {
+    fn parts(&self, path: ScanPath) -> (f64, f64) {
         let (speeds, queries) = (Speeds::of(self.kernel), self.batch.queries);
-        let mut bytes = self.tier_bytes(strategy);
+        let mut bytes = self.tier_bytes(path);
         let mut compute = 0.0;
         for block in &self.batch.blocks {
             let dims = block.dims;
-            compute += match strategy {
-                Strategy::Auto | Strategy::Full => speeds.exact(block.encoding, dims, queries),
-                Strategy::Bytes => {
+            compute += match path {
+                ScanPath::Auto | ScanPath::Full => speeds.exact(block.encoding, dims, queries),
+                ScanPath::Bytes => {
                     let narrows = block.encoding != Encoding::I8 && bytes == 0;
                     speeds.bytes.seconds(dims, queries) + if narrows { speeds.narrow * dims as f64 } else { 0.0 }
                 }
-                Strategy::I8Tier => speeds.exact(Encoding::I8, dims, queries),
-                Strategy::SignTier => speeds.planes.seconds(dims, queries),
+                ScanPath::I8Tier => speeds.exact(Encoding::I8, dims, queries),
+                ScanPath::SignTier => speeds.planes.seconds(dims, queries),
             };
         }
-        if strategy != Strategy::Full {
+        if path != ScanPath::Full {
             compute += speeds.pair * (queries * self.batch.blocks.len()) as f64;
         }
         if bytes == 0 {
@@ -265,18 +265,18 @@ impl Task<'_> {
         (rows * bytes as f64 / memory_bandwidth(self.threads), rows * compute / self.threads as f64)
     }
 
-    /// Bytes of the tier of a row that a way reads: codes and factors, and the norms; 0 where it reads
+    /// Bytes of the tier of a row that a path reads: codes and factors, and the norms; 0 where it reads
     /// the row's own codes.
-    pub fn tier_bytes(&self, strategy: Strategy) -> usize {
+    pub fn tier_bytes(&self, path: ScanPath) -> usize {
         let has_i8 = self.schema.tiers().contains(&Tier::I8);
         let of = |sign: bool| {
             let blocks = self.batch.blocks.iter();
             blocks.map(|block| 12 + (if sign { block.dims.div_ceil(8) } else { block.dims }).next_multiple_of(64)).sum()
         };
-        match strategy {
-            Strategy::Auto | Strategy::Full => 0,
-            Strategy::Bytes | Strategy::I8Tier => if has_i8 { of(false) } else { 0 },
-            Strategy::SignTier => of(true),
+        match path {
+            ScanPath::Auto | ScanPath::Full => 0,
+            ScanPath::Bytes | ScanPath::I8Tier => if has_i8 { of(false) } else { 0 },
+            ScanPath::SignTier => of(true),
         }
     }
 }

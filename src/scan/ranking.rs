@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::planner::Strategy;
+use super::planner::ScanPath;
 use crate::segment::Span;
 
 /// The most influential rows or examples for each query of the batch.
@@ -71,8 +71,8 @@ impl Ranking {
 pub struct Statistics {
     /// The kernel that it ran on, by the name that [`KernelChoice`](super::KernelChoice) displays.
     pub kernel: &'static str,
-    /// The way that it took through the rows.
-    pub strategy: Strategy,
+    /// The path that it took through the rows.
+    pub path: ScanPath,
     /// The probability that a row is missing from the rankings; none if they are exact.
     pub delta: Option<f64>,
     /// Threads that took part.

@@ -73,13 +73,16 @@ proptest! {
         let data = Data::new(&schema(), seed, examples, 3);
         let queries = data.queries(queries);
         let row_bytes: usize = request.blocks.iter().map(|&block| data.schema.stride(block)).sum();
-        let limits = Limits { piece_bytes: piece_rows * row_bytes, tile_rows };
+        let break_even = Some(if seed & 1 == 0 { 1.0 } else { 0.5 });
+        let limits = Limits { piece_bytes: piece_rows * row_bytes, tile_rows, break_even };
         let expected = data.rank(&request, &queries);
-        for kernel in [KernelChoice::Scalar, KernelChoice::Avx2, KernelChoice::Avx512] {
+        let kernels = [KernelChoice::Scalar, KernelChoice::Avx2, KernelChoice::Avx512];
+        let paths = [ScanPath::Full, ScanPath::Bytes];
+        for (kernel, path) in kernels.into_iter().flat_map(|kernel| paths.map(|path| (kernel, path))) {
             if matches!(kernel.kernel(), Err(KernelError::Unsupported { .. })) {
                 continue;
             }
-            let mut scan = data.scan(&request, &queries).kernel(kernel).threads(threads);
+            let mut scan = data.scan(&request, &queries).kernel(kernel).threads(threads).path(path);
             scan.limits = limits;
             let known = |name: &String| data.sources().contains(name);
             let unknown = request.source_names().into_iter().flatten().any(|name| !known(&name));
@@ -91,8 +94,8 @@ proptest! {
                     prop_assert_eq!(ranking.statistics().kernel, kernel.to_string());
                     let total = ranking.statistics().rows_scored + ranking.statistics().rows_skipped;
                     prop_assert_eq!(total, data.rows.len() as u64);
-                    let bytes = ranking.statistics().rows_scored * row_bytes as u64;
-                    prop_assert_eq!(ranking.statistics().bytes_read, bytes);
+                    let read = ranking.statistics().rows_scored - ranking.statistics().rows_left_by_norm;
+                    prop_assert_eq!(ranking.statistics().bytes_read, read * row_bytes as u64);
                     for (query, (top, bottom)) in expected.iter().enumerate() {
                         prop_assert_eq!(&reference::bits(ranking.query(query)), &reference::bits(top));
                         prop_assert_eq!(&reference::bits(ranking.opponents(query)), &reference::bits(bottom));
@@ -237,7 +240,7 @@ fn progress_is_told_and_cancelling_stops() {
         assert!(progress.rows_done > last.swap(progress.rows_done, Ordering::Relaxed));
         calls.fetch_add(1, Ordering::Relaxed);
     });
-    scan.limits = Limits { piece_bytes: 1, tile_rows: 1 };
+    scan.limits = Limits { piece_bytes: 1, tile_rows: 1, break_even: None };
     scan.run().unwrap();
     assert_eq!(calls.load(Ordering::Relaxed), data.rows.len() as u64);
     assert_eq!(last.load(Ordering::Relaxed), data.rows.len() as u64);
@@ -247,7 +250,7 @@ fn progress_is_told_and_cancelling_stops() {
         assert!(progress.rows_done < progress.rows_total, "ran to the end");
         token.cancel();
     });
-    scan.limits = Limits { piece_bytes: 1, tile_rows: 1 };
+    scan.limits = Limits { piece_bytes: 1, tile_rows: 1, break_even: None };
     assert!(matches!(scan.run().unwrap_err(), ScanError::Cancelled));
     let scan = data.scan_all(&queries).unwrap().top_k(1).cancel(&token);
     assert!(matches!(scan.run().unwrap_err(), ScanError::Cancelled));

@@ -72,6 +72,8 @@ pub(super) struct Worker<'e, 'a> {
     tile_rows: u32,
     /// Rows of the tile that take part: ordinals in the row group.
     selected: Vec<u32>,
+    /// Rows that are scored and then offered.
+    rows: Vec<u32>,
     /// For each query, what a score must reach.
     bars: Vec<Bar>,
     example: OpenExample,
@@ -100,6 +102,7 @@ impl<'e, 'a> Worker<'e, 'a> {
             screener: plan.screen.as_ref().map(|screen| Screener::new(engine, screen)),
             tile_rows: tile::tile_rows(&plan.batch, plan.kernel, plan.limits.tile_rows),
             selected: Vec::new(),
+            rows: Vec::new(),
             bars: Vec::new(),
             example: OpenExample::default(),
             found: Found::new(plan.batch.queries, plan.ends),
@@ -146,53 +149,49 @@ impl<'e, 'a> Worker<'e, 'a> {
     fn rank_rows(&mut self, columns: &GroupColumns<'_>) -> Result<(), ScanError> {
         let queries = self.engine.plan.batch.queries;
         self.engine.bars.read(&mut self.bars);
-        if self.bars.iter().all(|&(top, bottom)| top.min(bottom) > f64::NEG_INFINITY) {
-            self.leave_out_by_norm(columns)?;
-            if self.selected.is_empty() {
+        self.leave_out_by_norm(columns)?;
+        let count = self.selected.len();
+        if count == 0 {
+            return Ok(());
+        }
+        if let Some(screener) = &mut self.screener
+            && screener.is_due()
+        {
+            let screen = screener.plan();
+            self.found.counts.rows_screened += count as u64;
+            self.found.counts.tier_bytes += (count * screen.tier_bytes) as u64;
+            if screener.screen(columns, &self.selected, &self.bars)? {
+                let kept = self.rank_kept(columns)?;
+                self.found.counts.rows_kept += kept as u64;
+                self.count_codes(if screen.reads_codes { count } else { kept });
                 return Ok(());
             }
-            if let Some(screener) = &mut self.screener
-                && screener.is_due()
-            {
-                let count = self.selected.len();
-                let screen = screener.plan();
-                self.found.counts.rows_screened += count as u64;
-                self.found.counts.tier_bytes += (count * screen.tier_bytes) as u64;
-                if let Some(kept) = screener.screen(columns, &self.selected, &self.bars)? {
-                    self.found.counts.rows_kept += kept as u64;
-                    let read = if screen.reads_codes { count } else { kept };
-                    self.count_codes(read);
-                    return self.rank_kept(columns);
-                }
-                self.found.counts.rows_kept += count as u64;
-            }
+            self.found.counts.rows_kept += count as u64;
         }
-        self.count_codes(self.selected.len());
+        self.count_codes(count);
         self.scorer.score(columns, &self.selected, 0..queries)?;
-        self.offer_rows(columns, 0..queries)?;
-        Ok(())
+        self.rows.clone_from(&self.selected);
+        Ok(self.offer_rows(columns, 0..queries)?)
     }
 
-    /// Ranks what the screen has kept.
-    fn rank_kept(&mut self, columns: &GroupColumns<'_>) -> Result<(), ScanError> {
+    /// Ranks what the screen has kept; how many rows.
+    fn rank_kept(&mut self, columns: &GroupColumns<'_>) -> Result<usize, ScanError> {
         for query in 0..self.engine.plan.batch.queries {
-            let Some(screener) = &mut self.screener else { return Ok(()) };
-            let kept = screener.kept(query);
-            if !kept.is_empty() {
-                self.selected.clear();
-                self.selected.extend(kept);
-                self.scorer.score(columns, &self.selected, query..query + 1)?;
+            while let Some(screener) = &mut self.screener
+                && screener.next(query, &self.selected, self.engine.bars.of(query), &mut self.rows)
+            {
+                self.scorer.score(columns, &self.rows, query..query + 1)?;
                 self.offer_rows(columns, query..query + 1)?;
             }
         }
-        Ok(())
+        Ok(self.screener.as_mut().map_or(0, Screener::settle))
     }
 
     /// Takes rows from the selection whose norms alone keep them below every bar.
     fn leave_out_by_norm(&mut self, columns: &GroupColumns<'_>) -> Result<(), ScanError> {
         let batch = &self.engine.plan.batch;
-        // Cosines have no use for it, nor have scores without a bar.
-        if batch.lengths.is_some() {
+        // Cosines have no use for it.
+        if batch.lengths.is_some() || self.bars.iter().any(|&(top, bottom)| top.min(bottom) <= 0.0) {
             return Ok(());
         }
         let (least, greatest) = columns.norm_range(batch.ordinals())?;
@@ -218,9 +217,9 @@ impl<'e, 'a> Worker<'e, 'a> {
         Ok(())
     }
 
-    /// Offers the selected rows to some queries, with the scores that were just computed.
+    /// Offers the rows that were just scored to the queries that they were scored for.
     fn offer_rows(&mut self, columns: &GroupColumns<'_>, queries: Range<usize>) -> Result<(), SegmentError> {
-        let rows = &self.selected;
+        let rows = &self.rows;
         let ends = [(&mut self.found.top, 1.0), (&mut self.found.bottom, -1.0)];
         for (bests, sign) in ends {
             let bests = &mut bests[queries.clone()];

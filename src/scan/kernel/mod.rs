@@ -56,8 +56,14 @@ pub(crate) trait Kernel: std::fmt::Debug + Send + Sync {
     fn planes(&self, rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
         scalar::planes(rows, batch, queries, out);
     }
+
+    fn narrow(&self, rows: &Rows<'_>, encoding: crate::codec::Encoding, out: &mut Narrow) {
+        scalar::narrow(rows, encoding, out)
+    }
 }
 
+#[derive(Debug, Default)]
+pub(crate) struct Narrow { pub bytes: Vec<u8>, pub stride: usize, pub scales: Vec<f32>, pub residuals: Vec<f32> }
 /// Rows of one block in a slice of bytes; every byte that they need is known to be there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rows<'a> {

@@ -3,7 +3,7 @@
 use super::super::columns::GroupColumns;
 use super::super::error::ScanError;
 use super::super::kernel::{ByteQueries, IntegerQueries, Narrow, PlaneQueries};
-use super::super::planner::Strategy;
+use super::super::planner::ScanPath;
 use super::super::query::{Batch, BlockQueries};
 use crate::codec::{Encoding, Rotation, quantise_query};
 use crate::codec::Tier;
@@ -101,15 +101,15 @@ pub(super) fn target(query: &[f32], encoding: Encoding) -> (Vec<f64>, f64) {
 }
 
 impl BlockScreen {
-    /// The screen of a block under a strategy that the schema has the tiers for; not the full pass.
+    /// The screen of a block under a path that the schema has the tiers for; not the full pass.
     pub fn new<'q>(
         schema: &Schema,
         block: &BlockQueries,
         queries: impl Iterator<Item = &'q [f32]>,
-        strategy: Strategy,
+        path: ScanPath,
     ) -> Self {
         let sign = schema.tiers().iter().find(|tier| matches!(tier, Tier::Sign { .. }));
-        if strategy == Strategy::SignTier
+        if path == ScanPath::SignTier
             && let Some(&tier @ Tier::Sign { seed }) = sign
         {
             let ordinal = u32::try_from(block.block).unwrap_or(u32::MAX);
@@ -120,7 +120,7 @@ impl BlockScreen {
             Encoding::F16 | Encoding::F32 if schema.tiers().contains(&Tier::I8) => Source::Tier(Tier::I8),
             Encoding::F16 | Encoding::F32 => Source::Narrowed,
         };
-        Self::bytes(block, queries, source, strategy == Strategy::Bytes)
+        Self::bytes(block, queries, source, path == ScanPath::Bytes)
     }
 
     /// The queries in signed bytes, or in 16-bit integers, for rows in signed bytes.

@@ -11,7 +11,7 @@
 //!
 //! - **Bytes.** `|<x, q> - <x', q'>| <= |x - x'| |q| + |x'| |q - q'|`, by Cauchy and Schwarz, and
 //!   `|x'| <= |x| + |x - x'|`. `x'` are signed bytes: the codes of an `i8` block itself, those of the
-//!   `i8` tier, or `f16` and `f32` codes narrowed on the way; `q'` are signed bytes or 16-bit integers.
+//!   `i8` tier, or `f16` and `f32` codes narrowed on the path; `q'` are signed bytes or 16-bit integers.
 //! - **Signs.** What the sign tier leaves of a row, of norm `spread`, is orthogonal to it, so under
 //!   a uniformly random rotation its product with the query is sub-Gaussian with the variance proxy
 //!   `(spread |q|)^2 / (dims - 1)` (format-spec/encodings.md). The rotated query is rounded at random
@@ -26,7 +26,7 @@ mod block;
 
 use std::ops::Range;
 
-pub(super) use block::{BlockScreen, Source};
+pub(super) use block::BlockScreen;
 use block::{Queries, RowFactors};
 
 use super::bars::Bar;
@@ -67,16 +67,22 @@ pub(super) struct Screener<'e, 'a> {
     products: Vec<i32>,
     narrow: Narrow,
     list: Vec<u32>,
-    /// For each query the rows that are kept.
+    /// For each query the rows that are kept: their places among the selected.
     kept: Vec<Vec<u32>>,
+    /// The query whose rows were given out last.
+    refined: Option<usize>,
+    /// Pairs that were given out, and the rows in them.
+    scored: usize,
     rows: Vec<bool>,
+    /// As many rows as can be among the best of a query.
+    most: usize,
     /// Tiles to go before it is tried again, and how many it will be the next time.
     pause: u32,
     next_pause: u32,
 }
 
 /// A screen that does not pay is tried again after so many tiles, then twice as many, up to the last.
-const PAUSES: Range<u32> = 8..512;
+const PAUSES: Range<u32> = 1..512;
 
 impl<'e, 'a> Screener<'e, 'a> {
     pub fn new(engine: &'e Engine<'a>, screen: &'e Screen) -> Self {
@@ -92,7 +98,10 @@ impl<'e, 'a> Screener<'e, 'a> {
             narrow: Narrow::default(),
             list: Vec::new(),
             kept: vec![Vec::new(); engine.plan.batch.queries],
+            refined: None,
+            scored: 0,
             rows: Vec::new(),
+            most: engine.plan.ends.0.saturating_add(engine.plan.ends.1),
             pause: 0,
             next_pause: PAUSES.start,
         }
@@ -105,23 +114,18 @@ impl<'e, 'a> Screener<'e, 'a> {
         due
     }
 
-    /// The rows that were kept for a query: ordinals in the row group, ascending.
-    pub fn kept(&self, query: usize) -> &[u32] {
-        &self.kept[query]
-    }
-
     pub fn plan(&self) -> &'e Screen {
         self.screen
     }
 
-    /// Screens rows of a row group, at least one, ascending; how many are kept for at least one query.
-    /// `None`: so many that it is cheaper to score them all.
+    /// Screens rows of a row group, at least one, ascending. Whether it pays to score what is kept one
+    /// query after the other; if not, score them all.
     pub fn screen(
         &mut self,
         columns: &GroupColumns<'_>,
         selected: &[u32],
         bars: &[Bar],
-    ) -> Result<Option<usize>, ScanError> {
+    ) -> Result<bool, ScanError> {
         let batch = &self.engine.plan.batch;
         let pairs = batch.queries * selected.len();
         for (sums, used) in [
@@ -138,14 +142,63 @@ impl<'e, 'a> Screener<'e, 'a> {
         if let Some(lengths) = &batch.lengths {
             self.divide_by_lengths(columns, selected, lengths)?;
         }
-        let kept = self.keep(selected, bars);
-        if kept as f64 > self.screen.break_even * pairs as f64 {
-            self.pause = self.next_pause;
-            self.next_pause = (2 * self.next_pause).min(PAUSES.end);
-            return Ok(None);
+        self.keep(selected.len(), bars);
+        let few = |kept: &Vec<u32>| if kept.len() > 2 * self.most { self.most } else { kept.len() };
+        let pays = self.pays(self.kept.iter().map(few).sum(), pairs);
+        if !pays {
+            self.hold_off();
         }
-        self.next_pause = PAUSES.start;
-        Ok(Some(self.rows.iter().filter(|&&kept| kept).count()))
+        Ok(pays)
+    }
+
+    fn pays(&self, kept: usize, pairs: usize) -> bool {
+        kept as f64 <= self.screen.break_even * pairs as f64
+    }
+
+    fn hold_off(&mut self) {
+        self.pause = self.next_pause;
+        self.next_pause = (2 * self.next_pause).min(PAUSES.end);
+    }
+
+    /// Puts into `rows` those of a query that are to be scored next; of many first the ones with the
+    /// best estimates, so that they raise the bar for the others. `false`: there are none left.
+    pub fn next(&mut self, query: usize, selected: &[u32], bar: Bar, rows: &mut Vec<u32>) -> bool {
+        let count = selected.len();
+        let of = query * count..(query + 1) * count;
+        let (estimates, widths) = (&self.estimates[of.clone()], &self.widths[of]);
+        let kept = &mut self.kept[query];
+        if self.refined == Some(query) {
+            kept.retain(|&i| !is_below(estimates[i as usize], widths[i as usize], bar));
+        }
+        rows.clear();
+        if kept.len() > 2 * self.most && self.refined != Some(query) {
+            let (top_k, bottom_k) = self.engine.plan.ends;
+            let best_first = |a: &u32, b: &u32| estimates[*b as usize].total_cmp(&estimates[*a as usize]);
+            kept.sort_unstable_by(best_first);
+            rows.extend(kept.drain(kept.len() - bottom_k..));
+            rows.extend(kept.drain(..top_k));
+            rows.sort_unstable();
+            kept.sort_unstable();
+        } else {
+            rows.append(kept);
+        }
+        self.refined = Some(query);
+        self.scored += rows.len();
+        for row in rows.iter_mut() {
+            self.rows[*row as usize] = true;
+            *row = selected[*row as usize];
+        }
+        !rows.is_empty()
+    }
+
+    /// Ends a tile; how many rows were scored for at least one query.
+    pub fn settle(&mut self) -> usize {
+        if self.pays(self.scored, self.estimates.len()) {
+            self.next_pause = PAUSES.start;
+        } else {
+            self.hold_off();
+        }
+        self.rows.iter().filter(|&&scored| scored).count()
     }
 
     /// Adds a block's share to estimates and widths.
@@ -232,34 +285,33 @@ impl<'e, 'a> Screener<'e, 'a> {
         Ok(())
     }
 
-    /// Lists the rows whose interval reaches a bar, as one does that is not a number; how many pairs of a
-    /// row and a query.
-    fn keep(&mut self, selected: &[u32], bars: &[Bar]) -> usize {
-        let count = selected.len();
+    /// Lists the rows whose interval reaches a bar.
+    fn keep(&mut self, count: usize, bars: &[Bar]) {
         self.rows.clear();
         self.rows.resize(count, false);
-        let mut pairs = 0;
-        for (query, (kept, &(top, bottom))) in self.kept.iter_mut().zip(bars).enumerate() {
+        (self.refined, self.scored) = (None, 0);
+        for (query, (kept, &bar)) in self.kept.iter_mut().zip(bars).enumerate() {
             kept.clear();
             let of = query * count..(query + 1) * count;
+            let (estimates, widths) = (&self.estimates[of.clone()], &mut self.widths[of.clone()]);
             if !self.variances.is_empty() {
-                for (width, variance) in self.widths[of.clone()].iter_mut().zip(&self.variances[of.clone()]) {
+                for (width, variance) in widths.iter_mut().zip(&self.variances[of]) {
                     *width += (self.screen.confidence * variance).sqrt();
                 }
             }
-            let intervals = self.estimates[of.clone()].iter().zip(&self.widths[of]);
-            for (i, (&estimate, &width)) in intervals.enumerate() {
-                let width = width + EPSILON * estimate.abs();
-                let below = estimate + width < top && width - estimate < bottom;
-                if !below {
-                    kept.push(selected[i]);
-                    self.rows[i] = true;
+            for (i, (&estimate, width)) in (0..).zip(estimates.iter().zip(widths)) {
+                *width += EPSILON * estimate.abs();
+                if !is_below(estimate, *width, bar) {
+                    kept.push(i);
                 }
             }
-            pairs += kept.len();
         }
-        pairs
     }
+}
+
+/// Whether no score in the interval reaches a bar; never of one that is not a number.
+fn is_below(estimate: f64, width: f64, (top, bottom): Bar) -> bool {
+    estimate + width < top && width - estimate < bottom
 }
 
 /// What the sums in here may be off by, relatively.
