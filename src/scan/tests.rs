@@ -76,7 +76,7 @@ proptest! {
         let break_even = Some(if seed & 1 == 0 { 1.0 } else { 0.5 });
         let limits = Limits { piece_bytes: piece_rows * row_bytes, tile_rows, break_even };
         let expected = data.rank(&request, &queries);
-        let kernels = [KernelChoice::Scalar, KernelChoice::Avx2, KernelChoice::Avx512];
+        let kernels = [KernelChoice::Scalar, KernelChoice::Avx2, KernelChoice::Avx512, KernelChoice::Avx512Vnni];
         let paths = [ScanPath::Full, ScanPath::Bytes];
         for (kernel, path) in kernels.into_iter().flat_map(|kernel| paths.map(|path| (kernel, path))) {
             if matches!(kernel.kernel(), Err(KernelError::Unsupported { .. })) {

@@ -45,12 +45,12 @@ impl Kernel for Avx512 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn f32_rows(rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
+pub(super) fn f32_rows(rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
     tiles!(rows, queries, out, R = 4, Q = 4, f32_tile, |query| batch.lines(query));
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn f16_rows(rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
+pub(super) fn f16_rows(rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
     tiles!(rows, queries, out, R = 4, Q = 4, f16_tile, |query| batch.lines(query));
 }
 
@@ -139,7 +139,7 @@ fn add_lanes(lanes: __m512) -> f32 {
 
 /// Steps of 32 codes before the sums of 32 bits could overflow: a step adds at most
 /// `2 * 128 * 32512` in absolute value, and 258 of those are below 2^31.
-const STEPS: usize = 256;
+pub(super) const STEPS: usize = 256;
 const _: () = assert!(STEPS as u64 * 2 * 128 * (IntegerQueries::LARGEST as u64) < 1 << 31);
 
 /// Rows of `dims` bytes; queries of `dims` codes, padded to whole lines.
@@ -196,7 +196,7 @@ fn multiply_add<const R: usize, const Q: usize>(
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn flush<const R: usize, const Q: usize>(totals: &mut [[i64; Q]; R], sums: [[__m512i; Q]; R]) {
+pub(super) fn flush<const R: usize, const Q: usize>(totals: &mut [[i64; Q]; R], sums: [[__m512i; Q]; R]) {
     for k in 0..R {
         for l in 0..Q {
             let low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(sums[k][l]));
@@ -208,7 +208,12 @@ fn flush<const R: usize, const Q: usize>(totals: &mut [[i64; Q]; R], sums: [[__m
 
 /// What the loads rely on; once for each tile.
 #[inline]
-fn check<const R: usize, const Q: usize>(rows: &[&[u8]; R], bytes: usize, lines: [usize; Q], needed: usize) {
+pub(super) fn check<const R: usize, const Q: usize>(
+    rows: &[&[u8]; R],
+    bytes: usize,
+    lines: [usize; Q],
+    needed: usize,
+) {
     assert!(rows.iter().all(|row| row.len() == bytes), "rows of unequal length");
     assert!(lines.iter().all(|&lines| lines >= needed), "query shorter than the row");
 }

@@ -6,9 +6,11 @@
 
 mod avx2;
 mod avx512;
+mod avx512vnni;
 
 pub(super) use avx2::Avx2;
 pub(super) use avx512::Avx512;
+pub(super) use avx512vnni::Avx512Vnni;
 
 /// A register tile's work: up to `R` rows times up to `Q` queries.
 ///
