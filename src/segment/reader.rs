@@ -182,13 +182,6 @@ impl SegmentReader {
         self.numbers(group, Kind::Scales, before, |&scale| encodings[block].may_scale_by(scale))
     }
 
-    pub fn factors(&self, _group: usize, _tier: crate::codec::Tier, _block: usize) -> Result<(Vec<f32>, Vec<f32>), SegmentError> {
-        todo!()
-    }
-    pub fn tier_codes_of(&self, _group: usize, _tier: crate::codec::Tier, _block: usize, _rows: Range<usize>) -> Result<Codes<'_>, SegmentError> {
-        todo!()
-    }
-
     /// The norm of each row in a block.
     pub fn norms(&self, group: usize, block: usize) -> Result<Vec<f32>, SegmentError> {
         // Written so that NaN is out as well; -0 is told by its sign.
