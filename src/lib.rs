@@ -53,7 +53,7 @@ mod schema;
 pub mod segment;
 pub mod sketch;
 
-pub use codec::Encoding;
+pub use codec::{Encoding, Tier};
 pub use index::{
     AppendError, Collection, ColumnStats, Commit, CommitError, CompactOptions, Compaction, CreateError,
     Example, ExampleRow, Finding, GcOptions, GetError, Index, IndexOptions, MaintenanceError, OpenError,

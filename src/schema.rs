@@ -1,17 +1,20 @@
-//! What every row of an index looks like: the sketch spec, and an encoding for each block.
+//! What every row of an index looks like: the sketch spec, and an encoding for each block, coarse tiers.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::codec::Encoding;
+use crate::codec::{Encoding, Tier};
 use crate::sketch::{SketchError, SketchSpec};
 
-/// The spec of an index's sketches and the encoding of each block. Fixed when the index is created.
+/// The spec of an index's sketches, the encoding of each block and the tiers. Fixed when the index is
+/// created.
 ///
 /// ```
-/// use gradix::{Encoding, Schema, sketch::SketchSpec};
-/// let schema = Schema::new(SketchSpec::rapid_grad(7, 4096), Encoding::I8)?;
-/// assert_eq!(schema.row_bytes(), 4096);
+/// use gradix::{Encoding, Schema, Tier, sketch::SketchSpec};
+/// let schema = Schema::new(SketchSpec::rapid_grad(7, 4096), Encoding::F16)?;
+/// assert_eq!(schema.row_bytes(), 8192);
+/// let schema = schema.with_tiers([Tier::I8, Tier::Sign { seed: 1 }])?;
+/// assert_eq!(schema.tiers(), [Tier::Sign { seed: 1 }, Tier::I8]);
 /// # Ok::<(), gradix::sketch::SketchError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +22,14 @@ use crate::sketch::{SketchError, SketchSpec};
 pub struct Schema {
     spec: SketchSpec,
     encodings: Vec<Encoding>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "some_tiers")]
+    tiers: Vec<Tier>,
+}
+
+/// No tiers are told by leaving the key out.
+fn some_tiers<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<Tier>, D::Error> {
+    let tiers = Vec::deserialize(source)?;
+    if tiers.is_empty() { Err(serde::de::Error::custom("an empty list of tiers")) } else { Ok(tiers) }
 }
 
 impl Schema {
@@ -36,9 +47,21 @@ impl Schema {
     /// # Errors
     /// The spec is invalid, or has another number of blocks.
     pub fn with_encodings(spec: SketchSpec, encodings: Vec<Encoding>) -> Result<Self, SketchError> {
-        let schema = Self { spec, encodings };
+        let schema = Self { spec, encodings, tiers: Vec::new() };
         schema.check()?;
         Ok(schema)
+    }
+
+    /// The same with these tiers, in whatever order, in place of those that it has. They take room and
+    /// time when rows are written, and let scans leave most of the rows out.
+    ///
+    /// # Errors
+    /// A kind of tier stands twice, or would be for no block.
+    pub fn with_tiers(mut self, tiers: impl IntoIterator<Item = Tier>) -> Result<Self, SketchError> {
+        self.tiers = tiers.into_iter().collect();
+        self.tiers.sort_by_key(|tier| tier.number());
+        self.check()?;
+        Ok(self)
     }
 
     /// The spec.
@@ -53,6 +76,20 @@ impl Schema {
         &self.encodings
     }
 
+    /// The tiers, in the order of the file: `sign`, then `i8`.
+    #[must_use]
+    pub fn tiers(&self) -> &[Tier] {
+        &self.tiers
+    }
+
+    /// The blocks that have a tier, in order, and the dims of each.
+    pub(crate) fn tier_blocks(&self, tier: Tier) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let blocks = self.spec.blocks().iter().zip(&self.encodings).enumerate();
+        blocks
+            .filter(move |(_, (_, encoding))| tier.covers(**encoding))
+            .map(|(block, (found, _))| (block, found.dims as usize))
+    }
+
     /// Bytes of codes of one row in one block, padding to 64 included. Zero beyond the last block.
     #[must_use]
     pub fn stride(&self, block: usize) -> usize {
@@ -62,7 +99,7 @@ impl Schema {
         }
     }
 
-    /// Bytes of codes of one row over all blocks, padding included.
+    /// Bytes of codes of one row over all blocks, padding included; tiers take room besides.
     #[must_use]
     pub fn row_bytes(&self) -> usize {
         (0..self.encodings.len()).map(|block| self.stride(block)).sum()
@@ -73,6 +110,14 @@ impl Schema {
         let (blocks, encodings) = (self.spec.blocks().len(), self.encodings.len());
         if blocks != encodings {
             let reason = format!("{encodings} encodings for {blocks} blocks");
+            return Err(SketchError::InvalidSpec { reason });
+        }
+        if self.tiers.windows(2).any(|pair| pair[0].number() >= pair[1].number()) {
+            let reason = "tiers that stand twice or out of order".into();
+            return Err(SketchError::InvalidSpec { reason });
+        }
+        if let Some(tier) = self.tiers.iter().find(|tier| self.tier_blocks(**tier).next().is_none()) {
+            let reason = format!("no block has an encoding that the {} tier is for", tier.name());
             return Err(SketchError::InvalidSpec { reason });
         }
         Ok(())

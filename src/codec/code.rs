@@ -156,7 +156,7 @@ fn encode_f16(values: &[f32], scale: f32, codes: &mut [u8]) -> (f32, f64) {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "clamped to the range of the code")]
-fn encode_i8(values: &[f32], scale: f32, codes: &mut [u8]) -> (f32, f64) {
+pub(super) fn encode_i8(values: &[f32], scale: f32, codes: &mut [u8]) -> (f32, f64) {
     let mut decoded = [0.0f32; RUN];
     let mut squares = SquareSum::new();
     for (values, codes) in values.chunks(RUN).zip(codes.chunks_mut(RUN)) {

@@ -1,4 +1,4 @@
-//! Numbers become codes: the encodings, norms and query quantisation of
+//! Numbers become codes: the encodings, norms, query quantisation and tiers of
 //! `format-spec/encodings.md`, bit for bit.
 //!
 //! Depends on nothing else in the crate.
@@ -9,14 +9,18 @@ mod encoding;
 mod error;
 pub mod lanes;
 mod query;
+mod rotation;
 #[cfg(test)]
 mod tests;
+mod tier;
 
 pub use check::check_codes;
 pub use code::{Encoded, norm};
 pub use encoding::Encoding;
 pub use error::{CodeFault, EncodeError};
 pub use query::{QuantisedQuery, quantise_query};
+pub use rotation::Rotation;
+pub use tier::{Factors, Tier, i8_tier, sign_tier};
 
 /// A row whose norm in a block is above 2^62 is refused, so that no product of a row and a query
 /// overflows.

@@ -5,8 +5,11 @@ use uuid::Uuid;
 use super::error::MaintenanceError;
 use super::snapshot::Snapshot;
 use super::writer::Writer;
+use crate::codec::Factors;
 use crate::schema::Schema;
-use crate::segment::{EncodedRow, LiveSegment, NO_SOURCE, RowTags, SegmentError, SegmentReader};
+use crate::segment::{
+    Codes, EncodedRow, EncodedTier, LiveSegment, NO_SOURCE, RowTags, SegmentError, SegmentReader,
+};
 
 /// Which segments to compact.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -160,28 +163,54 @@ impl Writer {
 }
 
 /// The numeric columns of a row group.
-struct Columns<'a> {
-    codes: Vec<crate::segment::Codes<'a>>,
+pub(super) struct Columns<'a> {
+    codes: Vec<Codes<'a>>,
     scales: Vec<Vec<f32>>,
     norms: Vec<Vec<f32>>,
+    /// For each tier: the columns of each block that has it.
+    tiers: Vec<Vec<TierColumns<'a>>>,
+}
+
+struct TierColumns<'a> {
+    codes: Codes<'a>,
+    factors: (Vec<f32>, Vec<f32>),
 }
 
 impl<'a> Columns<'a> {
-    fn read(reader: &'a SegmentReader, schema: &Schema, group: usize) -> Result<Self, SegmentError> {
+    pub fn read(reader: &'a SegmentReader, schema: &Schema, group: usize) -> Result<Self, SegmentError> {
         let blocks = 0..schema.encodings().len();
+        let rows = 0..reader.groups()[group].rows as usize;
+        let tiers = schema.tiers().iter().map(|tier| {
+            let columns = schema.tier_blocks(*tier).map(|(block, _)| {
+                let codes = reader.tier_codes_of(group, *tier, block, rows.clone())?;
+                Ok(TierColumns { codes, factors: reader.factors(group, *tier, block)? })
+            });
+            columns.collect()
+        });
         Ok(Self {
+            tiers: tiers.collect::<Result<_, SegmentError>>()?,
             codes: blocks.clone().map(|block| reader.codes(group, block)).collect::<Result<_, _>>()?,
             scales: blocks.clone().map(|block| reader.scales(group, block)).collect::<Result<_, _>>()?,
             norms: blocks.map(|block| reader.norms(group, block)).collect::<Result<_, _>>()?,
         })
     }
 
-    fn row(&self, row: usize) -> EncodedRow {
+    pub fn row(&self, row: usize) -> EncodedRow {
         EncodedRow {
             codes: self.codes.iter().flat_map(|codes| codes.row(row)).copied().collect(),
             scales: self.scales.iter().map(|scales| scales.get(row).copied().unwrap_or(1.0)).collect(),
             norms: self.norms.iter().map(|norms| norms[row]).collect(),
+            tiers: self.tiers.iter().map(|columns| tier_row(columns, row)).collect(),
         }
+    }
+}
+
+fn tier_row(columns: &[TierColumns<'_>], row: usize) -> EncodedTier {
+    let factors =
+        |column: &TierColumns<'_>| Factors { first: column.factors.0[row], second: column.factors.1[row] };
+    EncodedTier {
+        codes: columns.iter().flat_map(|column| column.codes.row(row)).copied().collect(),
+        factors: columns.iter().map(factors).collect(),
     }
 }
 

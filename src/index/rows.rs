@@ -2,7 +2,7 @@
 
 use super::error::AppendError;
 use crate::schema::Schema;
-use crate::segment::{EncodedRow, MAX_ID, MAX_METADATA, MAX_SOURCE, RowTags, Span};
+use crate::segment::{EncodedRow, MAX_ID, MAX_METADATA, MAX_SOURCE, RowTags, Span, TierEncoder};
 use crate::sketch::Sketch;
 
 /// An example has at most this many rows.
@@ -69,7 +69,12 @@ pub(super) fn check_id(id: &[u8]) -> Result<(), AppendError> {
 }
 
 /// Checks all rows of an example and encodes them. Touches nothing.
-pub(super) fn encode(schema: &Schema, id: &[u8], rows: &[Row<'_>]) -> Result<Vec<EncodedRow>, AppendError> {
+pub(super) fn encode(
+    schema: &Schema,
+    tiers: &TierEncoder,
+    id: &[u8],
+    rows: &[Row<'_>],
+) -> Result<Vec<EncodedRow>, AppendError> {
     check_id(id)?;
     if rows.is_empty() {
         return Err(AppendError::NoRows { id: id.to_owned() });
@@ -78,7 +83,12 @@ pub(super) fn encode(schema: &Schema, id: &[u8], rows: &[Row<'_>]) -> Result<Vec
     if rows.len() > MAX_ROWS || bytes > MAX_STRING_BYTES {
         return Err(AppendError::TooLarge { id: id.to_owned(), rows: rows.len(), bytes });
     }
-    rows.iter().enumerate().map(|(ordinal, row)| encode_row(schema, id, ordinal, row)).collect()
+    let encode = |(ordinal, row)| {
+        let mut encoded = encode_row(schema, id, ordinal, row)?;
+        encoded.tiers = tiers.encode(&encoded);
+        Ok(encoded)
+    };
+    rows.iter().enumerate().map(encode).collect()
 }
 
 fn encode_row(schema: &Schema, id: &[u8], row: usize, given: &Row<'_>) -> Result<EncodedRow, AppendError> {
@@ -102,6 +112,7 @@ fn encode_row(schema: &Schema, id: &[u8], row: usize, given: &Row<'_>) -> Result
         codes: vec![0; schema.row_bytes()],
         scales: Vec::with_capacity(blocks),
         norms: Vec::with_capacity(blocks),
+        tiers: Vec::new(),
     };
     let mut codes = &mut encoded.codes[..];
     for ((ordinal, range), encoding) in schema.spec().ranges().enumerate().zip(schema.encodings()) {

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::error::SnapshotError;
 use super::snapshot::Snapshot;
+use crate::segment::Column;
 
 /// Counts and sizes of one generation. Serialises to JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,8 +31,11 @@ pub struct Stats {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ColumnStats {
-    /// Its kind: `codes`, `scales`, `norms`, `ids`, `spans`, `sources`, `metadata`, `source names`.
+    /// Its kind: `codes`, `scales`, `norms`, `ids`, `spans`, `sources`, `metadata`, `factors`,
+    /// `source names`.
     pub name: String,
+    /// The tier's name, for the `codes` and `factors` of a tier.
+    pub tier: Option<String>,
     /// The block's name, for `codes`.
     pub block: Option<String>,
     /// Bytes, padding included.
@@ -64,14 +68,14 @@ impl Snapshot {
     /// # Errors
     /// None at present; reading lazily may need it.
     pub fn stats(&self) -> Result<Stats, SnapshotError> {
-        let mut columns: BTreeMap<(usize, &str, Option<usize>), u64> = BTreeMap::new();
+        let mut columns: BTreeMap<(usize, Column), u64> = BTreeMap::new();
         let mut segments = Vec::new();
         for (live, record) in self.segments().iter().zip(self.records()) {
             let mut order = BTreeMap::new();
-            for (name, block, bytes) in live.reader.column_bytes() {
+            for (column, bytes) in live.reader.column_bytes() {
                 let next = order.len();
-                let place = *order.entry((name, block)).or_insert(next);
-                *columns.entry((place, name, block)).or_insert(0) += bytes;
+                let place = *order.entry(column).or_insert(next);
+                *columns.entry((place, column)).or_insert(0) += bytes;
             }
             segments.push(SegmentStats {
                 segment: Uuid::to_string(&live.reader.segment()),
@@ -84,9 +88,10 @@ impl Snapshot {
             });
         }
         let blocks = self.schema().spec().blocks();
-        let columns = columns.into_iter().map(|((_, name, block), bytes)| ColumnStats {
-            name: name.to_owned(),
-            block: block.and_then(|block| blocks.get(block)).map(|block| block.name.clone()),
+        let columns = columns.into_iter().map(|((_, column), bytes)| ColumnStats {
+            name: column.name.to_owned(),
+            tier: column.tier.map(str::to_owned),
+            block: column.block.and_then(|block| blocks.get(block)).map(|block| block.name.clone()),
             bytes,
         });
         Ok(Stats {

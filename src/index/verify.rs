@@ -6,12 +6,13 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::Shared;
+use super::compact::Columns;
 use super::error::{SnapshotError, show_id};
 use super::snapshot::Snapshot;
 use crate::codec;
 use crate::manifest::ManifestError;
 use crate::schema::Schema;
-use crate::segment::{Kind, LiveSegment, SegmentError, SegmentReader};
+use crate::segment::{EncodedRow, Kind, LiveSegment, SegmentError, SegmentReader, TierEncoder};
 
 /// What a verification saw. Serialises to JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -215,11 +216,45 @@ fn verify_rows(reader: &SegmentReader, schema: &Schema, group: usize) -> Result<
             }
         }
     }
+    messages.extend(verify_tiers(reader, schema, group)?);
     // The small columns are parsed in full.
     reader.ids(group)?;
     reader.spans(group)?;
     reader.sources(group)?;
     reader.metadata(group)?;
+    Ok(messages)
+}
+
+/// Whether the tiers are those of the rows, bit for bit.
+fn verify_tiers(reader: &SegmentReader, schema: &Schema, group: usize) -> Result<Vec<String>, SegmentError> {
+    let mut messages = Vec::new();
+    if schema.tiers().is_empty() {
+        return Ok(messages);
+    }
+    let encoder = TierEncoder::new(schema);
+    let rows = reader.groups()[group].rows as usize;
+    let stored = Columns::read(reader, schema, group)?;
+    for row in 0..rows {
+        let stored: EncodedRow = stored.row(row);
+        for ((tier, stored), made) in schema.tiers().iter().zip(&stored.tiers).zip(encoder.encode(&stored)) {
+            let mut start = 0;
+            let blocks = schema.tier_blocks(*tier).zip(stored.factors.iter().zip(&made.factors));
+            for ((block, dims), (factors, expected)) in blocks {
+                let codes = start..start + tier.stride(dims);
+                start = codes.end;
+                let what = if stored.codes[codes.clone()] != made.codes[codes] {
+                    "its codes are not those of the row".into()
+                } else if factors.to_bits() != expected.to_bits() {
+                    format!("its factors are {factors} where the row has {expected}")
+                } else {
+                    continue;
+                };
+                let name = &schema.spec().blocks()[block].name;
+                let message = format!("block {name:?}, row group {group}, row {row}: {what}");
+                messages.push(reader.tier_fault(group, *tier, block, message).to_string());
+            }
+        }
+    }
     Ok(messages)
 }
 

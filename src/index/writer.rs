@@ -13,7 +13,7 @@ use super::pending::Pending;
 use super::rows::{self, Row};
 use super::{LOCK, MANIFEST, Shared, committed, lock, now_ms, open_reader};
 use crate::manifest::{CommitRecord, Location, Manifest, ManifestError, SegmentRecord, StateRecord};
-use crate::segment::{EncodedRow, RowTags, Sealed, SegmentError, SegmentWriter, file_name};
+use crate::segment::{EncodedRow, RowTags, Sealed, SegmentError, SegmentWriter, TierEncoder, file_name};
 use crate::sketch::Sketch;
 
 /// A commit's payload has at most this many bytes.
@@ -26,7 +26,7 @@ const MAX_PAYLOAD: usize = 1 << 20;
 /// it is never tried again, every later call says [`AppendError::Poisoned`], and a new writer starts
 /// from what was committed.
 ///
-/// Memory: one row group (about 32 MiB), and about 100 bytes and the id for each example that is
+/// Memory: one row group (about 32 MiB, and its tiers), and about 100 bytes and the id for each example that is
 /// not committed yet.
 #[derive(Debug)]
 pub struct Writer {
@@ -34,6 +34,7 @@ pub struct Writer {
     pub(super) manifest: Arc<Manifest>,
     pub(super) state: StateRecord,
     pub(super) pending: Pending,
+    tiers: TierEncoder,
     open: Option<SegmentWriter>,
     pub(super) sealed: Vec<Sealed>,
     pub(super) poisoned: bool,
@@ -91,6 +92,7 @@ impl Writer {
             manifest,
             state,
             pending: Pending::default(),
+            tiers: TierEncoder::new(&shared.identity.schema),
             open: None,
             sealed: Vec::new(),
             poisoned: false,
@@ -147,7 +149,7 @@ impl Writer {
     pub fn append_rows(&mut self, id: impl AsRef<[u8]>, rows: &[Row<'_>]) -> Result<(), AppendError> {
         let id = id.as_ref();
         self.check_poison()?;
-        let encoded = rows::encode(&self.shared.identity.schema, id, rows)?;
+        let encoded = rows::encode(&self.shared.identity.schema, &self.tiers, id, rows)?;
         if self.find(id)?.is_some() {
             return Err(AppendError::DuplicateId { id: id.to_owned() });
         }
@@ -161,9 +163,9 @@ impl Writer {
     /// As [`Writer::append_rows`], naming the first example that cannot be appended.
     pub fn append_batch<I: AsRef<[u8]> + Sync>(&mut self, batch: &[(I, Row<'_>)]) -> Result<(), AppendError> {
         self.check_poison()?;
-        let schema = &self.shared.identity.schema;
+        let (schema, tiers) = (&self.shared.identity.schema, &self.tiers);
         let encoded: Vec<Result<_, AppendError>> =
-            batch.par_iter().map(|(id, row)| rows::encode(schema, id.as_ref(), &[*row])).collect();
+            batch.par_iter().map(|(id, row)| rows::encode(schema, tiers, id.as_ref(), &[*row])).collect();
         let encoded: Vec<Vec<EncodedRow>> = encoded.into_iter().collect::<Result<_, _>>()?;
         let mut ids = HashSet::with_capacity(batch.len());
         for (id, _) in batch {
@@ -185,7 +187,7 @@ impl Writer {
     pub fn replace(&mut self, id: impl AsRef<[u8]>, rows: &[Row<'_>]) -> Result<(), AppendError> {
         let id = id.as_ref();
         self.check_poison()?;
-        let encoded = rows::encode(&self.shared.identity.schema, id, rows)?;
+        let encoded = rows::encode(&self.shared.identity.schema, &self.tiers, id, rows)?;
         let Some(location) = self.find(id)? else { return Err(AppendError::NotFound { id: id.to_owned() }) };
         self.pending.delete(id, location);
         self.push(id, rows, &encoded)

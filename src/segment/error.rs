@@ -19,6 +19,8 @@ pub enum Place {
         block: u32,
         /// Ordinal of the row group.
         group: u32,
+        /// The tier that they are of: `sign`, `i8`; none for the rows themselves.
+        tier: Option<&'static str>,
     },
     /// Another region, by its name in `format-spec/segment.md`.
     Column {
@@ -37,7 +39,12 @@ impl fmt::Display for Place {
             Self::Header => f.write_str("header"),
             Self::Tail => f.write_str("tail"),
             Self::Footer => f.write_str("footer"),
-            Self::Codes { block, group } => write!(f, "codes of block {block}, row group {group}"),
+            Self::Codes { block, group, tier: None } => {
+                write!(f, "codes of block {block}, row group {group}")
+            }
+            Self::Codes { block, group, tier: Some(tier) } => {
+                write!(f, "{tier} codes of block {block}, row group {group}")
+            }
             Self::Column { name, group } => write!(f, "{name}, row group {group}"),
             Self::File => f.write_str("file"),
         }

@@ -24,6 +24,8 @@ const REGION_LEN: usize = 64;
 pub(crate) const CHUNK: usize = 65_536;
 const CHUNK_LEN: u32 = 65_536;
 const FIRST_INFORMATIVE_KIND: u16 = 0x8000;
+/// The bit of `features_read` that a segment with tiers has.
+pub(crate) const FEATURE_TIERS: u64 = 1;
 
 /// What kind of region it is, in the order in which they stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub(crate) enum Kind {
     Spans,
     Sources,
     Metadata,
+    /// Two numbers for each row, block and tier.
+    Factors,
     SourceNames,
     /// A kind of a later version that may be ignored.
     Informative(u16),
@@ -51,6 +55,7 @@ impl Kind {
             Self::Sources => 6,
             Self::Metadata => 7,
             Self::SourceNames => 8,
+            Self::Factors => 9,
             Self::Informative(number) => number,
         }
     }
@@ -65,6 +70,7 @@ impl Kind {
             6 => Self::Sources,
             7 => Self::Metadata,
             8 => Self::SourceNames,
+            9 => Self::Factors,
             FIRST_INFORMATIVE_KIND.. => Self::Informative(number),
             _ => return None,
         })
@@ -79,13 +85,14 @@ impl Kind {
             Self::Spans => "spans",
             Self::Sources => "sources",
             Self::Metadata => "metadata",
+            Self::Factors => "factors",
             Self::SourceNames => "source names",
             Self::Informative(_) => "informative region",
         }
     }
 
     fn may_be_compressed(self) -> bool {
-        !matches!(self, Self::Codes | Self::Scales | Self::Norms)
+        !matches!(self, Self::Codes | Self::Scales | Self::Norms | Self::Factors)
     }
 }
 
@@ -99,9 +106,12 @@ pub(crate) enum Compression {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Region {
     pub kind: Kind,
+    /// Of codes and factors: 0 is the row itself.
+    pub tier: u16,
     pub block: u32,
     pub group: u32,
-    pub encoding: Option<Encoding>,
+    /// The number of the encoding; 0 for none.
+    pub encoding: u16,
     pub compression: Compression,
     pub stride: u32,
     pub offset: u64,
@@ -124,7 +134,9 @@ impl Region {
 
     pub fn place(&self) -> Place {
         match self.kind {
-            Kind::Codes => Place::Codes { block: self.block, group: self.group },
+            Kind::Codes => Place::Codes { block: self.block, group: self.group, tier: tier_name(self.tier) },
+            Kind::Factors if self.tier == 1 => Place::Column { name: "sign factors", group: self.group },
+            Kind::Factors => Place::Column { name: "i8 factors", group: self.group },
             kind => Place::Column { name: kind.name(), group: self.group },
         }
     }
@@ -246,13 +258,12 @@ impl Footer {
             footer.extend([0; 4]);
         }
         for region in &self.regions {
-            let (encoding, version) =
-                region.encoding.map_or((0, 0), |encoding| (encoding.number(), Encoding::VERSION));
+            let version = if region.encoding == 0 { 0 } else { Encoding::VERSION };
             footer.extend(region.kind.number().to_le_bytes());
-            footer.extend(0u16.to_le_bytes());
+            footer.extend(region.tier.to_le_bytes());
             footer.extend(region.block.to_le_bytes());
             footer.extend(region.group.to_le_bytes());
-            footer.extend(encoding.to_le_bytes());
+            footer.extend(region.encoding.to_le_bytes());
             footer.extend(version.to_le_bytes());
             footer.extend(u16::from(region.compression == Compression::Zstd).to_le_bytes());
             footer.extend([0; 2]);
@@ -350,47 +361,98 @@ impl Footer {
     /// Whether the regions are the ones that the groups and the schema ask for, in order.
     fn check_columns(&self, schema: &Schema) -> Result<(), String> {
         let mut regions = self.regions.iter().filter(|region| !matches!(region.kind, Kind::Informative(_)));
-        let mut expect =
-            |kind: Kind, group: usize, block: usize, raw: Option<u64>, stride: usize, encoding| {
-                let what = || format!("{} of row group {group}, block {block}", kind.name());
-                let region = regions.next().ok_or_else(|| format!("{} is missing", what()))?;
-                let is_it = region.kind == kind
-                    && region.group as usize == group
-                    && region.block as usize == block
-                    && region.stride as usize == stride
-                    && region.encoding == encoding;
-                if !is_it {
-                    return Err(format!("{} where {} is expected", region.place(), what()));
+        let mut expect = |wanted: Wanted| {
+            let region = regions.next().ok_or_else(|| format!("{wanted} is missing"))?;
+            if !wanted.is(region) {
+                return Err(format!("{} where {wanted} is expected", region.place()));
+            }
+            match wanted.raw {
+                Some(raw) if raw != region.raw => {
+                    Err(format!("{wanted} has {} bytes, not {raw}", region.raw))
                 }
-                match raw {
-                    Some(raw) if raw != region.raw => {
-                        Err(format!("{} has {} bytes, not {raw}", what(), region.raw))
-                    }
-                    _ => Ok(()),
-                }
-            };
+                _ => Ok(()),
+            }
+        };
         let encodings = schema.encodings();
         let scaled = encodings.iter().filter(|encoding| encoding.has_scale()).count() as u64;
         for (g, group) in self.groups.iter().enumerate() {
             let rows = u64::from(group.rows);
             for (b, &encoding) in encodings.iter().enumerate() {
-                let stride = schema.stride(b);
-                expect(Kind::Codes, g, b, Some(rows * stride as u64), stride, Some(encoding))?;
+                expect(Wanted::codes(g, 0, b, rows, schema.stride(b), encoding.number()))?;
             }
             if scaled > 0 {
-                expect(Kind::Scales, g, 0, Some(rows * 4 * scaled), 0, None)?;
+                expect(Wanted::column(Kind::Scales, g, Some(rows * 4 * scaled)))?;
             }
-            expect(Kind::Norms, g, 0, Some(rows * 4 * encodings.len() as u64), 0, None)?;
-            expect(Kind::Ids, g, 0, None, 0, None)?;
-            expect(Kind::Spans, g, 0, Some(rows * 8), 0, None)?;
-            expect(Kind::Sources, g, 0, Some(rows * 4), 0, None)?;
-            expect(Kind::Metadata, g, 0, None, 0, None)?;
+            expect(Wanted::column(Kind::Norms, g, Some(rows * 4 * encodings.len() as u64)))?;
+            expect(Wanted::column(Kind::Ids, g, None))?;
+            expect(Wanted::column(Kind::Spans, g, Some(rows * 8)))?;
+            expect(Wanted::column(Kind::Sources, g, Some(rows * 4)))?;
+            expect(Wanted::column(Kind::Metadata, g, None))?;
+            for tier in schema.tiers() {
+                let (number, encoding) = (tier.number(), tier.encoding_number());
+                let mut blocks = 0;
+                for (block, dims) in schema.tier_blocks(*tier) {
+                    expect(Wanted::codes(g, number, block, rows, tier.stride(dims), encoding))?;
+                    blocks += 1;
+                }
+                let factors = Wanted::column(Kind::Factors, g, Some(rows * 8 * blocks));
+                expect(Wanted { tier: number, ..factors })?;
+            }
         }
-        expect(Kind::SourceNames, 0, 0, None, 0, None)?;
+        expect(Wanted::column(Kind::SourceNames, 0, None))?;
         match regions.next() {
             Some(region) => Err(format!("a second {}", region.place())),
             None => Ok(()),
         }
+    }
+}
+
+/// What the schema and the groups ask of one region.
+struct Wanted {
+    kind: Kind,
+    tier: u16,
+    group: usize,
+    block: usize,
+    encoding: u16,
+    stride: usize,
+    raw: Option<u64>,
+}
+
+impl Wanted {
+    fn codes(group: usize, tier: u16, block: usize, rows: u64, stride: usize, encoding: u16) -> Self {
+        Self { kind: Kind::Codes, tier, group, block, encoding, stride, raw: Some(rows * stride as u64) }
+    }
+
+    fn column(kind: Kind, group: usize, raw: Option<u64>) -> Self {
+        Self { kind, tier: 0, group, block: 0, encoding: 0, stride: 0, raw }
+    }
+
+    fn is(&self, region: &Region) -> bool {
+        region.kind == self.kind
+            && region.tier == self.tier
+            && region.group as usize == self.group
+            && region.block as usize == self.block
+            && region.stride as usize == self.stride
+            && region.encoding == self.encoding
+    }
+}
+
+impl std::fmt::Display for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, tier, group, block, .. } = self;
+        match tier_name(*tier) {
+            None => write!(f, "{} of row group {group}, block {block}", kind.name()),
+            Some(tier) => write!(f, "{} of tier {tier}, row group {group}, block {block}", kind.name()),
+        }
+    }
+}
+
+/// The name of a tier by its number; none for the row itself.
+pub(crate) fn tier_name(number: u16) -> Option<&'static str> {
+    match number {
+        1 => Some("sign"),
+        2 => Some("i8"),
+        _ => None,
     }
 }
 
@@ -430,15 +492,15 @@ fn parse_region(entry: &[u8]) -> Result<Region, String> {
     let number = u16_at(entry, 0);
     let kind = Kind::from_number(number).ok_or_else(|| format!("unknown kind {number}"))?;
     let informative = matches!(kind, Kind::Informative(_));
-    if u16_at(entry, 2) != 0 && !informative {
-        return Err(format!("unknown tier {}", u16_at(entry, 2)));
-    }
+    let tier = match (kind, u16_at(entry, 2)) {
+        (Kind::Codes, tier @ 0..=2) | (Kind::Factors, tier @ 1..=2) => tier,
+        (_, 0) | (Kind::Informative(_), _) => 0,
+        (_, tier) => return Err(format!("unknown tier {tier}")),
+    };
     let encoding = match (u16_at(entry, 12), u16_at(entry, 14)) {
-        (0, 0) => None,
-        (1, 1) => Some(Encoding::F32),
-        (2, 1) => Some(Encoding::F16),
-        (3, 1) => Some(Encoding::I8),
-        _ if informative => None,
+        (0, 0) => 0,
+        (encoding @ 1..=4, 1) => encoding,
+        _ if informative => 0,
         (encoding, version) => return Err(format!("unknown encoding {encoding} version {version}")),
     };
     let compression = match u16_at(entry, 16) {
@@ -448,6 +510,7 @@ fn parse_region(entry: &[u8]) -> Result<Region, String> {
     };
     let region = Region {
         kind,
+        tier,
         block: u32_at(entry, 4),
         group: u32_at(entry, 8),
         encoding,

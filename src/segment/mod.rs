@@ -2,6 +2,7 @@
 //!
 //! - Where do the bytes go? [`storage`]: the trait that all I/O of segments passes through.
 //! - What do they mean? `layout` (header, footer, tail) and `columns`; nothing else touches raw bytes.
+//! - What coarse tiers does a row have? `tiers`.
 //! - Who writes and reads? `writer` streams a segment out; `reader` opens one and checks what it touches.
 //!
 //! Depends on `codec` and the schema; knows nothing of the manifest. The bytes are fixed by
@@ -14,6 +15,7 @@ mod reader;
 pub mod storage;
 #[cfg(test)]
 mod tests;
+mod tiers;
 mod writer;
 
 pub use columns::Span;
@@ -21,7 +23,8 @@ pub use error::{Place, SegmentError};
 
 pub(crate) use columns::ByteStrings;
 pub(crate) use layout::Kind;
-pub(crate) use reader::{Codes, SegmentReader};
+pub(crate) use reader::{Codes, Column, SegmentReader};
+pub(crate) use tiers::{EncodedTier, TierEncoder};
 pub(crate) use writer::{EncodedRow, NO_SOURCE, RowTags, Sealed, SegmentWriter};
 
 use std::sync::Arc;

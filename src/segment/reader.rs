@@ -10,12 +10,12 @@ use uuid::Uuid;
 use super::columns::{ByteStrings, Span, parse_f32, parse_spans};
 use super::error::{Fault, Place, SegmentError};
 use super::layout::{
-    CHUNK, CONTAINER_VERSION, Compression, Footer, Group, Header, Kind, Region, chunk_checksum, to_usize,
-    u32_at,
+    CHUNK, CONTAINER_VERSION, Compression, FEATURE_TIERS, Footer, Group, Header, Kind, Region,
+    chunk_checksum, tier_name, to_usize, u32_at,
 };
 use super::storage::{Storage, StorageBytes};
 use super::writer::NO_SOURCE;
-use crate::codec::MAX_NORM;
+use crate::codec::{Factors, MAX_NORM, Tier};
 
 use super::{Identity, MAX_ID, MAX_METADATA, MAX_SOURCE, file_name};
 
@@ -30,6 +30,14 @@ impl<'a> Codes<'a> {
     pub fn row(&self, i: usize) -> &'a [u8] {
         &self.bytes[i * self.stride..(i + 1) * self.stride]
     }
+}
+
+/// What tells a column of a segment from its others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Column {
+    pub name: &'static str,
+    pub tier: Option<&'static str>,
+    pub block: Option<usize>,
 }
 
 /// An open segment. Cheap to share; its bytes stay readable until it is dropped.
@@ -74,7 +82,7 @@ impl SegmentReader {
         let mut first_chunks = Vec::with_capacity(footer.regions.len());
         let mut chunks = 0;
         for (i, region) in footer.regions.iter().enumerate() {
-            if region.kind == Kind::Codes && region.block == 0 {
+            if region.kind == Kind::Codes && region.tier == 0 && region.block == 0 {
                 group_regions.push(i);
             }
             first_chunks.push(chunks);
@@ -188,6 +196,46 @@ impl SegmentReader {
         self.numbers(group, Kind::Norms, block, |norm| norm.is_sign_positive() && *norm <= MAX_NORM)
     }
 
+    /// Some rows of a tier of a block in a row group, as [`Self::codes_of`] for the rows themselves. The
+    /// schema must have the tier, and the tier must cover the block.
+    pub fn tier_codes_of(
+        &self,
+        group: usize,
+        tier: Tier,
+        block: usize,
+        rows: Range<usize>,
+    ) -> Result<Codes<'_>, SegmentError> {
+        let (ordinal, region) = self.region_of_tier(group, Kind::Codes, tier.number(), block)?;
+        let stride = region.stride as usize;
+        let bytes =
+            self.used_bytes(ordinal, region, (rows.start * stride) as u64..(rows.end * stride) as u64)?;
+        Ok(Codes { bytes, stride })
+    }
+
+    /// The first and the second factor of each row in a tier of a block: gains and spreads, or scales
+    /// and residuals.
+    pub fn factors(
+        &self,
+        group: usize,
+        tier: Tier,
+        block: usize,
+    ) -> Result<(Vec<f32>, Vec<f32>), SegmentError> {
+        let (ordinal, region) = self.region_of_tier(group, Kind::Factors, tier.number(), 0)?;
+        let before = self.identity.schema.tier_blocks(tier).take_while(|(found, _)| *found < block).count();
+        let bytes = (self.footer.groups[group].rows as usize * 4) as u64;
+        let start = before as u64 * 2 * bytes;
+        let run = |start: u64| Ok(parse_f32(self.used_bytes(ordinal, region, start..start + bytes)?));
+        let (first, second): (Vec<f32>, Vec<f32>) = (run(start)?, run(start + bytes)?);
+        let factors = || first.iter().zip(&second).map(|(&first, &second)| Factors { first, second });
+        match factors().position(|factors| !tier.may_have(factors)) {
+            Some(row) => {
+                let (first, second) = (first[row], second[row]);
+                Err(self.damaged(region, format!("row {row} of block {block} has {first} and {second}")))
+            }
+            None => Ok((first, second)),
+        }
+    }
+
     pub fn ids(&self, group: usize) -> Result<ByteStrings, SegmentError> {
         self.strings(group, Kind::Ids, 1..=MAX_ID)
     }
@@ -213,11 +261,15 @@ impl SegmentReader {
         }
     }
 
-    /// The used bytes of each column, by its name; for statistics.
-    pub fn column_bytes(&self) -> impl Iterator<Item = (&'static str, Option<usize>, u64)> + '_ {
+    /// The stored bytes of each column, by its name, tier and block; for statistics.
+    pub fn column_bytes(&self) -> impl Iterator<Item = (Column, u64)> + '_ {
         self.footer.regions.iter().map(|region| {
-            let block = (region.kind == Kind::Codes).then_some(region.block as usize);
-            (region.kind.name(), block, region.stored())
+            let column = Column {
+                name: region.kind.name(),
+                tier: tier_name(region.tier),
+                block: (region.kind == Kind::Codes).then_some(region.block as usize),
+            };
+            (column, region.stored())
         })
     }
 
@@ -251,25 +303,43 @@ impl SegmentReader {
         }
     }
 
+    /// An error of this file, in the codes of a tier.
+    pub fn tier_fault(&self, group: usize, tier: Tier, block: usize, reason: String) -> SegmentError {
+        match self.region_of_tier(group, Kind::Codes, tier.number(), block) {
+            Ok((_, region)) => self.damaged(region, reason),
+            Err(error) => error,
+        }
+    }
+
     fn damaged(&self, region: &Region, reason: String) -> SegmentError {
         Fault::new(region.place(), region.offset, reason).in_file(&self.file)
     }
 
-    /// `Footer::parse` has seen that each group has each column once, in order.
+    /// A column of the rows themselves.
     fn region(&self, group: usize, kind: Kind, block: usize) -> Result<(usize, &Region), SegmentError> {
+        self.region_of_tier(group, kind, 0, block)
+    }
+
+    /// `Footer::parse` has seen that each group has each column once, in order.
+    fn region_of_tier(
+        &self,
+        group: usize,
+        kind: Kind,
+        tier: u16,
+        block: usize,
+    ) -> Result<(usize, &Region), SegmentError> {
         let start = self.group_regions.get(group).copied().unwrap_or(usize::MAX);
-        let mut regions = self
-            .footer
-            .regions
-            .iter()
-            .enumerate()
-            .skip(start.saturating_add(if kind == Kind::Codes { block } else { 0 }));
-        let is_it = |(_, region): &(usize, &Region)| region.kind == kind && region.block as usize == block;
+        let is_own = kind == Kind::Codes && tier == 0;
+        let before = if is_own { block } else { self.identity.schema.encodings().len() };
+        let mut regions = self.footer.regions.iter().enumerate().skip(start.saturating_add(before));
+        let is_it = |(_, region): &(usize, &Region)| {
+            region.kind == kind && region.tier == tier && region.block as usize == block
+        };
         regions.find(is_it).ok_or_else(|| SegmentError::Damaged {
             file: self.file.clone(),
             place: Place::Footer,
             offset: 0,
-            reason: format!("no {} of row group {group}, block {block}", kind.name()),
+            reason: format!("no {} of row group {group}, block {block}, tier {tier}", kind.name()),
         })
     }
 
@@ -386,8 +456,9 @@ fn check_header(bytes: &[u8], file: &str, identity: &Identity) -> Result<Header,
         let found = header.container_version;
         return Err(SegmentError::Newer { file: file(), found, supported: CONTAINER_VERSION });
     }
-    if header.features_read != 0 {
-        return Err(SegmentError::UnknownFeature { file: file(), bits: header.features_read });
+    let unknown = header.features_read & !FEATURE_TIERS;
+    if unknown != 0 {
+        return Err(SegmentError::UnknownFeature { file: file(), bits: unknown });
     }
     if header.index != identity.index {
         let (found, expected) = (header.index, identity.index);
@@ -395,6 +466,10 @@ fn check_header(bytes: &[u8], file: &str, identity: &Identity) -> Result<Header,
     }
     if header.schema_digest != identity.schema_digest {
         return Err(SegmentError::OtherSchema { file: file() });
+    }
+    if (header.features_read & FEATURE_TIERS != 0) == identity.schema.tiers().is_empty() {
+        let fault = Fault::new(Place::Header, 16, "the bit for tiers is not what the schema asks for");
+        return Err(fault.in_file(&file()));
     }
     Ok(header)
 }

@@ -14,7 +14,7 @@ fn identity(blocks: &[(&str, u32, Encoding)]) -> Arc<Identity> {
 fn row(identity: &Identity, fill: u8) -> EncodedRow {
     let blocks = identity.schema.encodings().len();
     let codes = vec![fill; identity.schema.row_bytes()];
-    EncodedRow { codes, scales: vec![1.0; blocks], norms: vec![f32::from(fill); blocks] }
+    EncodedRow { codes, scales: vec![1.0; blocks], norms: vec![f32::from(fill); blocks], tiers: Vec::new() }
 }
 
 const TAGS: RowTags<'_> = RowTags { span: Span::WHOLE, source: Some("s"), metadata: b"m" };

@@ -9,10 +9,11 @@ use uuid::Uuid;
 use super::columns::{ByteStrings, Span, spans_to_bytes};
 use super::error::SegmentError;
 use super::layout::{
-    CHUNK, CONTAINER_VERSION, Compression, Footer, Group, Header, Kind, PAGE, PAGE_BYTES, Region,
-    chunk_checksum,
+    CHUNK, CONTAINER_VERSION, Compression, FEATURE_TIERS, Footer, Group, Header, Kind, PAGE, PAGE_BYTES,
+    Region, chunk_checksum,
 };
 use super::storage::{Storage, StorageFile};
+use super::tiers::EncodedTier;
 use super::{Identity, file_name};
 
 /// The codes of a row group take about this many bytes.
@@ -32,6 +33,8 @@ pub(crate) struct EncodedRow {
     pub scales: Vec<f32>,
     /// One for each block.
     pub norms: Vec<f32>,
+    /// One for each tier of the schema.
+    pub tiers: Vec<EncodedTier>,
 }
 
 /// What a caller says of a row besides its sketch.
@@ -82,10 +85,20 @@ struct OpenGroup {
     codes: Vec<Vec<u8>>,
     scales: Vec<Vec<f32>>,
     norms: Vec<Vec<f32>>,
+    /// One for each tier.
+    tiers: Vec<OpenTier>,
     ids: ByteStrings,
     spans: Vec<Span>,
     sources: Vec<u32>,
     metadata: ByteStrings,
+}
+
+/// A tier of the row group that is being filled; one entry for each block that has it.
+#[derive(Default)]
+struct OpenTier {
+    codes: Vec<Vec<u8>>,
+    /// First and second factors.
+    factors: Vec<[Vec<f32>; 2]>,
 }
 
 #[derive(Default)]
@@ -127,7 +140,7 @@ impl SegmentWriter {
         let blocks = identity.schema.encodings().len();
         let header = Header {
             container_version: CONTAINER_VERSION,
-            features_read: 0,
+            features_read: if identity.schema.tiers().is_empty() { 0 } else { FEATURE_TIERS },
             features_write: 0,
             index: identity.index,
             segment,
@@ -136,7 +149,12 @@ impl SegmentWriter {
         let mut sink = Sink { file, name, length: 0, digest: Sha256::new() };
         sink.write(&header.to_page())?;
         let fit = (GROUP_BYTES / identity.schema.row_bytes()).clamp(1, GROUP_ROWS);
+        let tiers = identity.schema.tiers().iter().map(|tier| {
+            let blocks = identity.schema.tier_blocks(*tier).count();
+            OpenTier { codes: vec![Vec::new(); blocks], factors: vec![Default::default(); blocks] }
+        });
         let group = OpenGroup {
+            tiers: tiers.collect(),
             codes: vec![Vec::new(); blocks],
             scales: vec![Vec::new(); blocks],
             norms: vec![Vec::new(); blocks],
@@ -195,6 +213,9 @@ impl SegmentWriter {
                 group.norms[block].push(row.norms[block]);
                 start = end;
             }
+            for ((tier, given), open) in schema.tiers().iter().zip(&row.tiers).zip(&mut group.tiers) {
+                open.push(schema.tier_blocks(*tier).map(|(_, dims)| tier.stride(dims)), given);
+            }
             group.ids.push(id);
             group.spans.push(tags.span);
             group.sources.push(self.sources.ordinal(tags.source));
@@ -239,54 +260,100 @@ impl SegmentWriter {
         let identity = Arc::clone(&self.identity);
         let encodings = identity.schema.encodings();
         for (block, (codes, &encoding)) in group.codes.iter_mut().zip(encodings).enumerate() {
-            let region = Region {
-                kind: Kind::Codes,
-                block: u32::try_from(block).unwrap_or(u32::MAX),
-                group: ordinal,
-                encoding: Some(encoding),
-                compression: Compression::None,
-                stride: u32::try_from(identity.schema.stride(block)).unwrap_or(u32::MAX),
-                offset: self.sink.length,
-                used: codes.len() as u64,
-                raw: codes.len() as u64,
-            };
-            self.write_region(region, codes)?;
+            let stride = identity.schema.stride(block);
+            self.write_codes(ordinal, 0, block, encoding.number(), stride, codes)?;
         }
         let scaled = group.scales.iter().zip(encodings).filter(|(_, encoding)| encoding.has_scale());
         let scales: Vec<u8> = scaled.flat_map(|(scales, _)| scales).flat_map(|x| x.to_le_bytes()).collect();
         if !scales.is_empty() {
-            self.write_column(Kind::Scales, ordinal, &scales)?;
+            self.write_numbers(Kind::Scales, ordinal, 0, scales)?;
         }
         let norms: Vec<u8> = group.norms.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
-        self.write_column(Kind::Norms, ordinal, &norms)?;
+        self.write_numbers(Kind::Norms, ordinal, 0, norms)?;
         self.write_column(Kind::Ids, ordinal, &group.ids.to_bytes())?;
         self.write_column(Kind::Spans, ordinal, &spans_to_bytes(&group.spans))?;
         let sources: Vec<u8> = group.sources.iter().flat_map(|x| x.to_le_bytes()).collect();
         self.write_column(Kind::Sources, ordinal, &sources)?;
         self.write_column(Kind::Metadata, ordinal, &group.metadata.to_bytes())?;
+        for (tier, open) in identity.schema.tiers().iter().zip(&mut group.tiers) {
+            for ((block, dims), codes) in identity.schema.tier_blocks(*tier).zip(&mut open.codes) {
+                let (encoding, stride) = (tier.encoding_number(), tier.stride(dims));
+                self.write_codes(ordinal, tier.number(), block, encoding, stride, codes)?;
+            }
+            let factors: Vec<u8> =
+                open.factors.iter().flatten().flatten().flat_map(|x| x.to_le_bytes()).collect();
+            self.write_numbers(Kind::Factors, ordinal, tier.number(), factors)?;
+        }
 
         group.clear();
         self.group = group;
         Ok(())
     }
 
-    /// A column without blocks, compressed where the format allows it and it helps.
-    fn write_column(&mut self, kind: Kind, group: u32, raw: &[u8]) -> Result<(), SegmentError> {
-        let packed = match kind {
-            Kind::Scales | Kind::Norms => None,
-            _ => zstd::bulk::compress(raw, ZSTD_LEVEL).ok().filter(|packed| {
-                packed.len() < raw.len() && raw.len() as u64 <= Region::raw_limit(packed.len() as u64)
-            }),
+    /// The codes of all rows of a group in one block and tier.
+    fn write_codes(
+        &mut self,
+        group: u32,
+        tier: u16,
+        block: usize,
+        encoding: u16,
+        stride: usize,
+        codes: &mut Vec<u8>,
+    ) -> Result<(), SegmentError> {
+        let region = Region {
+            kind: Kind::Codes,
+            tier,
+            block: u32::try_from(block).unwrap_or(u32::MAX),
+            group,
+            encoding,
+            compression: Compression::None,
+            stride: u32::try_from(stride).unwrap_or(u32::MAX),
+            offset: self.sink.length,
+            used: codes.len() as u64,
+            raw: codes.len() as u64,
         };
+        self.write_region(region, codes)
+    }
+
+    /// A column that is never compressed.
+    fn write_numbers(
+        &mut self,
+        kind: Kind,
+        group: u32,
+        tier: u16,
+        mut bytes: Vec<u8>,
+    ) -> Result<(), SegmentError> {
+        let length = bytes.len() as u64;
+        let region = Region {
+            kind,
+            tier,
+            block: 0,
+            group,
+            encoding: 0,
+            compression: Compression::None,
+            stride: 0,
+            offset: self.sink.length,
+            used: length,
+            raw: length,
+        };
+        self.write_region(region, &mut bytes)
+    }
+
+    /// A column that may be compressed, and is where that helps.
+    fn write_column(&mut self, kind: Kind, group: u32, raw: &[u8]) -> Result<(), SegmentError> {
+        let packed = zstd::bulk::compress(raw, ZSTD_LEVEL).ok().filter(|packed| {
+            packed.len() < raw.len() && raw.len() as u64 <= Region::raw_limit(packed.len() as u64)
+        });
         let (compression, mut bytes) = match packed {
             Some(packed) => (Compression::Zstd, packed),
             None => (Compression::None, raw.to_vec()),
         };
         let region = Region {
             kind,
+            tier: 0,
             block: 0,
             group,
-            encoding: None,
+            encoding: 0,
             compression,
             stride: 0,
             offset: self.sink.length,
@@ -317,10 +384,28 @@ impl OpenGroup {
         self.codes.iter_mut().for_each(Vec::clear);
         self.scales.iter_mut().for_each(Vec::clear);
         self.norms.iter_mut().for_each(Vec::clear);
+        for tier in &mut self.tiers {
+            tier.codes.iter_mut().for_each(Vec::clear);
+            tier.factors.iter_mut().flatten().for_each(Vec::clear);
+        }
         self.ids.clear();
         self.spans.clear();
         self.sources.clear();
         self.metadata.clear();
+    }
+}
+
+impl OpenTier {
+    /// Adds a row, whose codes in the blocks have these strides.
+    fn push(&mut self, strides: impl Iterator<Item = usize>, row: &EncodedTier) {
+        let mut start = 0;
+        let columns = self.codes.iter_mut().zip(&mut self.factors);
+        for ((stride, given), (codes, factors)) in strides.zip(&row.factors).zip(columns) {
+            codes.extend_from_slice(&row.codes[start..start + stride]);
+            factors[0].push(given.first);
+            factors[1].push(given.second);
+            start += stride;
+        }
     }
 }
 

@@ -1,0 +1,301 @@
+//! Coarse tiers of a row: codes from which an interval follows that its score lies in, as
+//! `format-spec/encodings.md` fixes them.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt as _;
+use serde::{Deserialize, Serialize};
+
+use super::code::{encode_i8, largest};
+use super::lanes::{LANES, halve_f64};
+use super::{Encoding, LEAST_SCALE, Rotation};
+
+/// A coarse copy of the rows that lets a scan leave most of them out. Scores are never computed from
+/// it: what it does not rule out is scored from the rows themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Description", into = "Description")]
+#[non_exhaustive]
+pub enum Tier {
+    /// One bit a dim, the sign after a random [rotation](Rotation), for every block.
+    Sign {
+        /// Seed of the rotation; any number will do that the data does not depend on.
+        seed: u64,
+    },
+    /// Signed bytes, for the blocks whose encoding is `f16` or `f32`.
+    I8,
+}
+
+/// A tier in the schema's JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", deny_unknown_fields)]
+enum Description {
+    #[serde(rename = "sign")]
+    Sign { seed: u64 },
+    // With braces, or serde would let fields pass that are not known.
+    #[serde(rename = "i8")]
+    I8 {},
+}
+
+impl From<Description> for Tier {
+    fn from(description: Description) -> Self {
+        match description {
+            Description::Sign { seed } => Self::Sign { seed },
+            Description::I8 {} => Self::I8,
+        }
+    }
+}
+
+impl From<Tier> for Description {
+    fn from(tier: Tier) -> Self {
+        match tier {
+            Tier::Sign { seed } => Self::Sign { seed },
+            Tier::I8 => Self::I8 {},
+        }
+    }
+}
+
+impl Tier {
+    /// Its name: `sign`, `i8`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sign { .. } => "sign",
+            Self::I8 => "i8",
+        }
+    }
+
+    /// Whether blocks of this encoding have it.
+    #[must_use]
+    pub const fn covers(self, encoding: Encoding) -> bool {
+        match self {
+            Self::Sign { .. } => true,
+            Self::I8 => !matches!(encoding, Encoding::I8),
+        }
+    }
+
+    /// Bytes of codes of one row of `dims` numbers, padded to a multiple of 64.
+    #[must_use]
+    pub const fn stride(self, dims: usize) -> usize {
+        match self {
+            Self::Sign { .. } => dims.div_ceil(8).next_multiple_of(64),
+            Self::I8 => Encoding::I8.stride(dims),
+        }
+    }
+
+    /// Its number in a segment's region table. The row itself is tier 0.
+    pub(crate) const fn number(self) -> u16 {
+        match self {
+            Self::Sign { .. } => 1,
+            Self::I8 => 2,
+        }
+    }
+
+    /// The number of its codes' encoding in a segment's region table.
+    pub(crate) const fn encoding_number(self) -> u16 {
+        match self {
+            Self::Sign { .. } => 4,
+            Self::I8 => Encoding::I8.number(),
+        }
+    }
+
+    /// Whether a row can have these factors: +0 or positive, and within what the norm allows.
+    pub(crate) fn may_have(self, factors: Factors) -> bool {
+        let within = |factor: f32, limit: f32| factor.is_sign_positive() && factor <= limit;
+        let first = match self {
+            Self::Sign { .. } => within(factors.first, MOST_GAIN),
+            Self::I8 => Encoding::I8.may_scale_by(factors.first),
+        };
+        first && within(factors.second, MOST_REMAINDER)
+    }
+}
+
+/// No gain is above the norm, but for rounding.
+const MOST_GAIN: f32 = 9_223_372_036_854_775_808.0; // 2^63
+/// No remainder is above the norm times the root of the dims.
+const MOST_REMAINDER: f32 = 151_115_727_451_828_646_838_272.0; // 2^77
+
+/// What a row's codes in a tier need beside them.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Factors {
+    /// `sign`: the gain. `i8`: the scale.
+    pub first: f32,
+    /// `sign`: the spread. `i8`: the residual. A bound of the norm of what the codes leave out.
+    pub second: f32,
+}
+
+impl Factors {
+    /// As two words, for comparing bit for bit.
+    pub(crate) fn to_bits(self) -> (u32, u32) {
+        (self.first.to_bits(), self.second.to_bits())
+    }
+}
+
+impl std::fmt::Display for Factors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:e} and {:e}", self.first, self.second)
+    }
+}
+
+/// Writes the bits of one row in one block, `codes` being those that the row is stored by; the padding
+/// after the bits becomes zero. `scratch` is overwritten; it saves allocations to keep it.
+///
+/// # Panics
+/// If `codes` or `bits` are not one row stride long, the rotation's dims being the block's.
+pub fn sign_tier(
+    rotation: &Rotation,
+    encoding: Encoding,
+    codes: &[u8],
+    scale: f32,
+    bits: &mut [u8],
+    scratch: &mut Vec<f32>,
+) -> Factors {
+    let dims = rotation.dims();
+    assert_eq!(codes.len(), encoding.stride(dims), "codes must be one row stride long");
+    assert_eq!(bits.len(), Tier::Sign { seed: 0 }.stride(dims), "bits must be one row stride long");
+    bits.fill(0);
+    scratch.clear();
+    scratch.resize(dims, 0.0);
+    let Some(unit) = numbers(encoding, codes, scale, scratch) else { return Factors::default() };
+    rotation.apply(scratch);
+    write_signs(scratch, bits);
+    factors(scratch, unit)
+}
+
+/// The numbers that are rotated, and their unit. `None` if all of them are zero.
+fn numbers(encoding: Encoding, codes: &[u8], scale: f32, out: &mut [f32]) -> Option<f64> {
+    let unit = match encoding {
+        Encoding::F32 => {
+            encoding.decode(codes, 1.0, out);
+            // Codes that a reader would refuse have no largest; their tier means nothing.
+            let unit = power_of_two(largest(out).unwrap_or(0.0));
+            if unit == 0.0 {
+                return None;
+            }
+            scale_by(out, unit.recip());
+            unit
+        }
+        Encoding::F16 => {
+            let mut halves = [f16::ZERO; 256];
+            for (out, codes) in out.chunks_mut(256).zip(codes.chunks(512)) {
+                let halves = &mut halves[..out.len()];
+                for (half, code) in halves.iter_mut().zip(codes.as_chunks().0) {
+                    *half = f16::from_le_bytes(*code);
+                }
+                halves.convert_to_f32_slice(out);
+            }
+            f64::from(scale)
+        }
+        Encoding::I8 => {
+            for (out, &code) in out.iter_mut().zip(codes) {
+                *out = f32::from(code.cast_signed());
+            }
+            f64::from(scale)
+        }
+    };
+    let any = out.iter().fold(0, |any, number| any | number.to_bits() << 1);
+    (any != 0).then_some(unit)
+}
+
+/// The largest power of two that is not above a number; 0 for 0.
+fn power_of_two(x: f32) -> f64 {
+    f64::from_bits(f64::from(x).to_bits() & 0x7FF0_0000_0000_0000)
+}
+
+/// Multiplies by a power of two, rounding once (where the result is subnormal).
+#[expect(clippy::cast_possible_truncation, reason = "rounded to f32 once, as fixed")]
+fn scale_by(numbers: &mut [f32], factor: f64) {
+    for number in numbers {
+        *number = (f64::from(*number) * factor) as f32;
+    }
+}
+
+/// Bit `i % 8` of byte `i / 8`: 1 if number `i` is positive.
+fn write_signs(numbers: &[f32], bits: &mut [u8]) {
+    for (numbers, byte) in numbers.chunks(8).zip(bits) {
+        for (i, number) in numbers.iter().enumerate() {
+            *byte |= u8::from(number.is_sign_positive()) << i;
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the gain is rounded to f32 once, here")]
+fn factors(rotated: &[f32], unit: f64) -> Factors {
+    let sum = sum(rotated, |number| number);
+    let squares = self::sum(rotated, |number| number * number);
+    let gain = squares / sum;
+    let distances = self::sum(rotated, |number| (number - gain) * (number - gain));
+    let remainder = (distances.sqrt() + ROUNDING * squares.sqrt()) * unit;
+    Factors { first: (gain * unit) as f32, second: up(remainder) }
+}
+
+/// What the rotation's roundings are at most, as a part of the norm.
+const ROUNDING: f64 = 1.0 / 65_536.0;
+
+/// The sum of `f` of each magnitude, in sixteen lanes.
+#[inline(always)]
+fn sum(numbers: &[f32], f: impl Fn(f64) -> f64) -> f64 {
+    let mut lanes = [0f64; LANES];
+    let (tiles, rest) = numbers.as_chunks::<LANES>();
+    for tile in tiles {
+        for (lane, number) in lanes.iter_mut().zip(tile) {
+            *lane += f(f64::from(number.abs()));
+        }
+    }
+    for (lane, number) in lanes.iter_mut().zip(rest) {
+        *lane += f(f64::from(number.abs()));
+    }
+    halve_f64(lanes)
+}
+
+/// The least `f32` that is not below a number, at least 0, and what rounding may have taken from it.
+#[expect(clippy::cast_possible_truncation, reason = "raised to the next f32 if it was rounded down")]
+fn up(value: f64) -> f32 {
+    let value = value * (1.0 + 1.0 / 268_435_456.0); // 1 + 2^-28
+    let nearest = value as f32;
+    if f64::from(nearest) < value { nearest.next_up() } else { nearest }
+}
+
+/// Writes the bytes of one row in one block of `dims` numbers, `codes` being those that the row is
+/// stored by; the padding after the bytes becomes zero. `scratch` is overwritten; it saves allocations
+/// to keep it.
+///
+/// # Panics
+/// If `codes` or `bytes` are not one row stride long.
+pub fn i8_tier(
+    encoding: Encoding,
+    dims: usize,
+    codes: &[u8],
+    scale: f32,
+    bytes: &mut [u8],
+    scratch: &mut Vec<f32>,
+) -> Factors {
+    assert_eq!(bytes.len(), Encoding::I8.stride(dims), "bytes must be one row stride long");
+    bytes.fill(0);
+    scratch.clear();
+    scratch.resize(dims, 0.0);
+    encoding.decode(codes, scale, scratch);
+    let largest = largest(scratch).unwrap_or(0.0);
+    if largest == 0.0 {
+        return Factors::default();
+    }
+    let scale = (largest / 127.0).max(LEAST_SCALE);
+    let bytes = &mut bytes[..dims];
+    encode_i8(scratch, scale, bytes);
+    Factors { first: scale, second: up(distances(scratch, scale, bytes).sqrt()) }
+}
+
+/// The sum of the squares of `number - byte * scale`, in sixteen lanes.
+fn distances(numbers: &[f32], scale: f32, bytes: &[u8]) -> f64 {
+    let scale = f64::from(scale);
+    let mut lanes = [0f64; LANES];
+    let (tiles, rest) = numbers.as_chunks::<LANES>();
+    let (byte_tiles, byte_rest) = bytes.as_chunks::<LANES>();
+    let mut add = |numbers: &[f32], bytes: &[u8]| {
+        for ((lane, &number), &byte) in lanes.iter_mut().zip(numbers).zip(bytes) {
+            let distance = f64::from(number) - f64::from(byte.cast_signed()) * scale;
+            *lane += distance * distance;
+        }
+    };
+    tiles.iter().zip(byte_tiles).for_each(|(numbers, bytes)| add(numbers, bytes));
+    add(rest, byte_rest);
+    halve_f64(lanes)
+}
