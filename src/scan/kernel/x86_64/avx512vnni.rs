@@ -225,21 +225,24 @@ impl ByteTile<'_> {
                 *sum = unsafe { _mm512_load_si512(line.0.as_ptr().cast()) };
             }
         }
+        // Opaque, or the compiler gathers the rows' quads to flip them all at once, and spills.
+        let flip = std::hint::black_box(_mm512_set1_epi8(-128));
         for quad in self.quads.start..full {
             // SAFETY: `4 * (quad + 1) <= dims`, the length of each row; the load may be unaligned.
-            let x =
-                load!(0, rows, |row| unsafe { row.as_ptr().add(4 * quad).cast::<i32>().read_unaligned() });
+            let x = load!(_mm512_setzero_si512(), rows, |row| _mm512_set1_epi32(unsafe {
+                row.as_ptr().add(4 * quad).cast::<i32>().read_unaligned()
+            }));
             // SAFETY: the assertion has seen the `G` lines of the last quad.
-            unsafe { quad_products(&mut tile, x, lines.as_ptr().add(quad * all)) };
+            unsafe { quad_products(&mut tile, x, flip, lines.as_ptr().add(quad * all)) };
         }
         if full < end {
-            let x = load!(0, rows, |row| {
+            let x = load!(_mm512_setzero_si512(), rows, |row| {
                 let mut codes = [0u8; 4];
                 codes[..dims % 4].copy_from_slice(&row[4 * full..]);
-                i32::from_le_bytes(codes)
+                _mm512_set1_epi32(i32::from_le_bytes(codes))
             });
             // SAFETY: as above; the query is zero where the row has no codes.
-            unsafe { quad_products(&mut tile, x, lines.as_ptr().add(full * all)) };
+            unsafe { quad_products(&mut tile, x, flip, lines.as_ptr().add(full * all)) };
         }
         for (tile, sums) in tile.iter().zip(sums.chunks_exact_mut(self.groups)) {
             for (&sum, line) in tile.iter().zip(&mut sums[group..]) {
@@ -259,7 +262,8 @@ impl ByteTile<'_> {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn quad_products<const R: usize, const G: usize>(
     sums: &mut [[__m512i; G]; R],
-    x: [i32; R],
+    x: [__m512i; R],
+    flip: __m512i,
     lines: *const ByteLine,
 ) {
     let mut q = [_mm512_setzero_si512(); G];
@@ -268,7 +272,7 @@ unsafe fn quad_products<const R: usize, const G: usize>(
         *q = unsafe { _mm512_load_si512(lines.add(g).cast()) };
     }
     for k in 0..R {
-        let x = _mm512_xor_si512(_mm512_set1_epi32(x[k]), _mm512_set1_epi8(-128));
+        let x = _mm512_xor_si512(x[k], flip);
         for g in 0..G {
             sums[k][g] = _mm512_dpbusd_epi32(sums[k][g], x, q[g]);
         }
