@@ -72,10 +72,7 @@ impl<'a> GroupColumns<'a> {
     }
 
     /// The least and the greatest norm of [`GroupColumns::norms`] in each block.
-    pub fn norm_range(
-        &self,
-        blocks: impl Iterator<Item = usize>,
-    ) -> Result<(&[f32], &[f32]), SegmentError> {
+    pub fn norm_range(&self, blocks: impl Iterator<Item = usize>) -> Result<(&[f32], &[f32]), SegmentError> {
         let (least, greatest) = once(&self.norm_range, || {
             let norms = self.norms(blocks)?;
             let of = |fold: fn(f32, f32) -> f32, from| {
@@ -86,14 +83,15 @@ impl<'a> GroupColumns<'a> {
         Ok((least, greatest))
     }
 
-    /// For each of `blocks`, always the same ones and the same tier: the factors of each row; none if the
-    /// block has no such tier.
+    /// For each of `blocks`, always the same ones and the same tier: the factors of each row, where it
+    /// has the tier.
     pub fn factors(
         &self,
         tier: Tier,
-        blocks: impl Iterator<Item = usize>,
+        blocks: impl Iterator<Item = Option<usize>>,
     ) -> Result<&[Factors], SegmentError> {
-        let read = || blocks.map(|block| self.live.reader.factors(self.group, tier, block)).collect();
+        let factors = |block| self.live.reader.factors(self.group, tier, block);
+        let read = || blocks.map(|block| block.map_or(Ok(Factors::default()), factors)).collect();
         once(&self.factors, read).map(Vec::as_slice)
     }
 

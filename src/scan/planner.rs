@@ -108,7 +108,11 @@ impl PathCost {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { chosen, kernel, threads, rows, queries, memory_bandwidth, .. } = self;
-        writeln!(f, "{queries} queries, {rows} rows, {kernel} kernel, {threads} threads, memory {:.1} GB/s", memory_bandwidth / 1e9)?;
+        writeln!(
+            f,
+            "{queries} queries, {rows} rows, {kernel} kernel, {threads} threads, memory {:.1} GB/s",
+            memory_bandwidth / 1e9
+        )?;
         for path in &self.paths {
             let mark = if path.path == *chosen { "->" } else { "  " };
             write!(f, "{mark} {:<9} ", path.path)?;
@@ -189,7 +193,9 @@ impl Task<'_> {
                 wide.then_some("a block has more than 131,071 dims")
             }
             ScanPath::I8Tier => (!tiers.contains(&Tier::I8)).then_some("the index has no i8 tier"),
-            ScanPath::SignTier if !tiers.iter().any(|tier| matches!(tier, Tier::Sign { .. })) => Some("the index has no sign tier"),
+            ScanPath::SignTier if !tiers.iter().any(|tier| matches!(tier, Tier::Sign { .. })) => {
+                Some("the index has no sign tier")
+            }
             ScanPath::SignTier => (!probable).then_some("the guarantee is exact"),
         }
     }
@@ -208,7 +214,8 @@ impl Task<'_> {
     /// Seconds to score a row exactly for one query, far from the rows before it.
     fn score_seconds(&self) -> f64 {
         let speeds = Speeds::of(self.kernel);
-        let compute: f64 = self.batch.blocks.iter().map(|block| speeds.exact(block.encoding, block.dims, 1)).sum();
+        let compute: f64 =
+            self.batch.blocks.iter().map(|block| speeds.exact(block.encoding, block.dims, 1)).sum();
         let read = self.batch.row_bytes() as f64 / memory_bandwidth(self.threads);
         read.max(compute / self.threads as f64)
     }
@@ -223,11 +230,14 @@ impl Task<'_> {
         let (read, compute) = self.parts(path);
         let again = kept * self.rows as f64;
         let queries = self.batch.queries as f64;
-        let bytes = self.tier_bytes(path) + if path == ScanPath::Bytes && self.tier_bytes(path) == 0 {
-            self.batch.row_bytes()
-        } else if path == ScanPath::Full {
-            self.batch.row_bytes()
-        } else { 0 };
+        let bytes = self.tier_bytes(path)
+            + if path == ScanPath::Bytes && self.tier_bytes(path) == 0 {
+                self.batch.row_bytes()
+            } else if path == ScanPath::Full {
+                self.batch.row_bytes()
+            } else {
+                0
+            };
         PathCost {
             path,
             impossible: self.impossible(path),
@@ -249,7 +259,8 @@ impl Task<'_> {
                 ScanPath::Auto | ScanPath::Full => speeds.exact(block.encoding, dims, queries),
                 ScanPath::Bytes => {
                     let narrows = block.encoding != Encoding::I8 && bytes == 0;
-                    speeds.bytes.seconds(dims, queries) + if narrows { speeds.narrow * dims as f64 } else { 0.0 }
+                    speeds.bytes.seconds(dims, queries)
+                        + if narrows { speeds.narrow * dims as f64 } else { 0.0 }
                 }
                 ScanPath::I8Tier => speeds.exact(Encoding::I8, dims, queries),
                 ScanPath::SignTier => speeds.planes.seconds(dims, queries),
@@ -271,11 +282,21 @@ impl Task<'_> {
         let has_i8 = self.schema.tiers().contains(&Tier::I8);
         let of = |sign: bool| {
             let blocks = self.batch.blocks.iter();
-            blocks.map(|block| 12 + (if sign { block.dims.div_ceil(8) } else { block.dims }).next_multiple_of(64)).sum()
+            blocks
+                .map(|block| {
+                    12 + (if sign { block.dims.div_ceil(8) } else { block.dims }).next_multiple_of(64)
+                })
+                .sum()
         };
         match path {
             ScanPath::Auto | ScanPath::Full => 0,
-            ScanPath::Bytes | ScanPath::I8Tier => if has_i8 { of(false) } else { 0 },
+            ScanPath::Bytes | ScanPath::I8Tier => {
+                if has_i8 {
+                    of(false)
+                } else {
+                    0
+                }
+            }
             ScanPath::SignTier => of(true),
         }
     }
@@ -344,14 +365,19 @@ impl Speeds {
             planes.push(&[3; DIMS]);
         }
         let signed = ByteQueries::new(DIMS, &vec![vec![3; DIMS]; MANY]);
-        let (mut of_f32, mut of_i64, mut of_i32) = (vec![0.0; ROWS * MANY], vec![0; ROWS * MANY], vec![0; ROWS * MANY]);
+        let (mut of_f32, mut of_i64, mut of_i32) =
+            (vec![0.0; ROWS * MANY], vec![0; ROWS * MANY], vec![0; ROWS * MANY]);
         let mut speed = |call: &mut dyn FnMut(usize)| {
             let (one, many) = (seconds(|| call(1)), seconds(|| call(MANY)));
             let numbers = (ROWS * DIMS) as f64;
             Speed { first: one / numbers, further: ((many - one) / (MANY - 1) as f64 / numbers).max(0.0) }
         };
-        let (Some(singles), Some(halves), Some(codes)) = (rows(4), rows(2), rows(1)) else { return Self::UNKNOWN };
-        let Some(bits) = Rows::new(&bytes, DIMS / 8, DIMS / 8, Select::First(ROWS)) else { return Self::UNKNOWN };
+        let (Some(singles), Some(halves), Some(codes)) = (rows(4), rows(2), rows(1)) else {
+            return Self::UNKNOWN;
+        };
+        let Some(bits) = Rows::new(&bytes, DIMS / 8, DIMS / 8, Select::First(ROWS)) else {
+            return Self::UNKNOWN;
+        };
         let f32 = speed(&mut |n| kernel.f32(&singles, &floats, 0..n, &mut of_f32[..n * ROWS]));
         let f16 = speed(&mut |n| kernel.f16(&halves, &floats, 0..n, &mut of_f32[..n * ROWS]));
         let i8 = speed(&mut |n| kernel.i8(&codes, &integers, 0..n, &mut of_i64[..n * ROWS]));

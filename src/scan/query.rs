@@ -76,9 +76,9 @@ impl Batch {
             let dims = range.len();
             let packed =
                 pack(queries.iter().map(|query| &query.values()[range.clone()]), dims, encoding, cancel)?;
-            let reach = queries.iter().map(|query| {
-                weight.abs() * screen::reach_of_one(&query.values()[range.clone()], encoding)
-            });
+            let reach = queries
+                .iter()
+                .map(|query| weight.abs() * screen::reach_of_one(&query.values()[range.clone()], encoding));
             Ok(BlockQueries { block, dims, encoding, weight, packed, reach: reach.collect() })
         };
         let blocks = selected.iter().map(pack).collect::<Result<Vec<_>, ScanError>>()?;

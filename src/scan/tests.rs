@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::engine::Limits;
 use super::*;
-use crate::codec::Encoding;
+use crate::codec::{Encoding, Tier};
 use crate::schema::Schema;
 use crate::segment::{SegmentError, Span};
 use crate::sketch::{Sketch, SketchSpec};
@@ -21,7 +21,8 @@ const BLOCKS: [(&str, u32, Encoding); 4] =
 
 fn schema() -> Schema {
     let spec = SketchSpec::dense("test", "1", BLOCKS.map(|(name, dims, _)| (name, dims)));
-    Schema::with_encodings(spec, BLOCKS.map(|(_, _, encoding)| encoding).to_vec()).unwrap()
+    let schema = Schema::with_encodings(spec, BLOCKS.map(|(_, _, encoding)| encoding).to_vec()).unwrap();
+    schema.with_tiers([Tier::Sign { seed: 5 }, Tier::I8]).unwrap()
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -75,14 +76,15 @@ proptest! {
         let row_bytes: usize = request.blocks.iter().map(|&block| data.schema.stride(block)).sum();
         let break_even = Some(if seed & 1 == 0 { 1.0 } else { 0.5 });
         let limits = Limits { piece_bytes: piece_rows * row_bytes, tile_rows, break_even };
+        let guarantee = Guarantee::Probable { delta: 1e-12 };
         let expected = data.rank(&request, &queries);
         let kernels = [KernelChoice::Scalar, KernelChoice::Avx2, KernelChoice::Avx512, KernelChoice::Avx512Vnni];
-        let paths = [ScanPath::Full, ScanPath::Bytes];
+        let paths = [ScanPath::Full, ScanPath::Bytes, ScanPath::I8Tier, ScanPath::SignTier];
         for (kernel, path) in kernels.into_iter().flat_map(|kernel| paths.map(|path| (kernel, path))) {
             if matches!(kernel.kernel(), Err(KernelError::Unsupported { .. })) {
                 continue;
             }
-            let mut scan = data.scan(&request, &queries).kernel(kernel).threads(threads).path(path);
+            let mut scan = data.scan(&request, &queries).kernel(kernel).threads(threads).path(path).guarantee(guarantee);
             scan.limits = limits;
             let known = |name: &String| data.sources().contains(name);
             let unknown = request.source_names().into_iter().flatten().any(|name| !known(&name));
@@ -94,8 +96,10 @@ proptest! {
                     prop_assert_eq!(ranking.statistics().kernel, kernel.to_string());
                     let total = ranking.statistics().rows_scored + ranking.statistics().rows_skipped;
                     prop_assert_eq!(total, data.rows.len() as u64);
-                    let read = ranking.statistics().rows_scored - ranking.statistics().rows_left_by_norm;
-                    prop_assert_eq!(ranking.statistics().bytes_read, read * row_bytes as u64);
+                    if path == ScanPath::Full {
+                        let read = ranking.statistics().rows_scored - ranking.statistics().rows_left_by_norm;
+                        prop_assert_eq!(ranking.statistics().bytes_read, read * row_bytes as u64);
+                    }
                     for (query, (top, bottom)) in expected.iter().enumerate() {
                         prop_assert_eq!(&reference::bits(ranking.query(query)), &reference::bits(top));
                         prop_assert_eq!(&reference::bits(ranking.opponents(query)), &reference::bits(bottom));

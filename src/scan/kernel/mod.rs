@@ -63,7 +63,12 @@ pub(crate) trait Kernel: std::fmt::Debug + Send + Sync {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Narrow { pub bytes: Vec<u8>, pub stride: usize, pub scales: Vec<f32>, pub residuals: Vec<f32> }
+pub(crate) struct Narrow {
+    pub bytes: Vec<u8>,
+    pub stride: usize,
+    pub scales: Vec<f32>,
+    pub residuals: Vec<f32>,
+}
 /// Rows of one block in a slice of bytes; every byte that they need is known to be there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rows<'a> {

@@ -97,16 +97,24 @@ pub(super) fn planes(rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize
 pub(super) fn narrow(rows: &Rows<'_>, encoding: crate::codec::Encoding, out: &mut super::Narrow) {
     let dims = rows.row_bytes / encoding.code_bytes();
     out.stride = dims.next_multiple_of(64);
-    out.bytes.clear(); out.bytes.resize(out.stride * rows.len(), 0);
-    out.scales.clear(); out.residuals.clear();
+    out.bytes.clear();
+    out.bytes.resize(out.stride * rows.len(), 0);
+    out.scales.clear();
+    out.residuals.clear();
     for i in 0..rows.len() {
         let row = rows.row(i);
         let x: Vec<f32> = match encoding {
-            crate::codec::Encoding::F32 => row.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect(),
+            crate::codec::Encoding::F32 => {
+                row.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect()
+            }
             _ => row.chunks_exact(2).map(|c| f16::from_le_bytes([c[0], c[1]]).to_f32()).collect(),
         };
         let max = x.iter().fold(0f32, |m, x| m.max(x.abs()));
-        if max < 2f32.powi(-100) { out.scales.push(0.0); out.residuals.push(if max == 0.0 { 0.0 } else { f32::INFINITY }); continue; }
+        if max < 2f32.powi(-100) {
+            out.scales.push(0.0);
+            out.residuals.push(if max == 0.0 { 0.0 } else { f32::INFINITY });
+            continue;
+        }
         let (inverse, scale) = (127.0 / max, max / 127.0);
         let mut sum = 0f64;
         for (j, &x) in x.iter().enumerate() {

@@ -5,8 +5,8 @@ use super::super::error::ScanError;
 use super::super::kernel::{ByteQueries, IntegerQueries, Narrow, PlaneQueries};
 use super::super::planner::ScanPath;
 use super::super::query::{Batch, BlockQueries};
-use crate::codec::{Encoding, Rotation, quantise_query};
 use crate::codec::Tier;
+use crate::codec::{Encoding, Rotation, quantise_query};
 use crate::schema::Schema;
 use crate::segment::Codes;
 
@@ -137,8 +137,10 @@ impl BlockScreen {
             let largest = target.iter().fold(0f64, |most, x| most.max(x.abs()));
             let most = if many { 127.0 } else { f64::from(IntegerQueries::LARGEST) };
             let step = largest / most;
-            let codes: Vec<i16> =
-                target.iter().map(|x| if step > 0.0 { (x / step).round_ties_even() as i16 } else { 0 }).collect();
+            let codes: Vec<i16> = target
+                .iter()
+                .map(|x| if step > 0.0 { (x / step).round_ties_even() as i16 } else { 0 })
+                .collect();
             let length = norm(target.iter().copied());
             let lost = norm(target.iter().zip(&codes).map(|(x, &code)| x - f64::from(code) * step));
             let weight = block.weight.abs();
@@ -152,8 +154,11 @@ impl BlockScreen {
                 integers.push(&codes);
             }
         }
-        screen.queries =
-            if many { Queries::Bytes(ByteQueries::new(block.dims, &bytes)) } else { Queries::Integers(integers) };
+        screen.queries = if many {
+            Queries::Bytes(ByteQueries::new(block.dims, &bytes))
+        } else {
+            Queries::Integers(integers)
+        };
         screen
     }
 
@@ -268,7 +273,8 @@ impl BlockScreen {
         } else {
             for (i, to) in to.iter_mut().enumerate() {
                 let (rest, tiny) = (rows.rests.get(i), rows.tiny.get(i));
-                *to += rows.norms[i] * by_norm + rest.map_or(0.0, |rest| rest * by_rest) + tiny.unwrap_or(&0.0);
+                *to +=
+                    rows.norms[i] * by_norm + rest.map_or(0.0, |rest| rest * by_rest) + tiny.unwrap_or(&0.0);
             }
         }
     }
@@ -333,7 +339,9 @@ impl RowFactors {
                 all(&mut self.rests, &|i, row| f64::from(narrow.residuals[i]) * scale(row));
             }
             Source::Tier(tier) => {
-                let (first, second) = &columns.factors(tier, batch.ordinals())?[block];
+                let blocks = batch.blocks.iter();
+                let blocks = blocks.map(|block| tier.covers(block.encoding).then_some(block.block));
+                let (first, second) = &columns.factors(tier, blocks)?[block];
                 all(&mut self.scales, &|_, row| number(first, row));
                 if tier != Tier::I8 {
                     all(&mut self.rests, &|_, row| number(first, row));

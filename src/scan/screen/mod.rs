@@ -212,7 +212,8 @@ impl<'e, 'a> Screener<'e, 'a> {
         let (screen, of_batch) = (&self.screen.blocks[block], &batch.blocks[block]);
         let count = selected.len();
         let codes = screen.codes(columns, of_batch, selected)?;
-        let rows = tile::rows_of(columns, of_batch, &codes, screen.row_bytes(of_batch), selected, &mut self.list)?;
+        let rows =
+            tile::rows_of(columns, of_batch, &codes, screen.row_bytes(of_batch), selected, &mut self.list)?;
         let rows = if screen.narrows() {
             self.engine.check()?;
             kernel.narrow(&rows, of_batch.encoding, &mut self.narrow);

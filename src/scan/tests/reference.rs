@@ -12,7 +12,7 @@ use crate::scan::{ExampleRows, Grouping, Hit, Metric, Scan, ScanError, SpanFilte
 use crate::schema::Schema;
 use crate::segment::storage::{MemoryStorage, Storage};
 use crate::segment::{
-    EncodedRow, Identity, LiveSegment, RowTags, SegmentReader, SegmentWriter, Span, file_name,
+    EncodedRow, Identity, LiveSegment, RowTags, SegmentReader, SegmentWriter, Span, TierEncoder, file_name,
 };
 use crate::sketch::Sketch;
 
@@ -331,6 +331,7 @@ fn encode(schema: &Schema, rng: &mut Rng) -> EncodedRow {
         row.scales.push(encoded.scale);
         row.norms.push(encoded.norm);
     }
+    row.tiers = TierEncoder::new(schema).encode(&row);
     row
 }
 
