@@ -238,7 +238,7 @@ impl<'a> Scan<'a> {
         let (grouping, limits) = (self.grouping, self.limits);
         let plan = Plan { batch, filter, grouping, kernel, ends, limits, path, screen, delta };
         let watch = Watch::new(self.cancel, self.progress, self.segments);
-        let engine = Engine::new(self.segments, plan, watch);
+        let engine = Engine::new(self.segments, plan, watch, threads);
         let ranking = if self.threads == 0 {
             engine.run(threads, started)?
         } else {

@@ -36,7 +36,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub const DEFAULT: Self = Self { piece_bytes: 2 << 20, tile_rows: 1024, break_even: None };
+    pub const DEFAULT: Self = Self { piece_bytes: 2 << 20, tile_rows: 1 << 14, break_even: None };
 }
 
 /// Rows of one row group that a worker takes at once.
@@ -73,6 +73,30 @@ pub(super) struct Plan {
     pub delta: Option<f64>,
 }
 
+impl Plan {
+    /// Bytes of a row that each pass over it reads.
+    pub fn row_bytes(&self) -> usize {
+        match &self.screen {
+            Some(screen) if !screen.reads_codes => screen.tier_bytes,
+            _ => self.batch.row_bytes(),
+        }
+    }
+
+    /// The more rows a screen sees at once, the higher is the bar when it scores what it has kept; but no
+    /// worker must be left without rows.
+    fn piece_rows(&self, rows: u64, threads: usize) -> u32 {
+        let fit = self.limits.piece_bytes / self.row_bytes();
+        let fit = match &self.screen {
+            Some(screen) if !screen.reads_codes => {
+                let fair = usize::try_from(rows).unwrap_or(usize::MAX) / (8 * threads);
+                (4 * fit).min(fair.max(fit.min(512)))
+            }
+            _ => fit,
+        };
+        u32::try_from(fit).unwrap_or(u32::MAX).max(1)
+    }
+}
+
 pub(super) struct Engine<'a> {
     segments: &'a [LiveSegment],
     pub plan: Plan,
@@ -84,9 +108,9 @@ pub(super) struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    pub fn new(segments: &'a [LiveSegment], plan: Plan, watch: Watch<'a>) -> Self {
-        let piece_rows =
-            u32::try_from(plan.limits.piece_bytes / plan.batch.row_bytes()).unwrap_or(u32::MAX).max(1);
+    pub fn new(segments: &'a [LiveSegment], plan: Plan, watch: Watch<'a>, threads: usize) -> Self {
+        let rows: u64 = segments.iter().map(|segment| u64::from(segment.reader.rows())).sum();
+        let piece_rows = plan.piece_rows(rows, threads);
         let (mut slots, mut pieces) = (Vec::new(), Vec::new());
         for (segment, live) in segments.iter().enumerate() {
             for (group, found) in live.reader.groups().iter().enumerate() {
@@ -132,6 +156,7 @@ impl<'a> Engine<'a> {
             rows_left_by_norm: counts.rows_by_norm,
             rows_screened: counts.rows_screened,
             rows_kept: counts.rows_kept,
+            scores_kept: counts.scores,
             bytes_read: counts.code_bytes,
             tier_bytes_read: counts.tier_bytes,
             ids_missing: self.plan.filter.ids_missing,

@@ -85,8 +85,10 @@ pub struct Statistics {
     pub rows_left_by_norm: u64,
     /// Of the rows that took part, those that a screen looked at,
     pub rows_screened: u64,
-    /// and those that it kept for at least one query: they were scored exactly.
+    /// those that it kept for at least one query,
     pub rows_kept: u64,
+    /// and the scores of these that were computed.
+    pub scores_kept: u64,
     /// Bytes of the rows' own codes in the selected blocks that were read, padding included.
     pub bytes_read: u64,
     /// Bytes of codes and factors of a tier that were read.

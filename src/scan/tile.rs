@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::columns::GroupColumns;
-use super::engine::Engine;
+use super::engine::{Engine, Plan};
 use super::error::ScanError;
 use super::kernel::{Kernel, Narrow, Rows, Select};
-use super::query::{Batch, BlockQueries, Packed, length};
+use super::query::{BlockQueries, Packed, length};
 use crate::codec::Encoding;
 use crate::segment::{Codes, Kind};
 
@@ -21,11 +21,12 @@ const ROWS: [usize; 2] = [48, 4];
 
 /// The most rows that a tile may have: enough for the kernels, and few enough that buffers depend on the
 /// batch alone and a scan can be cancelled between two calls.
-pub(super) fn tile_rows(batch: &Batch, kernel: &dyn Kernel, limit: u32) -> u32 {
+pub(super) fn tile_rows(plan: &Plan) -> u32 {
+    let (batch, limit) = (&plan.batch, plan.limits.tile_rows);
     let rows = (limit as usize)
-        .min(TILE_BYTES / batch.row_bytes())
+        .min(TILE_BYTES / plan.row_bytes())
         .min(TILE_SCORES / batch.queries)
-        .min(kernel.products() / batch.dims().saturating_mul(batch.queries));
+        .min(plan.kernel.products() / batch.dims().saturating_mul(batch.queries));
     let step = if rows >= ROWS[0] { ROWS[0] } else { ROWS[1] };
     u32::try_from((rows / step * step).max(ROWS[1])).unwrap_or(u32::MAX).min(limit.max(1))
 }

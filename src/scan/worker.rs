@@ -33,6 +33,8 @@ pub(super) struct Counts {
     pub rows_screened: u64,
     /// Of these, rows that were kept for some query.
     pub rows_kept: u64,
+    /// Exact scores of rows that the screen looked at.
+    pub scores: u64,
     /// Bytes of the rows' own codes,
     pub code_bytes: u64,
     /// and of their tier.
@@ -60,6 +62,7 @@ impl Counts {
         self.rows_by_norm += other.rows_by_norm;
         self.rows_screened += other.rows_screened;
         self.rows_kept += other.rows_kept;
+        self.scores += other.scores;
         self.code_bytes += other.code_bytes;
         self.tier_bytes += other.tier_bytes;
     }
@@ -100,7 +103,7 @@ impl<'e, 'a> Worker<'e, 'a> {
             engine,
             scorer: TileScorer::new(engine),
             screener: plan.screen.as_ref().map(|screen| Screener::new(engine, screen)),
-            tile_rows: tile::tile_rows(&plan.batch, plan.kernel, plan.limits.tile_rows),
+            tile_rows: tile::tile_rows(plan),
             selected: Vec::new(),
             rows: Vec::new(),
             bars: Vec::new(),
@@ -162,11 +165,11 @@ impl<'e, 'a> Worker<'e, 'a> {
             self.found.counts.tier_bytes += (count * screen.tier_bytes) as u64;
             if screener.screen(columns, &self.selected, &self.bars)? {
                 let kept = self.rank_kept(columns)?;
-                self.found.counts.rows_kept += kept as u64;
                 self.count_codes(if screen.reads_codes { count } else { kept });
                 return Ok(());
             }
             self.found.counts.rows_kept += count as u64;
+            self.found.counts.scores += (count * queries) as u64;
         }
         self.count_codes(count);
         self.scorer.score(columns, &self.selected, 0..queries)?;
@@ -184,7 +187,10 @@ impl<'e, 'a> Worker<'e, 'a> {
                 self.offer_rows(columns, query..query + 1)?;
             }
         }
-        Ok(self.screener.as_mut().map_or(0, Screener::settle))
+        let (rows, scores) = self.screener.as_mut().map_or((0, 0), Screener::settle);
+        self.found.counts.rows_kept += rows as u64;
+        self.found.counts.scores += scores as u64;
+        Ok(rows)
     }
 
     /// Takes rows from the selection whose norms alone keep them below every bar.

@@ -69,8 +69,9 @@ pub(super) struct Screener<'e, 'a> {
     list: Vec<u32>,
     /// For each query the rows that are kept: their places among the selected.
     kept: Vec<Vec<u32>>,
-    /// The query whose rows were given out last.
-    refined: Option<usize>,
+    /// The query whose rows are being given out, and how many are next.
+    query: Option<usize>,
+    take: usize,
     /// Pairs that were given out, and the rows in them.
     scored: usize,
     rows: Vec<bool>,
@@ -98,7 +99,8 @@ impl<'e, 'a> Screener<'e, 'a> {
             narrow: Narrow::default(),
             list: Vec::new(),
             kept: vec![Vec::new(); engine.plan.batch.queries],
-            refined: None,
+            query: None,
+            take: 0,
             scored: 0,
             rows: Vec::new(),
             most: engine.plan.ends.0.saturating_add(engine.plan.ends.1),
@@ -160,29 +162,39 @@ impl<'e, 'a> Screener<'e, 'a> {
         self.next_pause = (2 * self.next_pause).min(PAUSES.end);
     }
 
-    /// Puts into `rows` those of a query that are to be scored next; of many first the ones with the
-    /// best estimates, so that they raise the bar for the others. `false`: there are none left.
+    /// Puts into `rows` those of a query that are to be scored next: of many the ones that may be the best,
+    /// so that they raise the bar for the others. `false`: there are none left.
     pub fn next(&mut self, query: usize, selected: &[u32], bar: Bar, rows: &mut Vec<u32>) -> bool {
+        if self.query != Some(query) {
+            (self.query, self.take) = (Some(query), self.most.max(LEAST));
+        }
         let count = selected.len();
         let of = query * count..(query + 1) * count;
         let (estimates, widths) = (&self.estimates[of.clone()], &self.widths[of]);
         let kept = &mut self.kept[query];
-        if self.refined == Some(query) {
-            kept.retain(|&i| !is_below(estimates[i as usize], widths[i as usize], bar));
-        }
-        rows.clear();
-        if kept.len() > 2 * self.most && self.refined != Some(query) {
-            let (top_k, bottom_k) = self.engine.plan.ends;
-            let best_first = |a: &u32, b: &u32| estimates[*b as usize].total_cmp(&estimates[*a as usize]);
-            kept.sort_unstable_by(best_first);
-            rows.extend(kept.drain(kept.len() - bottom_k..));
-            rows.extend(kept.drain(..top_k));
+        kept.retain(|&i| !is_below(estimates[i as usize], widths[i as usize], bar));
+        let (top_k, bottom_k) = self.engine.plan.ends;
+        let promise = |&i: &u32| {
+            let estimate = estimates[i as usize];
+            let towards_end = match (top_k, bottom_k) {
+                (_, 0) => estimate,
+                (0, _) => -estimate,
+                _ => estimate.abs(),
+            };
+            towards_end + widths[i as usize]
+        };
+        if kept.len() > 2 * self.take {
+            let from = kept.len() - self.take;
+            kept.select_nth_unstable_by(from, |a, b| promise(a).total_cmp(&promise(b)));
+            rows.clear();
+            rows.extend(kept.drain(from..));
             rows.sort_unstable();
-            kept.sort_unstable();
         } else {
+            rows.clear();
             rows.append(kept);
+            rows.sort_unstable();
         }
-        self.refined = Some(query);
+        self.take *= 2;
         self.scored += rows.len();
         for row in rows.iter_mut() {
             self.rows[*row as usize] = true;
@@ -191,14 +203,14 @@ impl<'e, 'a> Screener<'e, 'a> {
         !rows.is_empty()
     }
 
-    /// Ends a tile; how many rows were scored for at least one query.
-    pub fn settle(&mut self) -> usize {
+    /// Ends a tile; how many rows were scored for at least one query, and how many scores that makes.
+    pub fn settle(&mut self) -> (usize, usize) {
         if self.pays(self.scored, self.estimates.len()) {
             self.next_pause = PAUSES.start;
         } else {
             self.hold_off();
         }
-        self.rows.iter().filter(|&&scored| scored).count()
+        (self.rows.iter().filter(|&&scored| scored).count(), self.scored)
     }
 
     /// Adds a block's share to estimates and widths.
@@ -290,7 +302,7 @@ impl<'e, 'a> Screener<'e, 'a> {
     fn keep(&mut self, count: usize, bars: &[Bar]) {
         self.rows.clear();
         self.rows.resize(count, false);
-        (self.refined, self.scored) = (None, 0);
+        (self.query, self.scored) = (None, 0);
         for (query, (kept, &bar)) in self.kept.iter_mut().zip(bars).enumerate() {
             kept.clear();
             let of = query * count..(query + 1) * count;
@@ -315,6 +327,8 @@ fn is_below(estimate: f64, width: f64, (top, bottom): Bar) -> bool {
     estimate + width < top && width - estimate < bottom
 }
 
+/// At least so many rows are scored at once.
+const LEAST: usize = 16;
 /// What the sums in here may be off by, relatively.
 const EPSILON: f64 = 1.0 / (1u64 << 40) as f64;
 
