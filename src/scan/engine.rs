@@ -4,7 +4,7 @@
 //! have one total order, whichever worker saw a row.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
@@ -17,8 +17,9 @@ use super::filter::RowFilter;
 use super::kernel::Kernel;
 use super::query::Batch;
 use super::ranking::{Hit, Ranking, Statistics};
-use super::worker::{Found, Worker};
-use crate::segment::LiveSegment;
+use super::stream::{self, Reading, Stream};
+use super::worker::{Found, Worker, after_example};
+use crate::segment::{LiveSegment, SegmentReader};
 
 /// How finely the rows are cut. Nothing in a ranking depends on it.
 #[derive(Debug, Clone, Copy)]
@@ -39,8 +40,8 @@ impl Limits {
 pub(super) struct Piece {
     /// Ordinal among all row groups of the snapshot.
     group: usize,
-    /// Ordinals in the row group. Of examples, those that begin here belong to the piece.
-    pub rows: Range<u32>,
+    /// Ordinals in the row group.
+    rows: Range<u32>,
 }
 
 /// A row group, and its columns while workers are in it.
@@ -61,6 +62,9 @@ pub(super) struct Plan {
     /// How many proponents and opponents.
     pub ends: (usize, usize),
     pub limits: Limits,
+    pub reading: Reading,
+    /// Whether the page cache may keep what was read.
+    pub keep_cache: bool,
 }
 
 pub(super) struct Engine<'a> {
@@ -69,13 +73,17 @@ pub(super) struct Engine<'a> {
     watch: Watch<'a>,
     slots: Vec<Slot<'a>>,
     pieces: Vec<Piece>,
-    next: AtomicUsize,
+    piece_bytes: usize,
 }
 
 impl<'a> Engine<'a> {
     pub fn new(segments: &'a [LiveSegment], plan: Plan, watch: Watch<'a>) -> Self {
-        let piece_rows =
-            u32::try_from(plan.limits.piece_bytes / plan.batch.row_bytes()).unwrap_or(u32::MAX).max(1);
+        let mut piece_bytes = plan.limits.piece_bytes;
+        if plan.reading != Reading::Mapped {
+            piece_bytes = stream::direct_piece_bytes(piece_bytes, plan.batch.blocks.len());
+        }
+        let piece_rows = u32::try_from(piece_bytes / plan.batch.row_bytes()).unwrap_or(u32::MAX).max(1);
+        let piece_bytes = (piece_rows as usize).saturating_mul(plan.batch.row_bytes());
         let (mut slots, mut pieces) = (Vec::new(), Vec::new());
         for (segment, live) in segments.iter().enumerate() {
             for (group, found) in live.reader.groups().iter().enumerate() {
@@ -88,7 +96,7 @@ impl<'a> Engine<'a> {
                 slots.push(Slot { segment, group, columns: Mutex::new(Weak::new()) });
             }
         }
-        Self { segments, plan, watch, slots, pieces, next: AtomicUsize::new(0) }
+        Self { segments, plan, watch, slots, pieces, piece_bytes }
     }
 
     /// Runs up to `threads` workers on the current thread pool.
@@ -96,14 +104,17 @@ impl<'a> Engine<'a> {
         let threads = threads.min(self.pieces.len()).max(1);
         let found = Mutex::new(Found::new(self.plan.batch.queries, self.plan.ends));
         self.check()?;
-        rayon::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|_| {
-                    let mut worker = Worker::new(self);
-                    self.work(&mut worker);
-                    lock(&found).merge(worker.into_found());
-                });
-            }
+        let stream = Stream::new(self, threads);
+        stream.run(|| {
+            rayon::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(|_| {
+                        let mut worker = Worker::new(self);
+                        self.work(&mut worker, &stream);
+                        lock(&found).merge(worker.into_found());
+                    });
+                }
+            });
         });
         if let Some((_, error)) = lock(&self.watch.failure).take() {
             return Err(error);
@@ -112,6 +123,7 @@ impl<'a> Engine<'a> {
         let statistics = Statistics {
             kernel: self.plan.kernel.name(),
             threads,
+            reading: stream.reading,
             rows_scored: found.rows_scored,
             rows_skipped: self.watch.rows_total - found.rows_scored,
             bytes_read: found.bytes_read,
@@ -125,19 +137,54 @@ impl<'a> Engine<'a> {
         })
     }
 
-    fn work(&self, worker: &mut Worker<'_, 'a>) {
-        loop {
-            let ordinal = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(piece) = self.pieces.get(ordinal) else { return };
-            match worker.piece(piece, &self.columns(piece)) {
+    fn work(&self, worker: &mut Worker<'_, 'a>, stream: &Stream<'_, 'a>) {
+        while let Some(load) = stream.next() {
+            let mut load = match load {
+                Ok(load) => load,
+                Err((ordinal, error)) => return self.watch.fail(ordinal, error),
+            };
+            let piece = &self.pieces[load.ordinal];
+            match worker.piece(load.rows.clone(), &load.columns, &mut load.codes) {
                 Ok(()) => self.watch.advance(u64::from(piece.rows.end - piece.rows.start)),
-                Err(error) => return self.watch.fail(ordinal, error),
+                Err(error) => return self.watch.fail(load.ordinal, error),
             }
+            stream.done(load);
         }
     }
 
-    fn columns(&self, piece: &Piece) -> Arc<GroupColumns<'a>> {
+    pub fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// About how many bytes of codes a piece has.
+    pub fn piece_bytes(&self) -> usize {
+        self.piece_bytes
+    }
+
+    /// All the bytes of codes that the scan could read.
+    pub fn code_bytes(&self) -> u64 {
+        self.watch.rows_total.saturating_mul(self.plan.batch.row_bytes() as u64)
+    }
+
+    /// Where a piece's codes are: its segment, row group and rows there.
+    pub fn place(&self, ordinal: usize) -> (&'a SegmentReader, usize, Range<u32>) {
+        let piece = &self.pieces[ordinal];
         let slot = &self.slots[piece.group];
+        (&self.segments[slot.segment].reader, slot.group, piece.rows.clone())
+    }
+
+    /// The rows that belong to a piece: of examples, those that begin in it.
+    pub fn rows(&self, ordinal: usize, columns: &GroupColumns<'_>) -> Result<Range<u32>, ScanError> {
+        let rows = self.pieces[ordinal].rows.clone();
+        if self.plan.grouping == Grouping::Rows {
+            return Ok(rows);
+        }
+        let ids = columns.ids()?;
+        Ok(after_example(ids, rows.start)..after_example(ids, rows.end))
+    }
+
+    pub fn columns(&self, ordinal: usize) -> Arc<GroupColumns<'a>> {
+        let slot = &self.slots[self.pieces[ordinal].group];
         let mut columns = lock(&slot.columns);
         columns.upgrade().unwrap_or_else(|| {
             let live = &self.segments[slot.segment];
@@ -212,6 +259,6 @@ impl<'a> Watch<'a> {
 }
 
 /// A panic in the caller's callback leaves nothing half done behind these locks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,6 +5,7 @@
 //! - Who multiplies? `kernel`, one folder for each architecture, all with the same bits.
 //! - Who walks the rows? `engine` cuts row groups into pieces; each `worker` takes them in order, scores
 //!   a `tile` at a time and keeps the `best` of each query; `columns` decodes ids when one is kept.
+//! - Where do codes come from? `stream`: mapped files, or buffers that are filled ahead of the workers.
 //! - What comes out? [`Ranking`].
 //!
 //! Depends on `codec`, the schema, `sketch` and `segment`; knows nothing of the manifest. Scores and
@@ -20,6 +21,7 @@ mod filter;
 mod kernel;
 mod query;
 mod ranking;
+mod stream;
 mod tile;
 mod worker;
 
@@ -32,5 +34,6 @@ pub use error::ScanError;
 pub use filter::SpanFilter;
 pub use kernel::{KernelChoice, KernelError};
 pub use ranking::{Hit, Ranking, Statistics};
+pub use stream::Reading;
 
 pub(crate) use filter::ExampleRows;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::stream::Reading;
 use crate::segment::Span;
 
 /// The most influential rows or examples for each query of the batch.
@@ -72,6 +73,8 @@ pub struct Statistics {
     pub kernel: &'static str,
     /// Threads that took part.
     pub threads: usize,
+    /// How it read: `Mapped` or `Direct`.
+    pub reading: Reading,
     /// Rows that were scored, each once for the whole batch.
     pub rows_scored: u64,
     /// Rows left out: deleted, or not within the filters.

@@ -5,6 +5,7 @@ use super::engine::Engine;
 use super::error::ScanError;
 use super::kernel::{Rows, Select};
 use super::query::{BlockQueries, Packed, length};
+use super::stream::PieceCodes;
 use crate::codec::Encoding;
 use crate::segment::Kind;
 
@@ -59,13 +60,18 @@ impl<'e, 'a> TileScorer<'e, 'a> {
     }
 
     /// Scores rows of a row group, at least one, in ascending order.
-    pub fn score(&mut self, columns: &GroupColumns<'_>, selected: &[u32]) -> Result<(), ScanError> {
+    pub fn score(
+        &mut self,
+        columns: &GroupColumns<'_>,
+        selected: &[u32],
+        codes: &mut PieceCodes,
+    ) -> Result<(), ScanError> {
         let batch = &self.engine.plan.batch;
         self.scores.clear();
         self.scores.resize(batch.queries * selected.len(), 0.0);
         let scales = columns.scales(batch.ordinals())?;
         for (block, scales) in batch.blocks.iter().zip(scales) {
-            self.add_block(columns, selected, block, scales)?;
+            self.add_block(columns, selected, codes, block, scales)?;
         }
         if let Some(lengths) = &batch.lengths {
             self.divide_by_lengths(columns, selected, lengths)?;
@@ -81,6 +87,7 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         &mut self,
         columns: &GroupColumns<'_>,
         selected: &[u32],
+        codes: &mut PieceCodes,
         block: &BlockQueries,
         scales: &[f32],
     ) -> Result<(), ScanError> {
@@ -88,7 +95,7 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         let (count, first) = (selected.len(), selected[0] as usize);
         let last = selected[count - 1] as usize;
         // Only the chunks that hold selected rows are touched, and checked.
-        let codes = reader.codes_of(group, block.block, first..last + 1)?;
+        let codes = codes.of(reader, group, block.block, first..last + 1)?;
         let select = if last + 1 - first == count {
             Select::First(count)
         } else {

@@ -1,10 +1,13 @@
 //! One thread of a scan: scores its pieces tile by tile and keeps the best of each query.
 
+use std::ops::Range;
+
 use super::best::{Best, Candidate};
 use super::builder::Grouping;
 use super::columns::GroupColumns;
-use super::engine::{Engine, Piece};
+use super::engine::Engine;
 use super::error::ScanError;
+use super::stream::PieceCodes;
 use super::tile::TileScorer;
 use crate::segment::{ByteStrings, SegmentError, Span};
 
@@ -68,18 +71,19 @@ impl<'e, 'a> Worker<'e, 'a> {
         self.found
     }
 
-    pub fn piece(&mut self, piece: &Piece, columns: &GroupColumns<'a>) -> Result<(), ScanError> {
-        let mut rows = piece.rows.clone();
-        if self.engine.plan.grouping != Grouping::Rows {
-            let ids = columns.ids()?;
-            rows = after_example(ids, rows.start)..after_example(ids, rows.end);
-        }
+    /// Scores the rows of a piece, which end where examples end if those are ranked.
+    pub fn piece(
+        &mut self,
+        mut rows: Range<u32>,
+        columns: &GroupColumns<'a>,
+        codes: &mut PieceCodes,
+    ) -> Result<(), ScanError> {
         while rows.start < rows.end {
             self.engine.check()?;
             let end = rows.end.min(rows.start.saturating_add(self.scorer.tile_rows()));
             self.engine.plan.filter.select(columns.live(), columns, rows.start..end, &mut self.selected)?;
             if !self.selected.is_empty() {
-                self.scorer.score(columns, &self.selected)?;
+                self.scorer.score(columns, &self.selected, codes)?;
                 self.found.rows_scored += self.selected.len() as u64;
                 self.found.bytes_read += (self.selected.len() * self.engine.plan.batch.row_bytes()) as u64;
                 match self.engine.plan.grouping {
@@ -188,7 +192,7 @@ fn offer(
 }
 
 /// `row`, or the end of the example that it lies in if that began before it.
-fn after_example(ids: &ByteStrings, row: u32) -> u32 {
+pub(super) fn after_example(ids: &ByteStrings, row: u32) -> u32 {
     let mut i = row as usize;
     while i > 0 && i < ids.len() && ids.get(i) == ids.get(i - 1) {
         i += 1;
