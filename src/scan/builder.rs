@@ -11,6 +11,7 @@ use super::planner::{Explanation, ScanPath, Task};
 use super::query::{self, Batch};
 use super::ranking::Ranking;
 use super::screen::{BlockScreen, Screen};
+use super::stream::Reading;
 use crate::schema::Schema;
 use crate::segment::LiveSegment;
 use crate::sketch::Sketch;
@@ -80,6 +81,8 @@ pub struct Scan<'a> {
     filter: FilterRequest,
     threads: usize,
     kernel: KernelChoice,
+    reading: Reading,
+    keep_cache: bool,
     progress: Option<Box<dyn FnMut(Progress) + Send + 'a>>,
     cancel: CancelToken,
     pub(super) limits: Limits,
@@ -110,6 +113,8 @@ impl<'a> Scan<'a> {
             filter: FilterRequest::default(),
             threads: 0,
             kernel: KernelChoice::default(),
+            reading: Reading::default(),
+            keep_cache: true,
             progress: None,
             cancel: CancelToken::new(),
             limits: Limits::DEFAULT,
@@ -205,6 +210,19 @@ impl<'a> Scan<'a> {
         self
     }
 
+    /// How codes are read; a ranking does not depend on it. Default: [`Reading::Auto`].
+    pub fn reading(mut self, reading: Reading) -> Self {
+        self.reading = reading;
+        self
+    }
+
+    /// Whether the page cache may keep codes that it did not have before the scan, at the expense of
+    /// what others keep there. Default: true.
+    pub fn keep_cache(mut self, keep: bool) -> Self {
+        self.keep_cache = keep;
+        self
+    }
+
     /// Called now and then from the scan's threads, one call at a time, with numbers that only grow;
     /// the last call of a scan that succeeds has all rows done.
     pub fn progress(mut self, progress: impl FnMut(Progress) + Send + 'a) -> Self {
@@ -236,7 +254,9 @@ impl<'a> Scan<'a> {
             _ => None,
         };
         let (grouping, limits) = (self.grouping, self.limits);
-        let plan = Plan { batch, filter, grouping, kernel, ends, limits, path, screen, delta };
+        let (reading, keep_cache) = (self.reading, self.keep_cache);
+        let plan =
+            Plan { batch, filter, grouping, kernel, ends, limits, path, screen, delta, reading, keep_cache };
         let watch = Watch::new(self.cancel, self.progress, self.segments);
         let engine = Engine::new(self.segments, plan, watch, threads);
         let ranking = if self.threads == 0 {
@@ -380,6 +400,8 @@ impl std::fmt::Debug for Scan<'_> {
             .field("filter", &self.filter)
             .field("threads", &self.threads)
             .field("kernel", &self.kernel)
+            .field("reading", &self.reading)
+            .field("keep_cache", &self.keep_cache)
             .finish_non_exhaustive()
     }
 }

@@ -4,7 +4,7 @@
 //! have one total order, whichever worker saw a row.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
@@ -20,8 +20,9 @@ use super::planner::ScanPath;
 use super::query::Batch;
 use super::ranking::{Hit, Ranking, Statistics};
 use super::screen::Screen;
-use super::worker::{Found, Worker};
-use crate::segment::LiveSegment;
+use super::stream::{self, Reading, Stream};
+use super::worker::{Found, Worker, after_example};
+use crate::segment::{LiveSegment, SegmentReader};
 
 /// How finely the rows are cut. Nothing in a ranking depends on it.
 #[derive(Debug, Clone, Copy)]
@@ -44,8 +45,8 @@ impl Limits {
 pub(super) struct Piece {
     /// Ordinal among all row groups of the snapshot.
     group: usize,
-    /// Ordinals in the row group. Of examples, those that begin here belong to the piece.
-    pub rows: Range<u32>,
+    /// Ordinals in the row group.
+    rows: Range<u32>,
 }
 
 /// A row group, and its columns while workers are in it.
@@ -71,13 +72,21 @@ pub(super) struct Plan {
     pub screen: Option<Screen>,
     /// The probability that the screen leaves out one too many.
     pub delta: Option<f64>,
+    pub reading: Reading,
+    /// Whether the page cache may keep what was read.
+    pub keep_cache: bool,
 }
 
 impl Plan {
+    /// Whether a tier is read before the rows' own codes.
+    pub fn reads_tier(&self) -> bool {
+        self.screen.as_ref().is_some_and(|screen| !screen.reads_codes)
+    }
+
     /// Bytes of a row that each pass over it reads.
     pub fn row_bytes(&self) -> usize {
         match &self.screen {
-            Some(screen) if !screen.reads_codes => screen.tier_bytes,
+            Some(screen) if self.reads_tier() => screen.tier_bytes,
             _ => self.batch.row_bytes(),
         }
     }
@@ -85,14 +94,15 @@ impl Plan {
     /// The more rows a screen sees at once, the higher is the bar when it scores what it has kept; but no
     /// worker must be left without rows.
     fn piece_rows(&self, rows: u64, threads: usize) -> u32 {
-        let fit = self.limits.piece_bytes / self.row_bytes();
-        let fit = match &self.screen {
-            Some(screen) if !screen.reads_codes => {
-                let fair = usize::try_from(rows).unwrap_or(usize::MAX) / (8 * threads);
-                (4 * fit).min(fair.max(fit.min(512)))
-            }
-            _ => fit,
-        };
+        let mut bytes = self.limits.piece_bytes;
+        if self.reading != Reading::Mapped {
+            bytes = stream::direct_piece_bytes(bytes, self.batch.blocks.len());
+        }
+        let mut fit = bytes / self.row_bytes();
+        if self.reads_tier() {
+            let fair = usize::try_from(rows).unwrap_or(usize::MAX) / (8 * threads);
+            fit = (4 * fit).min(fair.max(fit.min(512)));
+        }
         u32::try_from(fit).unwrap_or(u32::MAX).max(1)
     }
 }
@@ -103,7 +113,7 @@ pub(super) struct Engine<'a> {
     watch: Watch<'a>,
     slots: Vec<Slot<'a>>,
     pieces: Vec<Piece>,
-    next: AtomicUsize,
+    piece_bytes: usize,
     pub bars: Bars,
 }
 
@@ -111,6 +121,7 @@ impl<'a> Engine<'a> {
     pub fn new(segments: &'a [LiveSegment], plan: Plan, watch: Watch<'a>, threads: usize) -> Self {
         let rows: u64 = segments.iter().map(|segment| u64::from(segment.reader.rows())).sum();
         let piece_rows = plan.piece_rows(rows, threads);
+        let piece_bytes = (piece_rows as usize).saturating_mul(plan.row_bytes());
         let (mut slots, mut pieces) = (Vec::new(), Vec::new());
         for (segment, live) in segments.iter().enumerate() {
             for (group, found) in live.reader.groups().iter().enumerate() {
@@ -124,7 +135,7 @@ impl<'a> Engine<'a> {
             }
         }
         let bars = Bars::new(plan.batch.queries, plan.ends);
-        Self { segments, plan, watch, slots, pieces, next: AtomicUsize::new(0), bars }
+        Self { segments, plan, watch, slots, pieces, piece_bytes, bars }
     }
 
     /// Runs up to `threads` workers on the current thread pool.
@@ -132,14 +143,17 @@ impl<'a> Engine<'a> {
         let threads = threads.min(self.pieces.len()).max(1);
         let found = Mutex::new(Found::new(self.plan.batch.queries, self.plan.ends));
         self.check()?;
-        rayon::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|_| {
-                    let mut worker = Worker::new(self);
-                    self.work(&mut worker);
-                    lock(&found).merge(worker.into_found());
-                });
-            }
+        let stream = Stream::new(self, threads);
+        stream.run(|| {
+            rayon::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(|_| {
+                        let mut worker = Worker::new(self);
+                        self.work(&mut worker, &stream);
+                        lock(&found).merge(worker.into_found());
+                    });
+                }
+            });
         });
         if let Some((_, error)) = lock(&self.watch.failure).take() {
             return Err(error);
@@ -151,6 +165,7 @@ impl<'a> Engine<'a> {
             path: self.plan.path,
             delta: self.plan.delta,
             threads,
+            reading: stream.reading,
             rows_scored: counts.rows,
             rows_skipped: self.watch.rows_total - counts.rows,
             rows_left_by_norm: counts.rows_by_norm,
@@ -169,19 +184,54 @@ impl<'a> Engine<'a> {
         })
     }
 
-    fn work(&self, worker: &mut Worker<'_, 'a>) {
-        loop {
-            let ordinal = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(piece) = self.pieces.get(ordinal) else { return };
-            match worker.piece(piece, &self.columns(piece)) {
+    fn work(&self, worker: &mut Worker<'_, 'a>, stream: &Stream<'_, 'a>) {
+        while let Some(load) = stream.next() {
+            let mut load = match load {
+                Ok(load) => load,
+                Err((ordinal, error)) => return self.watch.fail(ordinal, error),
+            };
+            let piece = &self.pieces[load.ordinal];
+            match worker.piece(load.rows.clone(), &load.columns, &mut load.codes) {
                 Ok(()) => self.watch.advance(u64::from(piece.rows.end - piece.rows.start)),
-                Err(error) => return self.watch.fail(ordinal, error),
+                Err(error) => return self.watch.fail(load.ordinal, error),
             }
+            stream.done(load);
         }
     }
 
-    fn columns(&self, piece: &Piece) -> Arc<GroupColumns<'a>> {
+    pub fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// About how many bytes of codes a piece has.
+    pub fn piece_bytes(&self) -> usize {
+        self.piece_bytes
+    }
+
+    /// All the bytes of codes that the scan could read.
+    pub fn code_bytes(&self) -> u64 {
+        self.watch.rows_total.saturating_mul(self.plan.batch.row_bytes() as u64)
+    }
+
+    /// Where a piece's codes are: its segment, row group and rows there.
+    pub fn place(&self, ordinal: usize) -> (&'a SegmentReader, usize, Range<u32>) {
+        let piece = &self.pieces[ordinal];
         let slot = &self.slots[piece.group];
+        (&self.segments[slot.segment].reader, slot.group, piece.rows.clone())
+    }
+
+    /// The rows that belong to a piece: of examples, those that begin in it.
+    pub fn rows(&self, ordinal: usize, columns: &GroupColumns<'_>) -> Result<Range<u32>, ScanError> {
+        let rows = self.pieces[ordinal].rows.clone();
+        if self.plan.grouping == Grouping::Rows {
+            return Ok(rows);
+        }
+        let ids = columns.ids()?;
+        Ok(after_example(ids, rows.start)..after_example(ids, rows.end))
+    }
+
+    pub fn columns(&self, ordinal: usize) -> Arc<GroupColumns<'a>> {
+        let slot = &self.slots[self.pieces[ordinal].group];
         let mut columns = lock(&slot.columns);
         columns.upgrade().unwrap_or_else(|| {
             let live = &self.segments[slot.segment];
@@ -256,6 +306,6 @@ impl<'a> Watch<'a> {
 }
 
 /// A panic in the caller's callback leaves nothing half done behind these locks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,6 +7,7 @@
 //!   among the best, whose `bars` all workers share.
 //! - Who walks the rows? `engine` cuts row groups into pieces; each `worker` takes them in order, scores
 //!   a `tile` at a time and keeps the `best` of each query; `columns` decodes ids when one is kept.
+//! - Where do codes come from? `stream`: mapped files, or buffers that are filled ahead of the workers.
 //! - What comes out? [`Ranking`].
 //!
 //! Depends on `codec`, the schema, `sketch` and `segment`; knows nothing of the manifest. Scores and
@@ -25,6 +26,7 @@ mod planner;
 mod query;
 mod ranking;
 mod screen;
+mod stream;
 mod tile;
 mod worker;
 
@@ -38,5 +40,6 @@ pub use filter::SpanFilter;
 pub use kernel::{KernelChoice, KernelError};
 pub use planner::{Explanation, PathCost, ScanPath};
 pub use ranking::{Hit, Ranking, Statistics};
+pub use stream::Reading;
 
 pub(crate) use filter::ExampleRows;

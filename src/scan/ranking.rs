@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::planner::ScanPath;
+use super::stream::Reading;
 use crate::segment::Span;
 
 /// The most influential rows or examples for each query of the batch.
@@ -77,6 +78,8 @@ pub struct Statistics {
     pub delta: Option<f64>,
     /// Threads that took part.
     pub threads: usize,
+    /// How it read: `Mapped` or `Direct`.
+    pub reading: Reading,
     /// Rows that took part in the ranking, each once for the whole batch.
     pub rows_scored: u64,
     /// Rows left out: deleted, or not within the filters.

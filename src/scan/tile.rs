@@ -7,6 +7,7 @@ use super::engine::{Engine, Plan};
 use super::error::ScanError;
 use super::kernel::{Kernel, Narrow, Rows, Select};
 use super::query::{BlockQueries, Packed, length};
+use super::stream::PieceCodes;
 use crate::codec::Encoding;
 use crate::segment::{Codes, Kind};
 
@@ -100,13 +101,14 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         columns: &GroupColumns<'_>,
         selected: &[u32],
         queries: Range<usize>,
+        codes: &mut PieceCodes,
     ) -> Result<(), ScanError> {
         let batch = &self.engine.plan.batch;
         self.scores.clear();
         self.scores.resize(queries.len() * selected.len(), 0.0);
         let scales = columns.scales(batch.ordinals())?;
         for (block, scales) in batch.blocks.iter().zip(scales) {
-            self.add_block(columns, selected, queries.clone(), block, scales)?;
+            self.add_block(columns, selected, queries.clone(), codes, block, scales)?;
         }
         if let Some(lengths) = &batch.lengths {
             self.divide_by_lengths(columns, selected, &lengths[queries.clone()])?;
@@ -123,13 +125,14 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         columns: &GroupColumns<'_>,
         selected: &[u32],
         queries: Range<usize>,
+        codes: &mut PieceCodes,
         block: &BlockQueries,
         scales: &[f32],
     ) -> Result<(), ScanError> {
         let (reader, group, kernel) = (&columns.live().reader, columns.group(), self.engine.plan.kernel);
         let count = selected.len();
         // Only the chunks that hold selected rows are touched, and checked.
-        let codes = reader.codes_at(group, block.block, selected)?;
+        let codes = codes.of(reader, group, block.block, selected)?;
         let row_bytes = block.dims * block.encoding.code_bytes();
         let rows = rows_of(columns, block, &codes, row_bytes, selected, &mut self.list)?;
 

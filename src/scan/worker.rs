@@ -6,9 +6,10 @@ use super::bars::Bar;
 use super::best::{Best, Candidate};
 use super::builder::Grouping;
 use super::columns::GroupColumns;
-use super::engine::{Engine, Piece};
+use super::engine::Engine;
 use super::error::ScanError;
 use super::screen::{self, Screener};
+use super::stream::PieceCodes;
 use super::tile::{self, TileScorer};
 use crate::segment::{ByteStrings, SegmentError, Span};
 
@@ -116,13 +117,14 @@ impl<'e, 'a> Worker<'e, 'a> {
         self.found
     }
 
-    pub fn piece(&mut self, piece: &Piece, columns: &GroupColumns<'a>) -> Result<(), ScanError> {
+    /// Scores the rows of a piece, which end where examples end if those are ranked.
+    pub fn piece(
+        &mut self,
+        mut rows: Range<u32>,
+        columns: &GroupColumns<'a>,
+        codes: &mut PieceCodes,
+    ) -> Result<(), ScanError> {
         let plan = &self.engine.plan;
-        let mut rows = piece.rows.clone();
-        if plan.grouping != Grouping::Rows {
-            let ids = columns.ids()?;
-            rows = after_example(ids, rows.start)..after_example(ids, rows.end);
-        }
         while rows.start < rows.end {
             self.engine.check()?;
             let end = rows.end.min(rows.start.saturating_add(self.tile_rows));
@@ -133,10 +135,10 @@ impl<'e, 'a> Worker<'e, 'a> {
             }
             self.found.counts.rows += self.selected.len() as u64;
             if plan.grouping == Grouping::Rows {
-                self.rank_rows(columns)?;
+                self.rank_rows(columns, codes)?;
             } else {
                 self.count_codes(self.selected.len());
-                self.scorer.score(columns, &self.selected, 0..plan.batch.queries)?;
+                self.scorer.score(columns, &self.selected, 0..plan.batch.queries, codes)?;
                 self.add_to_examples(columns)?;
             }
         }
@@ -149,7 +151,7 @@ impl<'e, 'a> Worker<'e, 'a> {
 
     /// Ranks the selected rows, each by itself; those that cannot be among the best are left out as early
     /// as can be told.
-    fn rank_rows(&mut self, columns: &GroupColumns<'_>) -> Result<(), ScanError> {
+    fn rank_rows(&mut self, columns: &GroupColumns<'a>, codes: &mut PieceCodes) -> Result<(), ScanError> {
         let queries = self.engine.plan.batch.queries;
         self.engine.bars.read(&mut self.bars);
         self.leave_out_by_norm(columns)?;
@@ -163,8 +165,8 @@ impl<'e, 'a> Worker<'e, 'a> {
             let screen = screener.plan();
             self.found.counts.rows_screened += count as u64;
             self.found.counts.tier_bytes += (count * screen.tier_bytes) as u64;
-            if screener.screen(columns, &self.selected, &self.bars)? {
-                let kept = self.rank_kept(columns)?;
+            if screener.screen(columns, &self.selected, &self.bars, codes)? {
+                let kept = self.rank_kept(columns, codes)?;
                 self.count_codes(if screen.reads_codes { count } else { kept });
                 return Ok(());
             }
@@ -172,18 +174,18 @@ impl<'e, 'a> Worker<'e, 'a> {
             self.found.counts.scores += (count * queries) as u64;
         }
         self.count_codes(count);
-        self.scorer.score(columns, &self.selected, 0..queries)?;
+        self.scorer.score(columns, &self.selected, 0..queries, codes)?;
         self.rows.clone_from(&self.selected);
         Ok(self.offer_rows(columns, 0..queries)?)
     }
 
     /// Ranks what the screen has kept; how many rows.
-    fn rank_kept(&mut self, columns: &GroupColumns<'_>) -> Result<usize, ScanError> {
+    fn rank_kept(&mut self, columns: &GroupColumns<'a>, codes: &mut PieceCodes) -> Result<usize, ScanError> {
         for query in 0..self.engine.plan.batch.queries {
             while let Some(screener) = &mut self.screener
                 && screener.next(query, &self.selected, self.engine.bars.of(query), &mut self.rows)
             {
-                self.scorer.score(columns, &self.rows, query..query + 1)?;
+                self.scorer.score(columns, &self.rows, query..query + 1, codes)?;
                 self.offer_rows(columns, query..query + 1)?;
             }
         }
@@ -322,7 +324,7 @@ fn offer(
 }
 
 /// `row`, or the end of the example that it lies in if that began before it.
-fn after_example(ids: &ByteStrings, row: u32) -> u32 {
+pub(super) fn after_example(ids: &ByteStrings, row: u32) -> u32 {
     let mut i = row as usize;
     while i > 0 && i < ids.len() && ids.get(i) == ids.get(i - 1) {
         i += 1;

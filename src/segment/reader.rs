@@ -1,5 +1,6 @@
 //! Reads a segment: everything is checked when it is opened, and each chunk when it is first touched.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +39,27 @@ pub(crate) struct Column {
     pub name: &'static str,
     pub tier: Option<&'static str>,
     pub block: Option<usize>,
+}
+
+/// The chunks of a column that some rows of a row group lie in: what is read of it at once.
+#[derive(Debug, Clone)]
+pub(crate) struct Extent {
+    /// Ordinal of the region.
+    ordinal: usize,
+    /// The first of the chunks, in the region.
+    first_chunk: usize,
+    /// Where it lies in the file; whole pages.
+    pub range: Range<u64>,
+}
+
+impl Extent {
+    pub fn len(&self) -> usize {
+        to_usize(self.range.end - self.range.start)
+    }
+
+    pub fn chunks(&self) -> usize {
+        self.len().div_ceil(CHUNK)
+    }
 }
 
 /// An open segment. Cheap to share; its bytes stay readable until it is dropped.
@@ -178,6 +200,71 @@ impl SegmentReader {
         }
         let bytes = at(rows[0])..at(rows[rows.len() - 1] + 1);
         Ok(Codes { bytes: self.unchecked(region, bytes), stride })
+    }
+
+    /// Where some rows of a block in a row group lie, with the whole of the chunks that hold them: their
+    /// own codes or those of a tier.
+    pub fn extent(
+        &self,
+        group: usize,
+        tier: Option<Tier>,
+        block: usize,
+        rows: Range<usize>,
+    ) -> Result<Extent, SegmentError> {
+        let (ordinal, region) = match tier {
+            None => self.region(group, Kind::Codes, block)?,
+            Some(tier) => self.region_of_tier(group, Kind::Codes, tier.number(), block)?,
+        };
+        let stride = region.stride as usize;
+        let used = (rows.start * stride) as u64..(rows.end * stride) as u64;
+        self.extent_of(ordinal, region, used)
+    }
+
+    /// Whether `extent` holds some rows of a block in a row group.
+    pub fn holds(&self, extent: &Extent, group: usize, block: usize, rows: Range<usize>) -> bool {
+        self.extent(group, None, block, rows).is_ok_and(|other| {
+            other.ordinal == extent.ordinal
+                && extent.range.start <= other.range.start
+                && other.range.end <= extent.range.end
+        })
+    }
+
+    /// Reads a part of a file past the page cache: whole pages into memory that begins at one.
+    pub fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SegmentError> {
+        self.bytes.read_direct(offset, buffer).map_err(|error| self.unreadable(offset, error))
+    }
+
+    /// Like [`SegmentReader::codes_of`], from the bytes of an extent that holds the rows. `sound` has an
+    /// entry for each of its chunks: whether these bytes of it were checked before.
+    pub fn codes_in<'b>(
+        &self,
+        extent: &Extent,
+        bytes: &'b [u8],
+        sound: &mut [bool],
+        rows: Range<usize>,
+    ) -> Result<Codes<'b>, SegmentError> {
+        let region = &self.footer.regions[extent.ordinal];
+        let stride = region.stride as usize;
+        let (start, end) = (rows.start * stride, rows.end * stride);
+        if end as u64 > region.used {
+            return Err(self.damaged(region, format!("rows {rows:?} end at {end} of {}", region.used)));
+        }
+        for chunk in start / CHUNK..end.div_ceil(CHUNK) {
+            let sound = &mut sound[chunk - extent.first_chunk];
+            if !*sound {
+                let at = (chunk - extent.first_chunk) * CHUNK;
+                let chunk_bytes = &bytes[at..(at + CHUNK).min(extent.len())];
+                self.check_bytes(extent.ordinal, region, chunk, chunk_bytes)?;
+                *sound = true;
+            }
+        }
+        let before = extent.first_chunk * CHUNK;
+        Ok(Codes { bytes: &bytes[start - before..end - before], stride })
+    }
+
+    /// The file's bytes, to advise on.
+    pub fn storage(&self) -> &dyn StorageBytes {
+        &*self.bytes
     }
 
     /// The scale of each row; empty if the block's encoding has none.
@@ -369,25 +456,70 @@ impl SegmentReader {
     fn check_chunk(&self, ordinal: usize, region: &Region, chunk: usize) -> Result<(), SegmentError> {
         let start = to_usize(region.offset) + chunk * CHUNK;
         let end = (start + CHUNK).min(to_usize(region.end()));
+        self.check_bytes(ordinal, region, chunk, &self.bytes.bytes()[start..end])
+    }
+
+    fn check_bytes(
+        &self,
+        ordinal: usize,
+        region: &Region,
+        chunk: usize,
+        bytes: &[u8],
+    ) -> Result<(), SegmentError> {
         let expected = self.footer.checksums[self.first_chunks[ordinal] + chunk];
-        if chunk_checksum(self.segment, ordinal, chunk, &self.bytes.bytes()[start..end]) == expected {
+        if chunk_checksum(self.segment, ordinal, chunk, bytes) == expected {
             return Ok(());
         }
-        let fault =
-            Fault::new(region.place(), start as u64, format!("checksum of chunk {chunk} does not match"));
+        let start = region.offset + (chunk * CHUNK) as u64;
+        let fault = Fault::new(region.place(), start, format!("checksum of chunk {chunk} does not match"));
         Err(fault.in_file(&self.file))
+    }
+
+    /// Used bytes of a region with the whole of the chunks that hold them.
+    fn extent_of(&self, ordinal: usize, region: &Region, used: Range<u64>) -> Result<Extent, SegmentError> {
+        if used.end > region.used {
+            return Err(self.damaged(region, format!("bytes {used:?} of {}", region.used)));
+        }
+        let first_chunk = to_usize(used.start) / CHUNK;
+        let end = used.end.next_multiple_of(CHUNK as u64).min(region.stored());
+        let range = region.offset + (first_chunk * CHUNK) as u64..region.offset + end;
+        Ok(Extent { ordinal, first_chunk, range })
+    }
+
+    /// A copy of some used bytes of a region, read rather than mapped, so that a file that another
+    /// program cuts off is an error; its chunks are checked.
+    fn read_used(&self, ordinal: usize, region: &Region, used: Range<u64>) -> Result<Vec<u8>, SegmentError> {
+        let extent = self.extent_of(ordinal, region, used.clone())?;
+        let offset = extent.range.start;
+        let mut bytes = vec![0; extent.len()];
+        self.bytes.read_at(offset, &mut bytes).map_err(|error| self.unreadable(offset, error))?;
+        for (i, chunk) in bytes.chunks(CHUNK).enumerate() {
+            self.check_bytes(ordinal, region, extent.first_chunk + i, chunk)?;
+        }
+        let end = to_usize(region.offset + used.end - offset);
+        bytes.truncate(end);
+        bytes.drain(..to_usize(region.offset + used.start - offset));
+        Ok(bytes)
+    }
+
+    fn unreadable(&self, offset: u64, error: io::Error) -> SegmentError {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Fault::new(Place::File, offset, "the file ends here").in_file(&self.file);
+        }
+        let source = io::Error::new(error.kind(), format!("at offset {offset}: {error}"));
+        SegmentError::Io { file: self.file.clone(), operation: "read", source }
     }
 
     /// A small column's bytes, decompressed.
     fn raw(&self, ordinal: usize, region: &Region) -> Result<Vec<u8>, SegmentError> {
-        let used = self.used_bytes(ordinal, region, 0..region.used)?;
+        let used = self.read_used(ordinal, region, 0..region.used)?;
         if region.compression == Compression::None {
-            return Ok(used.to_vec());
+            return Ok(used);
         }
         // One frame and nothing after it; its decompressed length is bounded by the footer's check.
         let one_frame =
-            zstd::zstd_safe::find_frame_compressed_size(used).is_ok_and(|size| size == used.len());
-        let raw = zstd::bulk::decompress(used, to_usize(region.raw));
+            zstd::zstd_safe::find_frame_compressed_size(&used).is_ok_and(|size| size == used.len());
+        let raw = zstd::bulk::decompress(&used, to_usize(region.raw));
         match raw {
             Ok(raw) if one_frame && raw.len() as u64 == region.raw => Ok(raw),
             _ => Err(self.damaged(region, format!("not one zstd frame of {} bytes", region.raw))),
@@ -417,7 +549,7 @@ impl SegmentReader {
         let (ordinal, region) = self.region(group, kind, 0)?;
         let bytes = self.footer.groups[group].rows as usize * 4;
         let range = (run * bytes) as u64..((run + 1) * bytes) as u64;
-        let numbers = parse_f32(self.used_bytes(ordinal, region, range)?);
+        let numbers = parse_f32(&self.read_used(ordinal, region, range)?);
         match numbers.iter().position(|x| !possible(x)) {
             Some(row) => Err(self.damaged(region, format!("row {row} has {}", numbers[row]))),
             None => Ok(numbers),

@@ -4,10 +4,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use memmap2::Mmap;
+use file::MappedFile;
+pub(crate) use file::Pages;
+
+mod file;
 
 /// A flat folder of immutable files.
 ///
@@ -67,9 +71,55 @@ pub trait StorageFile: Send {
 }
 
 /// The bytes of an immutable file.
+///
+/// Only [`StorageBytes::bytes`] must be written; the rest is for storages that do better than memory
+/// would, and what it says has to agree with the bytes.
 pub trait StorageBytes: fmt::Debug + Send + Sync {
     /// All of them.
     fn bytes(&self) -> &[u8];
+
+    /// Fills `buffer` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if there are not as many, or whatever the storage says.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let found = self.bytes().get(start..).and_then(|bytes| bytes.get(..buffer.len()));
+        buffer.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    /// Like [`StorageBytes::read_at`], but past the page cache where that is possible: for `offset`,
+    /// length and address that are multiples of 4096.
+    ///
+    /// # Errors
+    /// As [`StorageBytes::read_at`].
+    fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.read_at(offset, buffer)
+    }
+
+    /// Whether reading is more than copying from memory.
+    fn is_on_disk(&self) -> bool {
+        false
+    }
+
+    /// Whether the byte at `offset` is in memory already, as far as that is known.
+    fn is_resident(&self, _offset: u64) -> bool {
+        true
+    }
+
+    /// Says what the bytes of a range will be used for. A hint: it cannot fail, and it changes no byte.
+    fn advise(&self, _range: Range<u64>, _advice: Advice) {}
+}
+
+/// What a range of a file will be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Advice {
+    /// It is read soon: fetch it.
+    Soon,
+    /// It is not read again: memory need not keep it.
+    Done,
 }
 
 /// A folder of the file system. Files are mapped for reading, never loaded.
@@ -106,13 +156,7 @@ impl Storage for FileStorage {
         if !fs::symlink_metadata(&path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        let file = File::open(path)?;
-        // SAFETY: segment files are immutable by the contract of `Storage`: gradix creates them with
-        // `create_new`, never opens them for writing again, and removes them by unlinking, which
-        // leaves mapped pages in place. Only another program that truncates or overwrites files in
-        // the index's folder could break this; the API documents that it must not.
-        let map = unsafe { Mmap::map(&file)? };
-        Ok(Arc::new(map))
+        Ok(Arc::new(MappedFile::new(File::open(path)?)?))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -165,12 +209,6 @@ impl StorageFile for File {
 
     fn sync(&mut self) -> io::Result<()> {
         self.sync_all()
-    }
-}
-
-impl StorageBytes for Mmap {
-    fn bytes(&self) -> &[u8] {
-        self
     }
 }
 

@@ -5,6 +5,7 @@ use super::super::error::ScanError;
 use super::super::kernel::{ByteQueries, IntegerQueries, Narrow, PlaneQueries};
 use super::super::planner::ScanPath;
 use super::super::query::{Batch, BlockQueries};
+use super::super::stream::PieceCodes;
 use crate::codec::Tier;
 use crate::codec::{Encoding, Rotation, quantise_query};
 use crate::schema::Schema;
@@ -36,7 +37,7 @@ pub(in super::super) enum Source {
 /// weight included.
 #[derive(Debug)]
 pub(in super::super) struct BlockScreen {
-    pub source: Source,
+    source: Source,
     pub queries: Queries,
     /// What a product counts, times the row's scale.
     steps: Vec<f64>,
@@ -222,18 +223,29 @@ impl BlockScreen {
     }
 
     /// The bytes that are multiplied, before any narrowing.
-    pub fn codes<'a>(
+    pub fn codes<'c>(
         &self,
-        columns: &GroupColumns<'a>,
+        columns: &GroupColumns<'c>,
         block: &BlockQueries,
         selected: &[u32],
-    ) -> Result<Codes<'a>, ScanError> {
+        codes: &'c mut PieceCodes,
+    ) -> Result<Codes<'c>, ScanError> {
         let (reader, group) = (&columns.live().reader, columns.group());
-        let rows = selected[0] as usize..selected[selected.len() - 1] as usize + 1;
         Ok(match self.source {
-            Source::Codes | Source::Narrowed => reader.codes_of(group, block.block, rows)?,
-            Source::Tier(tier) => reader.tier_codes_of(group, tier, block.block, rows)?,
+            Source::Codes | Source::Narrowed => codes.of(reader, group, block.block, selected)?,
+            Source::Tier(tier) => {
+                let rows = selected[0] as usize..selected[selected.len() - 1] as usize + 1;
+                reader.tier_codes_of(group, tier, block.block, rows)?
+            }
         })
+    }
+
+    /// The tier that is read.
+    pub fn tier(&self) -> Option<Tier> {
+        match self.source {
+            Source::Tier(tier) => Some(tier),
+            Source::Codes | Source::Narrowed => None,
+        }
     }
 
     /// Bytes of a row in [`BlockScreen::codes`], without padding.

@@ -35,6 +35,7 @@ use super::engine::Engine;
 use super::error::ScanError;
 use super::kernel::Narrow;
 use super::query::{Batch, BlockQueries, length};
+use super::stream::PieceCodes;
 use super::tile;
 use crate::codec::Encoding;
 
@@ -127,6 +128,7 @@ impl<'e, 'a> Screener<'e, 'a> {
         columns: &GroupColumns<'_>,
         selected: &[u32],
         bars: &[Bar],
+        codes: &mut PieceCodes,
     ) -> Result<bool, ScanError> {
         let batch = &self.engine.plan.batch;
         let pairs = batch.queries * selected.len();
@@ -139,7 +141,7 @@ impl<'e, 'a> Screener<'e, 'a> {
             sums.resize(if used { pairs } else { 0 }, 0.0);
         }
         for block in 0..batch.blocks.len() {
-            self.add_block(columns, selected, block)?;
+            self.add_block(columns, selected, block, codes)?;
         }
         if let Some(lengths) = &batch.lengths {
             self.divide_by_lengths(columns, selected, lengths)?;
@@ -219,11 +221,12 @@ impl<'e, 'a> Screener<'e, 'a> {
         columns: &GroupColumns<'_>,
         selected: &[u32],
         block: usize,
+        codes: &mut PieceCodes,
     ) -> Result<(), ScanError> {
         let (batch, kernel) = (&self.engine.plan.batch, self.engine.plan.kernel);
         let (screen, of_batch) = (&self.screen.blocks[block], &batch.blocks[block]);
         let count = selected.len();
-        let codes = screen.codes(columns, of_batch, selected)?;
+        let codes = screen.codes(columns, of_batch, selected, codes)?;
         let rows =
             tile::rows_of(columns, of_batch, &codes, screen.row_bytes(of_batch), selected, &mut self.list)?;
         let rows = if screen.narrows() {
