@@ -239,24 +239,32 @@ fn progress_is_told_and_cancelling_stops() {
     let data = Data::new(&schema(), 3, 50, 2);
     let queries = data.queries(1);
     let (calls, last) = (AtomicU64::new(0), AtomicU64::new(0));
-    let mut scan = data.scan_all(&queries).unwrap().top_k(1).threads(3).progress(|progress| {
-        assert_eq!(progress.rows_total, data.rows.len() as u64);
-        assert!(progress.rows_done > last.swap(progress.rows_done, Ordering::Relaxed));
-        calls.fetch_add(1, Ordering::Relaxed);
-    });
+    let mut scan =
+        data.scan_all(&queries).unwrap().reading(Reading::Mapped).top_k(1).threads(3).progress(|progress| {
+            assert_eq!(progress.rows_total, data.rows.len() as u64);
+            assert!(progress.rows_done > last.swap(progress.rows_done, Ordering::Relaxed));
+            calls.fetch_add(1, Ordering::Relaxed);
+        });
     scan.limits = Limits { piece_bytes: 1, tile_rows: 1, break_even: None };
     scan.run().unwrap();
     assert_eq!(calls.load(Ordering::Relaxed), data.rows.len() as u64);
     assert_eq!(last.load(Ordering::Relaxed), data.rows.len() as u64);
 
     let token = CancelToken::new();
-    let mut scan = data.scan_all(&queries).unwrap().top_k(1).threads(2).cancel(&token).progress(|progress| {
-        assert!(progress.rows_done < progress.rows_total, "ran to the end");
-        token.cancel();
-    });
+    let mut scan = data
+        .scan_all(&queries)
+        .unwrap()
+        .reading(Reading::Mapped)
+        .top_k(1)
+        .threads(2)
+        .cancel(&token)
+        .progress(|progress| {
+            assert!(progress.rows_done < progress.rows_total, "ran to the end");
+            token.cancel();
+        });
     scan.limits = Limits { piece_bytes: 1, tile_rows: 1, break_even: None };
     assert!(matches!(scan.run().unwrap_err(), ScanError::Cancelled));
-    let scan = data.scan_all(&queries).unwrap().top_k(1).cancel(&token);
+    let scan = data.scan_all(&queries).unwrap().reading(Reading::Mapped).top_k(1).cancel(&token);
     assert!(matches!(scan.run().unwrap_err(), ScanError::Cancelled));
 }
 
