@@ -18,6 +18,7 @@ import numpy as np
 import zstandard
 
 import arithmetic
+import tiers
 
 CONTAINER_VERSION = 1
 PAGE = 4096
@@ -26,9 +27,10 @@ INDEX_MAGIC = b"\x89GDI\r\n\x1a\n"
 SEGMENT_MAGIC = b"\x89GDX\r\n\x1a\n"
 END_MAGIC = b"\n\x1a\r\nXDG\x89"
 MAX_BODY = 16 << 20
-ENCODINGS = {1: "f32", 2: "f16", 3: "i8"}
+ENCODING_NUMBERS = {"f32": 1, "f16": 2, "i8": 3}
 KINDS = {1: "codes", 2: "scales", 3: "norms", 4: "ids", 5: "spans", 6: "sources", 7: "metadata",
-         8: "source names"}
+         8: "source names", 9: "factors"}
+FEATURE_TIERS = 1
 COMPRESSED_KINDS = {4, 5, 6, 7, 8}
 MAX_SCALE = {"f16": np.float32(2.0**47), "i8": np.float32(2.0**56)}
 MAX_STORED_NORM = np.float32(2.0**62)
@@ -89,11 +91,11 @@ class Cursor:
         if found != CONTAINER_VERSION:
             self.refuse("container version", f"{found}; this reader knows {CONTAINER_VERSION}", self.at - 4)
 
-    def features(self):
-        """Version 1 knows no bit. Unknown bits of the write and info words do not stop a reader."""
+    def features(self, read=0):
+        """Bits of the read word must be these. Unknown bits of the others do not stop a reader."""
         words = [self.number(8, f"features_{name}") for name in ("read", "write", "info")]
-        if words[0]:
-            self.refuse("features_read", f"unknown bits {words[0]:#x}", self.at - 24)
+        if words[0] != read:
+            self.refuse("features_read", f"{words[0]:#x}, where {read:#x} belongs", self.at - 24)
         return words
 
 
@@ -171,7 +173,12 @@ class Index:
     digest: bytes
     sketcher: dict
     blocks: list
+    tiers: list  # (name, seed or None)
     features: list
+
+    def tier_blocks(self, tier):
+        """The ordinals of the blocks that have a tier."""
+        return [i for i, b in enumerate(self.blocks) if tiers.covers(tier, b.encoding)]
 
 
 def read_index(folder):
@@ -199,15 +206,17 @@ def read_index(folder):
     body = data[64:]
     if zlib.crc32(body) != body_crc:
         raise FormatError(file, "header, CRC32 of the body", 56, "does not match")
-    sketcher, blocks = read_schema(file, body)
-    return Index(folder, index_uuid, hashlib.sha256(body).digest(), sketcher, blocks, features)
+    sketcher, blocks, found = read_schema(file, body)
+    return Index(folder, index_uuid, hashlib.sha256(body).digest(), sketcher, blocks, found, features)
 
 
 def read_schema(file, body):
     def fields(where, value, names):
         return Fields(file, f"schema{where}", 64, value, names)
 
-    schema = fields("", strict_json(file, "schema", 64, body), ["spec", "encodings"])
+    json_schema = strict_json(file, "schema", 64, body)
+    tiered = type(json_schema) is dict and "tiers" in json_schema
+    schema = fields("", json_schema, ["spec", "encodings"] + ["tiers"] * tiered)
     spec = fields(", spec", schema.get("spec", dict), ["sketcher", "blocks"])
     sketcher = spec.get("sketcher", dict)
     rapid = sketcher.get("kind") == "rapid_grad"
@@ -243,7 +252,24 @@ def read_schema(file, body):
         spec.refuse("routing global has one block")
     if sum(b.dims for b in blocks) > 1 << 30:
         spec.refuse("the blocks are wider than 2^30 together")
-    return sketcher, blocks
+    return sketcher, blocks, read_tiers(schema, fields, blocks) if tiered else []
+
+
+def read_tiers(schema, fields, blocks):
+    """[(name, seed or None)]"""
+    out = []
+    for i, value in enumerate(schema.get("tiers", list)):
+        sign = type(value) is dict and value.get("kind") == "sign"
+        t = fields(f", tier {i}", value, ["kind"] + ["seed"] * sign)
+        kind = t.one_of("kind", ["sign", "i8"])
+        if out and tiers.NUMBERS[out[-1][0]] >= tiers.NUMBERS[kind]:
+            t.refuse("a tier stands twice, or out of order")
+        if not any(tiers.covers(kind, b.encoding) for b in blocks):
+            t.refuse("no block has this tier")
+        out.append((kind, t.integer("seed", 0, (1 << 64) - 1) if sign else None))
+    if not out:
+        schema.refuse("an empty list of tiers")
+    return out
 
 
 @dataclass
@@ -296,6 +322,7 @@ def read_listing(path, index):
 class Region:
     ordinal: int
     kind: int
+    tier: int
     block: int
     group: int
     compression: int
@@ -309,7 +336,8 @@ class Region:
     def name(self):
         kind = KINDS.get(self.kind, f"informative kind {self.kind:#x}")
         block = f" of block {self.block}" if self.kind == 1 else ""
-        return f"region {self.ordinal} ({kind}{block}, group {self.group})"
+        tier = f", tier {self.tier}" if self.kind in (1, 9) and self.tier else ""
+        return f"region {self.ordinal} ({kind}{block}, group {self.group}{tier})"
 
 
 @dataclass
@@ -355,7 +383,7 @@ class Segment:
         c.magic(SEGMENT_MAGIC)
         c.version()
         c.number(4, "header length", 128)
-        c.features()
+        c.features(FEATURE_TIERS if self.index.tiers else 0)
         self.expect(c, "index UUID", self.index.uuid)
         self.expect(c, "segment UUID", self.listed.uuid)
         self.expect(c, "schema digest", self.index.digest)
@@ -417,24 +445,28 @@ class Segment:
             c.refuse("region table", f"the regions end at {at}, the footer starts at {offset}", c.at)
         missing = next(expected, None)
         if missing:
-            c.refuse("region table", f"{KINDS[missing[0]]} of group {missing[1]} is missing", c.at)
+            c.refuse("region table", f"{KINDS[missing[0]]} of group {missing[2]} is missing", c.at)
         chunks = [-(-r.stored // CHUNK) for r in self.regions]
         if length - c.at != 4 * sum(chunks):
             c.refuse("chunk checksums", f"{length - c.at} bytes, where {4 * sum(chunks)} belong")
         checksums = np.frombuffer(c.take(4 * sum(chunks), "chunk checksums"), "<u4")
         self.checksums = np.split(checksums, np.cumsum(chunks)[:-1])
-        self.known = {(r.kind, r.group, r.block): r for r in self.regions if r.kind < 0x8000}
+        self.known = {(r.kind, r.tier, r.group, r.block): r for r in self.regions if r.kind < 0x8000}
 
     def expected_kinds(self):
-        """(kind, group, block) in the order of the page."""
+        """(kind, tier, group, block) in the order of the page."""
         scaled = any(b.encoding != "f32" for b in self.index.blocks)
         for g in range(len(self.group_rows)):
             for b in range(len(self.index.blocks)):
-                yield 1, g, b
+                yield 1, 0, g, b
             for kind in range(2, 8):
                 if kind != 2 or scaled:
-                    yield kind, g, 0
-        yield 8, 0, 0
+                    yield kind, 0, g, 0
+            for tier, _ in self.index.tiers:
+                for b in self.index.tier_blocks(tier):
+                    yield 1, tiers.NUMBERS[tier], g, b
+                yield 9, tiers.NUMBERS[tier], g, 0
+        yield 8, 0, 0, 0
 
     def read_entry(self, c, ordinal, at, footer, expected):
         entry = c.at
@@ -446,7 +478,7 @@ class Segment:
         stride = c.number(4, "row stride")
         offset, stored, used, raw = (c.number(8, f) for f in ("offset", "stored length", "used length", "raw length"))
         c.zero(8)
-        region = Region(ordinal, kind, block, group, compression, offset, stored, used, raw, c.start + entry)
+        region = Region(ordinal, kind, tier, block, group, compression, offset, stored, used, raw, c.start + entry)
 
         def check(good, field, field_at, what):
             if not good:
@@ -459,8 +491,7 @@ class Segment:
             return region
         check(kind in KINDS, "kind", 0, f"{kind} is not known")
         wanted = next(expected, None)
-        check(wanted == (kind, group, block), "kind", 0, f"stands where {wanted} (kind, group, block) belongs")
-        check(tier == 0, "tier", 2, f"{tier} is not known")
+        check(wanted == (kind, tier, group, block), "kind", 0, f"stands where {wanted} (kind, tier, group, block) belongs")
         check(compression == 0 or (compression == 1 and kind in COMPRESSED_KINDS), "compression", 16, f"{compression}")
         if compression == 0:
             check(raw == used, "raw length", 48, f"{raw}, without compression, for {used} used bytes")
@@ -469,17 +500,24 @@ class Segment:
         rows, lengths = self.group_rows[group], {}
         if kind == 1:
             b = self.index.blocks[block]
-            check(ENCODINGS.get(encoding) == b.encoding, "encoding", 12, f"{encoding}, but the schema says {b.encoding}")
+            number = tiers.ENCODINGS[self.tier_name(tier)] if tier else ENCODING_NUMBERS[b.encoding]
+            check(encoding == number, "encoding", 12, f"{encoding}, but the schema says {number}")
             check(version == 1, "encoding version", 14, f"{version}; this reader knows 1")
-            check(stride == b.stride, "row stride", 20, f"{stride}, where {b.stride} belongs")
-            lengths[1] = rows * b.stride
+            wanted = round_up(tiers.row_bytes(self.tier_name(tier), b.dims), 64) if tier else b.stride
+            check(stride == wanted, "row stride", 20, f"{stride}, where {wanted} belongs")
+            lengths[1] = rows * wanted
         else:
             check((encoding, version, stride) == (0, 0, 0), "encoding, version or stride", 12, "not 0")
         lengths[2] = 4 * rows * sum(b.encoding != "f32" for b in self.index.blocks)
         lengths[3], lengths[5], lengths[6] = 4 * rows * len(self.index.blocks), 8 * rows, 4 * rows
+        if kind == 9:
+            lengths[9] = 8 * rows * len(self.index.tier_blocks(self.tier_name(tier)))
         if kind in lengths:
             check(raw == lengths[kind], "raw length", 48, f"{raw}, where {lengths[kind]} belongs")
         return region
+
+    def tier_name(self, number):
+        return next(name for name, n in tiers.NUMBERS.items() if n == number)
 
     def check_checksums(self, region):
         """Chunk checksums and padding of one region."""
@@ -493,9 +531,9 @@ class Segment:
         if padding.any():
             self.refuse(f"{region.name}, padding", start + region.used + int(padding.argmax()), "not zero")
 
-    def raw(self, kind, group, block=0):
+    def raw(self, kind, group, block=0, tier=0):
         """The raw contents of a region, its checksums checked."""
-        region = self.known[kind, group, block]
+        region = self.known[kind, tier, group, block]
         self.check_checksums(region)
         used = self.data[region.offset : region.offset + region.used]
         if region.compression == 0:
@@ -577,6 +615,7 @@ class Segment:
                 self.check_row_values(region, block, scales[b], c, y, norms[b])
                 codes.append(c)
                 decoded.append(y)
+            self.check_tiers(g, codes, scales, decoded)
             region, data = self.raw(4, g)
             ids = self.strings(region, data, rows, 1, 4096)
             region, data = self.raw(5, g)
@@ -596,12 +635,12 @@ class Segment:
             region, data = self.raw(7, g)
             metadata = self.strings(region, data, rows, 0, 65536)
             if ids[0] == last_id and not self.is_dead(first - 1) and not self.is_dead(first):
-                self.refuse(self.known[4, g, 0].name, self.known[4, g, 0].offset, "an example lies in two row groups")
+                self.refuse(self.known[4, 0, g, 0].name, self.known[4, 0, g, 0].offset, "an example lies in two row groups")
             last_id = ids[-1]
             yield Group(first, rows, ids, spans, sources, metadata, codes, scales, norms, decoded)
             first += rows
         if used_names != len(names):
-            region = self.known[8, 0, 0]
+            region = self.known[8, 0, 0, 0]
             self.refuse(region.name, region.offset, "a name that no row uses")
 
     def check_row_values(self, region, block, scales, codes, y, norms):
@@ -619,6 +658,34 @@ class Segment:
         refuse(arithmetic.norms(y).view("<u4") != norms.view("<u4"), "its norm is not the stored one")
         if block.encoding == "i8" and (codes == -128).any():
             self.warnings.append(f"{self.file}: {region.name}: {int((codes == -128).sum())} codes are -128")
+
+    def check_tiers(self, group, codes, scales, decoded):
+        """Codes and factors of each tier: those that the rows give, bit for bit."""
+        rows = self.group_rows[group]
+        for tier, seed in self.index.tiers:
+            number, blocks = tiers.NUMBERS[tier], self.index.tier_blocks(tier)
+            region, data = self.raw(9, group, tier=number)
+            factors = np.frombuffer(data, "<f4").reshape(len(blocks), 2, rows)
+            for b, (first, second) in zip(blocks, factors):
+                block = self.index.blocks[b]
+                good = ~np.signbit(first) & ~np.signbit(second) & (second <= tiers.MAX_REMAINDER)
+                if tier == "sign":
+                    good &= first <= tiers.MAX_GAIN
+                else:
+                    good &= (first == 0) | ((first >= np.float32(arithmetic.MIN_SCALE)) & (first <= MAX_SCALE["i8"]))
+                if not good.all():
+                    self.refuse(f"{region.name}, block {b}, row {int(good.argmin())}", region.offset, "no factors of this tier")
+                own, data = self.raw(1, group, b, number)
+                bytes_, length = tiers.row_bytes(tier, block.dims), len(data) // rows
+                stored = np.frombuffer(data, np.uint8).reshape(rows, length)
+                made = tiers.made(tier, seed, b, block.encoding, scales[b], codes[b], decoded[b])
+                same = (stored[:, :bytes_] == made[0]).all(axis=1) & ~stored[:, bytes_:].any(axis=1)
+                if not same.all():
+                    row = int(same.argmin())
+                    self.refuse(f"{own.name}, row {row}", own.offset + row * length, "not the codes of the row")
+                same = (first.view("<u4") == made[1].view("<u4")) & (second.view("<u4") == made[2].view("<u4"))
+                if not same.all():
+                    self.refuse(f"{region.name}, block {b}, row {int(same.argmin())}", region.offset, "not the factors of the row")
 
     def scales(self, group):
         """For each block an f32 array, or None."""

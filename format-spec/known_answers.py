@@ -1,4 +1,4 @@
-"""The known answers: tests/golden/fold-v1.json, encodings-v1.json and the tables of sketch.md.
+"""The known answers: tests/golden/fold-v1.json, encodings-v1.json, tiers-v1.json and the tables of sketch.md.
 
 Everything is computed from fixed inputs, so that the files come out the same each time. All f32 and
 f64 are given as bit patterns in hexadecimal.
@@ -12,6 +12,7 @@ import numpy as np
 
 import arithmetic
 import fold
+import tiers
 
 FOLD_CASES = [  # seed, parameter, elements, K
     (0, "w", 1, 16),
@@ -173,9 +174,42 @@ def encoding_answers():
     }
 
 
+def rotation_answer(seed, block, dims):
+    v = ramp(30 + dims, dims, -6, 3)
+    return {"seed": str(seed), "block": block, "input": hex32(v), "rotated": hex32(tiers.rotate(seed, block, v[None, :])[0])}
+
+
+def tier_answer(name, encoding, x, seed, block):
+    scale, codes = arithmetic.encode(encoding, x)
+    scales = None if scale is None else np.array([scale])
+    decoded = arithmetic.decode(encoding, scales, codes[None, :])
+    out = {"name": name, "encoding": encoding, "input": hex32(x), "seed": str(seed), "block": block}
+    for tier in ("sign", "i8"):
+        if tiers.covers(tier, encoding):
+            made = tiers.made(tier, seed, block, encoding, scales, codes[None, :], decoded)
+            out[tier] = {"codes": made[0][0].tobytes().hex(), "first": hex32(made[1])[0], "second": hex32(made[2])[0]}
+    return out
+
+
+def tier_rows():
+    data = rows()
+    data["one"], data["two"] = ramp(12, 1, -3, 3), ramp(13, 2, -3, 3)
+    data["constant"], data["one hot"] = np.full(70, 0.1, np.float32), np.eye(1, 129, 100, dtype=np.float32)[0]
+    data["one thousand"] = ramp(14, 1000, -9, 4)
+    return data
+
+
+def tier_answers():
+    dims = (1, 2, 3, 5, 8, 16, 17, 31, 33, 100, 127, 256)
+    rotations = [rotation_answer(s, b, n) for n in dims for s, b in ((7, 0), (2**64 - 1, 65534))]
+    made = [tier_answer(n, e, x, 7, 1) for n, x in tier_rows().items() for e in ("f32", "f16", "i8")]
+    return {"format": "gradix-tiers-answers-1", "rotations": rotations, "rows": made}
+
+
 def write(folder):
     os.makedirs(folder, exist_ok=True)
-    for name, value in (("fold-v1.json", fold_answers()), ("encodings-v1.json", encoding_answers())):
+    answers = (("fold-v1.json", fold_answers()), ("encodings-v1.json", encoding_answers()), ("tiers-v1.json", tier_answers()))
+    for name, value in answers:
         with open(os.path.join(folder, name), "w", encoding="utf-8") as f:
             json.dump(value, f, ensure_ascii=False, indent=1)
             f.write("\n")

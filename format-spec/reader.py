@@ -1,6 +1,6 @@
 """The second reader of gradix: `python reader.py --help`.
 
-It was written from the pages of this folder alone (container.py, arithmetic.py, fold.py) and shares
+It was written from the pages of this folder alone (container.py, arithmetic.py, tiers.py, fold.py) and shares
 nothing with the crate. Exit codes: 0 good, 1 the files are refused, 2 the call is wrong.
 """
 
@@ -248,7 +248,7 @@ def parser():
     c.add_argument("--encoding", choices=["f32", "f16", "i8"], required=True)
     c.add_argument("file")
     c = command("known-answers", run_known_answers, "the tables of sketch.md")
-    c.add_argument("--write", metavar="DIR", help="also write fold-v1.json and encodings-v1.json there")
+    c.add_argument("--write", metavar="DIR", help="also write fold-v1.json, encodings-v1.json and tiers-v1.json there")
     return p
 
 

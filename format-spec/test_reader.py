@@ -421,7 +421,8 @@ class Folds(unittest.TestCase):
 
     def test_golden_files_are_these(self):
         golden = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "golden")
-        for name, value in (("fold", known_answers.fold_answers()), ("encodings", known_answers.encoding_answers())):
+        for name, value in (("fold", known_answers.fold_answers()), ("encodings", known_answers.encoding_answers()),
+                            ("tiers", known_answers.tier_answers())):
             with open(f"{golden}/{name}-v1.json", encoding="utf-8") as f:
                 self.assertEqual(json.load(f), json.loads(json.dumps(value)))
 

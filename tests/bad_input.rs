@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use gradix::sketch::{Sketch, SketchError, SketchSpec};
 use gradix::{
     AppendError, CommitError, CreateError, Encoding, GcOptions, Index, MaintenanceError, OpenError, Row,
-    Schema, SegmentError, SnapshotError, Span, WriterError,
+    Schema, SegmentError, SnapshotError, Span, Tier, WriterError,
 };
 
 #[path = "bad_input/full_disk.rs"]
@@ -348,7 +348,24 @@ fn open_refuses_a_body_that_is_no_schema() {
         schema.replace("\"first\"", "\"second\""),
         schema.replace("\"first\"", "\"\""),
     ];
-    for body in bodies {
+    let tiers = [
+        "[]",
+        "null",
+        "[1]",
+        r#"["i8"]"#,
+        r#"[{"kind":"i4"}]"#,
+        r#"[{"kind":"sign"}]"#,
+        r#"[{"kind":"sign","seed":-1}]"#,
+        r#"[{"kind":"sign","seed":1.5}]"#,
+        r#"[{"kind":"sign","seed":1,"more":1}]"#,
+        r#"[{"kind":"sign","seed":1},{"kind":"sign","seed":2}]"#,
+        r#"[{"kind":"i8","seed":1}]"#,
+        r#"[{"kind":"i8"},{"kind":"i8"}]"#,
+        r#"[{"kind":"i8"},{"kind":"sign","seed":1}]"#,
+    ];
+    let tiers =
+        tiers.map(|tiers| schema.replace("\"encodings\"", &format!("\"tiers\":{tiers},\"encodings\"")));
+    for body in bodies.into_iter().chain(tiers) {
         assert_ne!(body, schema);
         let mut bytes = sound[..64].to_vec();
         bytes.extend(body.as_bytes());
@@ -391,7 +408,10 @@ fn snapshot_refuses_a_segment_that_it_does_not_understand() {
     };
     assert!(matches!(open(0, b"\x88"), SegmentError::NotASegment { .. }));
     assert!(matches!(open(8, &7u32.to_le_bytes()), SegmentError::Newer { found: 7, supported: 1, .. }));
-    assert!(matches!(open(16, &[1]), SegmentError::UnknownFeature { bits: 1, .. }));
+    assert!(matches!(open(16, &[2]), SegmentError::UnknownFeature { bits: 2, .. }));
+    assert!(matches!(open(16, &[7]), SegmentError::UnknownFeature { bits: 6, .. }));
+    // Tiers, which the schema does not have.
+    assert!(matches!(open(16, &[1]), SegmentError::Damaged { offset: 16, .. }));
     assert!(matches!(open(40, &[9; 16]), SegmentError::Foreign { .. }));
     assert!(matches!(open(56, &[9; 16]), SegmentError::Misplaced { .. }));
     assert!(matches!(open(72, &[9; 32]), SegmentError::OtherSchema { .. }));
@@ -462,6 +482,12 @@ fn schema_refuses_specs_that_make_no_sense() {
         assert!(Sketch::dense(spec, vec![]).is_err());
     }
     assert!(Schema::with_encodings(spec(), vec![Encoding::I8]).is_err());
+    let schema = Schema::new(spec(), Encoding::I8).unwrap();
+    for tiers in [vec![Tier::I8], vec![Tier::Sign { seed: 1 }, Tier::Sign { seed: 2 }]] {
+        assert!(matches!(schema.clone().with_tiers(tiers), Err(SketchError::InvalidSpec { .. })));
+    }
+    let schema = Schema::new(spec(), Encoding::F16).unwrap();
+    assert!(schema.with_tiers([Tier::I8, Tier::I8]).is_err());
 }
 
 /// Catches two writers at once, and a writer for an index that was opened for reading.

@@ -136,7 +136,7 @@ fn other_length_is_seen() {
 #[test]
 fn misplaced_chunks_and_pages_are_seen() {
     let _alone = alone();
-    let wide = Bench::with(&[("all", 2048, Encoding::F32)], 48);
+    let wide = Bench::with(&[("all", 2048, Encoding::F32)], &[], 48);
     let sound = wide.sound();
     let (offset, used, _) = regions(sound)[0];
     assert!(used >= 2 * 65_536 && sound[offset..offset + 65_536] != sound[offset + 65_536..offset + 131_072]);

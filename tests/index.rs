@@ -7,7 +7,8 @@ use std::time::Duration;
 use gradix::segment::storage::{FileStorage, MemoryStorage, Storage};
 use gradix::sketch::{Sketch, SketchSpec};
 use gradix::{
-    AppendError, CompactOptions, Encoding, GcOptions, Index, Row, Schema, SnapshotError, Span, WriterError,
+    AppendError, CompactOptions, Encoding, GcOptions, Index, Row, Schema, SnapshotError, Span, Tier,
+    WriterError,
 };
 use proptest::prelude::*;
 
@@ -404,7 +405,10 @@ proptest! {
     fn index_behaves_like_a_map_of_maps(steps in steps()) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.gradix");
-        let index = create(&folder, Encoding::F32);
+        // With tiers: verification compares them with the rows.
+        let schema = Schema::new(spec(), Encoding::F32).unwrap();
+        let schema = schema.with_tiers([Tier::Sign { seed: 3 }, Tier::I8]).unwrap();
+        let index = Index::options().create(&path, &schema).unwrap();
         let mut writer = Some(index.writer().unwrap());
         let mut now: BTreeMap<u8, Vec<u32>> = BTreeMap::new();
         let mut generations = BTreeMap::from([(0u64, now.clone())]);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use gradix::sketch::{Normalisation, Sketch, SketchSpec, Sketcher};
-use gradix::{Encoding, Grouping, Hit, Index, Metric, Row, Schema, Span};
+use gradix::{CompactOptions, Encoding, Grouping, Hit, Index, Metric, Row, Schema, Span, Tier};
 use serde_json::Value;
 
 /// The interpreter with numpy and zstandard. `make test` sets `GRADIX_PYTHON`; without it, a
@@ -144,6 +144,47 @@ fn second_reader_sees_every_column() {
         rows += 1;
     }
     assert_eq!(rows, snapshot.rows());
+}
+
+/// Catches tiers that are not those of the specification: the second reader makes all of them anew from
+/// the rows and compares them bit for bit.
+#[test]
+fn second_reader_makes_the_same_tiers() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.gradix");
+    let blocks =
+        [("one", 1), ("odd", 37), ("two", 2), ("wide", 4099), ("even", 1024), ("half", 127), ("last", 1)];
+    let spec = SketchSpec::dense("test", "v1", blocks);
+    let (f32, f16, i8) = (Encoding::F32, Encoding::F16, Encoding::I8);
+    let schema = Schema::with_encodings(spec.clone(), vec![f16, f32, i8, f16, i8, f32, i8]).unwrap();
+    let schema = schema.with_tiers([Tier::I8, Tier::Sign { seed: u64::MAX - 7 }]).unwrap();
+    let index = Index::options().segment_bytes(1 << 20).create(&path, &schema).unwrap();
+    let mut writer = index.writer().unwrap();
+    for example in 0..120u64 {
+        writer.append(format!("example {example:03}"), &sketch(&spec, example)).unwrap();
+    }
+    writer.append("zero", &Sketch::dense(spec.clone(), vec![0.0; spec.dims()]).unwrap()).unwrap();
+    // Rows of which i8 keeps only a scale, and the largest that there are.
+    for (id, value) in [("tiny", f32::from_bits(1)), ("huge", 2f32.powi(49))] {
+        writer.append(id, &Sketch::dense(spec.clone(), vec![value; spec.dims()]).unwrap()).unwrap();
+    }
+    writer.commit().unwrap();
+    assert!(writer.delete("example 007").unwrap());
+    writer.commit().unwrap();
+    for compacted in [false, true] {
+        if compacted {
+            writer.compact(CompactOptions::all()).unwrap();
+        }
+        let snapshot = index.snapshot().unwrap();
+        let listing = folder.path().join("listing.json");
+        std::fs::write(&listing, snapshot.listing()).unwrap();
+        let arguments = ["verify", path.to_str().unwrap(), "--listing", listing.to_str().unwrap()];
+        let verified: Value = serde_json::from_str(&read(&python, &arguments)).unwrap();
+        assert_eq!(verified["live"], snapshot.rows());
+        let report = index.verify().unwrap();
+        assert!(report.is_sound(), "{report:#?}");
+    }
 }
 
 /// Catches a score, or an order, that depends on the implementation.

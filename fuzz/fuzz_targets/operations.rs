@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gradix::sketch::{Sketch, SketchSpec};
-use gradix::{AppendError, CompactOptions, Encoding, GcOptions, Index, Row, Schema, Writer};
+use gradix::{AppendError, CompactOptions, Encoding, GcOptions, Index, Row, Schema, Tier, Writer};
 use libfuzzer_sys::fuzz_target;
 
 const IDS: u8 = 6;
@@ -34,7 +34,9 @@ fn assert_is(index: &Index, generation: u64, model: &Model) {
 fuzz_target!(|steps: &[u8]| {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.gradix");
-    let index = Index::options().create(&path, &Schema::new(spec(), Encoding::F32).unwrap()).unwrap();
+    let schema = Schema::new(spec(), Encoding::F32).unwrap();
+    let schema = schema.with_tiers([Tier::Sign { seed: 7 }, Tier::I8]).unwrap();
+    let index = Index::options().create(&path, &schema).unwrap();
     let mut writer: Option<Writer> = Some(index.writer().unwrap());
     let mut now = Model::new();
     let mut generations = BTreeMap::from([(0, now.clone())]);

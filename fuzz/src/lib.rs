@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use gradix::segment::storage::{Storage, StorageBytes, StorageFile};
 use gradix::sketch::{Sketch, SketchSpec};
-use gradix::{Encoding, Index, Row, Schema, Span, Writer};
+use gradix::{Encoding, Index, Row, Schema, Span, Tier, Writer};
 
 const PAGE: usize = 4096;
 const CHUNK: usize = 65_536;
@@ -80,7 +80,7 @@ impl StorageBytes for Bytes {
     }
 }
 
-/// An index with one segment of all encodings and columns.
+/// An index with one segment of all encodings, columns and tiers.
 pub struct Bench {
     _folder: tempfile::TempDir,
     /// Kept open, so that the manifest is read from memory.
@@ -99,6 +99,7 @@ impl Bench {
         let spec = SketchSpec::dense("fuzz", "v1", [("a", 3), ("b", 20), ("c", 5)]);
         let encodings = vec![Encoding::F32, Encoding::F16, Encoding::I8];
         let schema = Schema::with_encodings(spec.clone(), encodings).unwrap();
+        let schema = schema.with_tiers([Tier::Sign { seed: 7 }, Tier::I8]).unwrap();
         let storage = OpenStorage::default();
         let options = Index::options().storage(Arc::new(storage.clone()));
         let index = options.create(folder.path().join("x.gradix"), &schema).unwrap();

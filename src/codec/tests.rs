@@ -3,6 +3,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod tiers;
+
 const ENCODINGS: [Encoding; 3] = [Encoding::F32, Encoding::F16, Encoding::I8];
 
 /// Codes, and what stands beside them; the codes start dirty so that padding must be written.

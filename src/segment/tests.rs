@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::storage::{MemoryStorage, Storage as _};
 use super::*;
-use crate::codec::Encoding;
+use crate::codec::{Encoding, Factors, Tier};
 use crate::sketch::SketchSpec;
 
 fn identity(blocks: &[(&str, u32, Encoding)]) -> Arc<Identity> {
@@ -126,6 +126,51 @@ fn row_groups_keep_examples_whole() {
     }
     assert!(reader.locate(24).is_none());
     reader.verify(|error| panic!("{error}"));
+}
+
+/// Catches a tier's column that is looked for, or cut, as if it were another's.
+#[test]
+fn tiers_come_back_where_they_were_put() {
+    let plain = identity(&[("a", 100, Encoding::F32), ("b", 700, Encoding::I8), ("c", 3, Encoding::F16)]);
+    let tiers = [Tier::Sign { seed: 1 }, Tier::I8];
+    let schema = plain.schema.clone().with_tiers(tiers).unwrap();
+    let identity = Arc::new(Identity { index: plain.index, schema, schema_digest: [3; 32] });
+    let storage = Arc::new(MemoryStorage::new());
+    let segment = Uuid::from_bytes([2; 16]);
+    let mut writer =
+        SegmentWriter::create(Arc::<MemoryStorage>::clone(&storage), Arc::clone(&identity), segment).unwrap();
+    // Not what the rows would have: every byte and number says where it belongs.
+    let made = |row: u8| {
+        let tier = |tier: u8, strides: &[usize]| EncodedTier {
+            codes: strides.iter().zip(0..).flat_map(|(&n, b)| vec![100 * tier + 10 * b + row; n]).collect(),
+            factors: (0..strides.len())
+                .map(|b| Factors { first: (b * 8) as f32 + 1.0, second: f32::from(row) })
+                .collect(),
+        };
+        EncodedRow { tiers: vec![tier(0, &[64, 128, 64]), tier(1, &[128, 64])], ..self::row(&identity, 0) }
+    };
+    for row in 0..7 {
+        writer.push(&[row], [(&made(row), TAGS)].into_iter()).unwrap();
+    }
+    writer.seal().unwrap();
+    let reader = SegmentReader::open(storage.as_ref(), &identity, segment).unwrap();
+    let places = [(0, 0, 0), (0, 1, 1), (0, 2, 2), (1, 0, 0), (1, 2, 1)];
+    for (tier, block, ordinal) in places {
+        let codes = reader.tier_codes_of(0, tiers[tier], block, 2..6).unwrap();
+        assert_eq!(codes.bytes.len(), 4 * codes.stride);
+        for row in 0..4 {
+            let expected = 100 * tier as u8 + 10 * ordinal + 2 + row as u8;
+            assert!(codes.row(row).iter().all(|&byte| byte == expected), "tier {tier}, block {block}");
+        }
+        let (first, second) = reader.factors(0, tiers[tier], block).unwrap();
+        assert_eq!(first, [f32::from(ordinal * 8) + 1.0; 7]);
+        assert_eq!(second, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    }
+    assert!(reader.tier_codes_of(0, Tier::I8, 1, 0..1).is_err());
+    assert_eq!(reader.codes(0, 1).unwrap().stride, 704);
+    reader.verify(|error| panic!("{error}"));
+    // Without the tiers, and the other way round, the header's bit gives it away.
+    assert!(SegmentReader::open(storage.as_ref(), &plain, segment).is_err());
 }
 
 /// Catches an append that goes on in a file that is there already, such as after a UUID is reused.

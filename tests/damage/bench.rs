@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use gradix::segment::storage::{Storage, StorageBytes, StorageFile};
 use gradix::sketch::{Sketch, SketchSpec};
-use gradix::{Encoding, Example, Finding, Index, Row, Schema, Span};
+use gradix::{Encoding, Example, Finding, Index, Row, Schema, Span, Tier};
 
 type Files = Arc<Mutex<BTreeMap<String, Arc<Vec<u8>>>>>;
 
@@ -70,7 +70,7 @@ impl StorageBytes for Bytes {
     }
 }
 
-/// Two committed segments of all encodings and columns.
+/// Two committed segments of all encodings, columns and tiers.
 pub struct Bench {
     _folder: tempfile::TempDir,
     pub index: Index,
@@ -111,14 +111,15 @@ fn told(error: &dyn std::error::Error) -> String {
 impl Bench {
     pub fn new() -> Self {
         let blocks = [("a", 20, Encoding::F32), ("b", 24, Encoding::F16), ("c", 40, Encoding::I8)];
-        Self::with(&blocks, ROWS)
+        Self::with(&blocks, &[Tier::Sign { seed: 7 }, Tier::I8], ROWS)
     }
 
-    pub fn with(blocks: &[(&str, u32, Encoding)], rows: usize) -> Self {
+    pub fn with(blocks: &[(&str, u32, Encoding)], tiers: &[Tier], rows: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let spec = SketchSpec::dense("test", "v1", blocks.iter().map(|block| (block.0, block.1)));
         let encodings = blocks.iter().map(|block| block.2).collect();
         let schema = Schema::with_encodings(spec.clone(), encodings).unwrap();
+        let schema = schema.with_tiers(tiers.iter().copied()).unwrap();
         let storage = OpenStorage::default();
         let options = Index::options().storage(Arc::new(storage.clone()));
         let index = options.create(folder.path().join("x.gradix"), &schema).unwrap();

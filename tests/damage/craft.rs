@@ -14,6 +14,7 @@ pub const SPANS: u16 = 5;
 pub const SOURCES: u16 = 6;
 pub const METADATA: u16 = 7;
 pub const NAMES: u16 = 8;
+pub const FACTORS: u16 = 9;
 
 pub fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap())
@@ -107,6 +108,21 @@ impl Craft {
             groups: (0..groups).map(|g| u32_at(footer, 32 + g * 8)).collect(),
             parts: parts.collect(),
         }
+    }
+
+    /// The codes of a block in a tier, or its factors with those of the other blocks.
+    pub fn tier_part(&mut self, kind: u16, tier: u16, block: u32) -> &mut Part {
+        let is_it = |part: &Part| {
+            part.kind() == kind && u16_at(&part.entry, 2) == tier && u32_at(&part.entry, 4) == block
+        };
+        self.parts.iter_mut().find(|part| is_it(part)).unwrap()
+    }
+
+    /// Other bits in a word of features of the header.
+    pub fn set_features(&mut self, at: usize, bits: u64) {
+        put(&mut self.header, at, &bits.to_le_bytes());
+        let crc = crc32fast::hash(&self.header[..124]).to_le_bytes();
+        put(&mut self.header, 124, &crc);
     }
 
     pub fn part(&mut self, kind: u16) -> &mut Part {

@@ -4,8 +4,8 @@ use super::allocator::peak_of;
 use super::alone;
 use super::bench::{Bench, ROWS};
 use super::craft::{
-    CODES, Craft, ENTRY, IDS, METADATA, NAMES, NORMS, Part, SCALES, SOURCES, SPANS, byte_strings, put,
-    with_footer,
+    CODES, Craft, ENTRY, FACTORS, IDS, METADATA, NAMES, NORMS, Part, SCALES, SOURCES, SPANS, byte_strings,
+    put, with_footer,
 };
 
 /// Whatever the file says, reading it may take this much memory.
@@ -256,6 +256,46 @@ fn crafted_numbers_are_found() {
     let mut craft = Craft::new(bench.sound());
     craft.part(NORMS).padding = 1;
     bench.assert_refused(craft.build(), "padding of a region", "padding is not zero");
+}
+
+/// Catches tiers that are taken for granted: a scan would leave out the wrong rows.
+#[test]
+fn crafted_tiers_are_found() {
+    let _alone = alone();
+    let bench = Bench::new();
+    let number = |c: &mut Craft, tier: u16, run: usize, value: f32| {
+        put(&mut c.tier_part(FACTORS, tier, 0).used, run * ROWS * 4, &value.to_le_bytes());
+    };
+    // Factors that no row can have are refused when they are read; here, by verification.
+    for (tier, runs) in [(1, 6), (2, 4)] {
+        for run in 0..runs {
+            for value in [f32::NAN, f32::INFINITY, -0.0, -1.0, 2f32.powi(78)] {
+                let mut craft = Craft::new(bench.sound());
+                number(&mut craft, tier, run, value);
+                let name = ["", "damaged sign factors", "damaged i8 factors"][usize::from(tier)];
+                assert_refused(&bench, craft.build(), &format!("{value} in run {run}"), name);
+            }
+        }
+    }
+    type Case<'a> = (&'a str, &'a str, Box<dyn Fn(&mut Craft) + 'a>);
+    let cases: Vec<Case<'_>> = vec![
+        ("subnormal i8 scale", "damaged i8 factors", Box::new(|c| number(c, 2, 0, f32::from_bits(1)))),
+        ("gain", "its factors are", Box::new(|c| number(c, 1, 0, 0.5))),
+        ("spread", "its factors are", Box::new(|c| number(c, 1, 5, 0.5))),
+        ("residual", "its factors are", Box::new(|c| number(c, 2, 3, 0.0))),
+        ("a sign", "its codes are", Box::new(|c| c.tier_part(CODES, 1, 0).used[1] ^= 4)),
+        ("a bit beyond the dims", "its codes are", Box::new(|c| c.tier_part(CODES, 1, 0).used[2] ^= 0x80)),
+        ("padding of signs", "its codes are", Box::new(|c| c.tier_part(CODES, 1, 2).used[63] = 1)),
+        ("a byte", "its codes are", Box::new(|c| c.tier_part(CODES, 2, 1).used[3] ^= 1)),
+        ("-128", "its codes are", Box::new(|c| c.tier_part(CODES, 2, 0).used[3] = 0x80)),
+        ("no bit for tiers", "the bit for tiers", Box::new(|c| c.set_features(16, 0))),
+        ("tiers left out", "of tier sign", Box::new(|c| c.parts.retain(|part| part.entry[2] == 0))),
+    ];
+    for (what, expected, edit) in cases {
+        let mut craft = Craft::new(bench.sound());
+        edit(&mut craft);
+        assert_refused(&bench, craft.build(), what, expected);
+    }
 }
 
 /// Catches a segment whose ids were exchanged: the manifest knows better.
