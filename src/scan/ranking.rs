@@ -68,7 +68,7 @@ impl Ranking {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// The kernel that it ran on: `scalar`, `avx2` or `avx512`.
+    /// The kernel that it ran on: `scalar`, `avx2`, `avx512` or `amx`.
     pub kernel: &'static str,
     /// Threads that took part.
     pub threads: usize,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::Kernel;
 use super::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
-use super::x86_64::{Avx2, Avx512};
+use super::x86_64::{Amx, Avx2, Avx512};
 
 /// The environment variable that names the kernel where the caller does not.
 const VARIABLE: &str = "GRADIX_KERNEL";
@@ -15,8 +15,8 @@ const VARIABLE: &str = "GRADIX_KERNEL";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum KernelChoice {
-    /// The one that the environment variable `GRADIX_KERNEL` names (`scalar`, `avx2`, `avx512`), or
-    /// else the fastest that the machine has.
+    /// The one that the environment variable `GRADIX_KERNEL` names (`scalar`, `avx2`, `avx512`,
+    /// `amx`), or else the fastest that the machine has.
     #[default]
     Auto,
     /// The oracle: slow, and everywhere.
@@ -25,6 +25,8 @@ pub enum KernelChoice {
     Avx2,
     /// x86-64 with AVX-512 F, BW and VL.
     Avx512,
+    /// x86-64 with AMX int8 that the system grants, and AVX-512.
+    Amx,
 }
 
 /// Why a kernel could not be had.
@@ -32,7 +34,7 @@ pub enum KernelChoice {
 #[non_exhaustive]
 pub enum KernelError {
     /// No kernel has this name.
-    #[error("no kernel is called {name:?}; scalar, avx2 and avx512 are known")]
+    #[error("no kernel is called {name:?}; scalar, avx2, avx512 and amx are known")]
     Unknown {
         /// What was asked for, by name or in `GRADIX_KERNEL`.
         name: String,
@@ -52,6 +54,7 @@ impl fmt::Display for KernelChoice {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Amx => "amx",
         })
     }
 }
@@ -65,6 +68,7 @@ impl FromStr for KernelChoice {
             "scalar" => Ok(Self::Scalar),
             "avx2" => Ok(Self::Avx2),
             "avx512" => Ok(Self::Avx512),
+            "amx" => Ok(Self::Amx),
             _ => Err(KernelError::Unknown { name: name.to_owned() }),
         }
     }
@@ -88,7 +92,7 @@ impl KernelChoice {
 
     /// The kernels that this machine can run, slowest first.
     pub(crate) fn available() -> impl Iterator<Item = &'static dyn Kernel> {
-        [Self::Scalar, Self::Avx2, Self::Avx512].into_iter().filter_map(Self::supported)
+        [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx].into_iter().filter_map(Self::supported)
     }
 
     fn supported(self) -> Option<&'static dyn Kernel> {
@@ -99,8 +103,10 @@ impl KernelChoice {
             Self::Avx2 => Avx2::detect().map(|kernel| kernel as &dyn Kernel),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => Avx512::detect().map(|kernel| kernel as &dyn Kernel),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Amx::detect().map(|kernel| kernel as &dyn Kernel),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => None,
+            Self::Avx2 | Self::Avx512 | Self::Amx => None,
         }
     }
 }
