@@ -78,7 +78,7 @@ proptest! {
         let limits = Limits { piece_bytes: piece_rows * row_bytes, tile_rows, break_even };
         let guarantee = Guarantee::Probable { delta: 1e-12 };
         let expected = data.rank(&request, &queries);
-        let kernels = [KernelChoice::Scalar, KernelChoice::Avx2, KernelChoice::Avx512, KernelChoice::Avx512Vnni];
+        let kernels = KernelChoice::ALL;
         let paths = [ScanPath::Full, ScanPath::Bytes, ScanPath::I8Tier, ScanPath::SignTier];
         for (kernel, path) in kernels.into_iter().flat_map(|kernel| paths.map(|path| (kernel, path))) {
             if matches!(kernel.kernel(), Err(KernelError::Unsupported { .. })) {

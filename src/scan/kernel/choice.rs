@@ -4,9 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Kernel;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+use super::aarch64::Neon;
 use super::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
-use super::x86_64::{Avx2, Avx512, Avx512Vnni};
+use super::x86_64::{Amx, Avx2, Avx512, Avx512Vnni};
 
 /// The environment variable that names the kernel where the caller does not.
 const VARIABLE: &str = "GRADIX_KERNEL";
@@ -16,7 +18,7 @@ const VARIABLE: &str = "GRADIX_KERNEL";
 #[non_exhaustive]
 pub enum KernelChoice {
     /// The one that the environment variable `GRADIX_KERNEL` names (`scalar`, `avx2`, `avx512`,
-    /// `avx512vnni`), or else the fastest that the machine has.
+    /// `avx512vnni`, `amx`, `neon`), or else the fastest that the machine has.
     #[default]
     Auto,
     /// The oracle: slow, and everywhere.
@@ -27,6 +29,10 @@ pub enum KernelChoice {
     Avx512,
     /// x86-64 with AVX-512 F, BW, VL, VNNI and VPOPCNTDQ.
     Avx512Vnni,
+    /// x86-64 with AMX int8 that the system grants, and AVX-512.
+    Amx,
+    /// Little-endian aarch64 with NEON, and its dot products of bytes where the machine has them.
+    Neon,
 }
 
 /// Why a kernel could not be had.
@@ -34,7 +40,7 @@ pub enum KernelChoice {
 #[non_exhaustive]
 pub enum KernelError {
     /// No kernel has this name.
-    #[error("no kernel is called {name:?}; scalar, avx2, avx512 and avx512vnni are known")]
+    #[error("no kernel is called {name:?}; scalar, avx2, avx512, avx512vnni, amx and neon are known")]
     Unknown {
         /// What was asked for, by name or in `GRADIX_KERNEL`.
         name: String,
@@ -55,6 +61,8 @@ impl fmt::Display for KernelChoice {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512vnni",
+            Self::Amx => "amx",
+            Self::Neon => "neon",
         })
     }
 }
@@ -69,12 +77,18 @@ impl FromStr for KernelChoice {
             "avx2" => Ok(Self::Avx2),
             "avx512" => Ok(Self::Avx512),
             "avx512vnni" => Ok(Self::Avx512Vnni),
+            "amx" => Ok(Self::Amx),
+            "neon" => Ok(Self::Neon),
             _ => Err(KernelError::Unknown { name: name.to_owned() }),
         }
     }
 }
 
 impl KernelChoice {
+    /// All that there are, slowest first; a machine can run the first and some of the others.
+    pub const ALL: [Self; 6] =
+        [Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Vnni, Self::Amx, Self::Neon];
+
     /// The kernel itself.
     pub(crate) fn kernel(self) -> Result<&'static dyn Kernel, KernelError> {
         let named = if self == Self::Auto { std::env::var_os(VARIABLE) } else { None };
@@ -92,7 +106,7 @@ impl KernelChoice {
 
     /// The kernels that this machine can run, slowest first.
     pub(crate) fn available() -> impl Iterator<Item = &'static dyn Kernel> {
-        [Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Vnni].into_iter().filter_map(Self::supported)
+        Self::ALL.into_iter().filter_map(Self::supported)
     }
 
     fn supported(self) -> Option<&'static dyn Kernel> {
@@ -105,8 +119,14 @@ impl KernelChoice {
             Self::Avx512 => Avx512::detect().map(|kernel| kernel as &dyn Kernel),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => Avx512Vnni::detect().map(|kernel| kernel as &dyn Kernel),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Amx::detect().map(|kernel| kernel as &dyn Kernel),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 | Self::Avx512Vnni => None,
+            Self::Avx2 | Self::Avx512 | Self::Avx512Vnni | Self::Amx => None,
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Self::Neon => Neon::detect().map(|kernel| kernel as &dyn Kernel),
+            #[cfg(not(all(target_arch = "aarch64", target_endian = "little")))]
+            Self::Neon => None,
         }
     }
 }

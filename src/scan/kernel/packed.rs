@@ -1,5 +1,7 @@
 //! Queries of one block, laid out for the kernels: padded with zeros to whole cache lines.
 
+use std::sync::OnceLock;
+
 /// Sixteen numbers: one for each lane.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
@@ -57,6 +59,7 @@ pub(crate) struct IntegerQueries {
     lines_per_query: usize,
     lines: Vec<IntegerLine>,
     count: usize,
+    planes: OnceLock<Vec<ByteLine>>,
 }
 
 impl IntegerQueries {
@@ -65,7 +68,8 @@ impl IntegerQueries {
 
     /// An empty batch for a block of `dims` numbers.
     pub fn new(dims: usize) -> Self {
-        Self { dims, lines_per_query: dims.div_ceil(32), lines: Vec::new(), count: 0 }
+        let lines_per_query = dims.div_ceil(32);
+        Self { dims, lines_per_query, lines: Vec::new(), count: 0, planes: OnceLock::new() }
     }
 
     /// Adds a query of `dims` codes, none beyond [`Self::LARGEST`] in absolute value.
@@ -78,6 +82,7 @@ impl IntegerQueries {
             line
         }));
         self.count += 1;
+        self.planes.take();
     }
 
     pub fn dims(&self) -> usize {
@@ -92,6 +97,39 @@ impl IntegerQueries {
     pub fn lines(&self, query: usize) -> &[IntegerLine] {
         &self.lines[query * self.lines_per_query..][..self.lines_per_query]
     }
+
+    /// The codes in two signed bytes, `code = 256 * high + low`, for kernels that multiply bytes.
+    ///
+    /// As the lines of [`ByteQueries`], but for each sixteen queries first the line of their high bytes
+    /// and then that of their low ones. Made when first asked for, and then kept.
+    pub fn planes(&self) -> &[ByteLine] {
+        self.planes.get_or_init(|| {
+            let mut planes = Vec::with_capacity(self.dims.div_ceil(64) * 16 * self.count.div_ceil(16) * 2);
+            for quad in 0..self.dims.div_ceil(64) * 16 {
+                for first in (0..self.count).step_by(16) {
+                    let mut pair = [ByteLine([[0; 4]; 16]); 2];
+                    for query in first..self.count.min(first + 16) {
+                        // The last line may be missing: it is 32 dims long, not 64.
+                        let Some(line) = self.lines(query).get(quad / 8) else { continue };
+                        for (dim, &code) in line.0[quad % 8 * 4..][..4].iter().enumerate() {
+                            let [high, low] = in_bytes(code);
+                            pair[0].0[query - first][dim] = high;
+                            pair[1].0[query - first][dim] = low;
+                        }
+                    }
+                    planes.extend(pair);
+                }
+            }
+            planes
+        })
+    }
+}
+
+/// `code = 256 * high + low`; the low byte is signed too, so it may have borrowed from the high one.
+fn in_bytes(code: i16) -> [i8; 2] {
+    let [_, low] = code.to_be_bytes().map(u8::cast_signed);
+    let [high, _] = code.wrapping_sub(i16::from(low)).to_be_bytes().map(u8::cast_signed);
+    [high, low]
 }
 
 /// Four dims of sixteen queries, side by side: what one instruction of a matrix unit takes.
@@ -217,5 +255,44 @@ impl PlaneQueries {
     /// The planes of one query: [`Self::PLANES`] lines for each 512 dims, rounded up.
     pub fn lines(&self, query: usize) -> &[BitLine] {
         &self.lines[query * self.lines_per_query..][..self.lines_per_query]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a low byte taken for an unsigned one, and a borrow that is lost.
+    #[test]
+    fn codes_are_the_sum_of_their_bytes() {
+        let largest = IntegerQueries::LARGEST.cast_signed();
+        for code in -largest..=largest {
+            let [high, low] = in_bytes(code).map(i32::from);
+            assert_eq!(256 * high + low, i32::from(code));
+        }
+    }
+
+    /// Catches a plane in its neighbour's place, a last line of 32 dims that is read as 64, and planes
+    /// that a later query does not get into.
+    #[test]
+    fn planes_hold_each_code_once() {
+        for (dims, count) in [(1usize, 1usize), (4, 16), (33, 17), (64, 5), (70, 33), (96, 32), (200, 40)] {
+            let code = |query: usize, dim: usize| ((query * 7919 + dim * 104_729) % 65_025) as i32 - 32_512;
+            let mut queries = IntegerQueries::new(dims);
+            for query in 0..count {
+                assert_eq!(queries.planes().len(), dims.div_ceil(64) * 32 * query.div_ceil(16));
+                queries.push(&(0..dims).map(|dim| code(query, dim) as i16).collect::<Vec<_>>());
+            }
+            let (planes, groups) = (queries.planes(), count.div_ceil(16));
+            assert_eq!(planes.len(), dims.div_ceil(64) * 32 * groups);
+            for (query, dim) in
+                (0..groups * 16).flat_map(|q| (0..dims.div_ceil(64) * 64).map(move |d| (q, d)))
+            {
+                let at = (dim / 4 * groups + query / 16) * 2;
+                let [high, low] = [0, 1].map(|plane| i32::from(planes[at + plane].0[query % 16][dim % 4]));
+                let expected = if query < count && dim < dims { code(query, dim) } else { 0 };
+                assert_eq!(256 * high + low, expected, "query {query} of {count}, dim {dim} of {dims}");
+            }
+        }
     }
 }

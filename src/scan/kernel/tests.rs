@@ -265,7 +265,7 @@ fn kernel_choice_by_name() {
     let best = all().pop().unwrap().name();
     assert_eq!(KernelChoice::Auto.or_named(None).unwrap().name(), best);
     assert_eq!(KernelChoice::Auto.or_named(Some("")).unwrap().name(), best);
-    for kernel in [KernelChoice::Avx2, KernelChoice::Avx512, KernelChoice::Avx512Vnni] {
+    for kernel in KernelChoice::ALL {
         match kernel.or_named(None) {
             Ok(found) => assert_eq!(found.name(), kernel.to_string()),
             Err(error) => assert_eq!(error, KernelError::Unsupported { kernel }),

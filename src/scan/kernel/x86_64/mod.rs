@@ -4,10 +4,12 @@
 //! serves several products whose sums stay in registers. A kernel value is proof that its
 //! instructions exist: only `detect` makes one.
 
+mod amx;
 mod avx2;
 mod avx512;
 mod avx512vnni;
 
+pub(super) use amx::Amx;
 pub(super) use avx2::Avx2;
 pub(super) use avx512::Avx512;
 pub(super) use avx512vnni::Avx512Vnni;
