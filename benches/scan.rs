@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         writer.commit()?;
         let snapshot = index.snapshot()?;
         let batch = (0..64).map(|_| gaussian(&spec, &mut state)).collect::<Result<Vec<_>, _>>()?;
-        for kernel in [KernelChoice::Avx2, KernelChoice::Avx512] {
+        for kernel in [KernelChoice::Avx2, KernelChoice::Avx512, KernelChoice::Neon] {
             for (&threads, &roof) in counts.iter().zip(&roofs) {
                 let mut of_one = f64::NAN;
                 for queries in [1, 10, 64] {

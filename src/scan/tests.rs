@@ -75,7 +75,7 @@ proptest! {
         let row_bytes: usize = request.blocks.iter().map(|&block| data.schema.stride(block)).sum();
         let limits = Limits { piece_bytes: piece_rows * row_bytes, tile_rows };
         let expected = data.rank(&request, &queries);
-        for kernel in [KernelChoice::Scalar, KernelChoice::Avx2, KernelChoice::Avx512] {
+        for kernel in [KernelChoice::Scalar, KernelChoice::Avx2, KernelChoice::Avx512, KernelChoice::Neon] {
             if matches!(kernel.kernel(), Err(KernelError::Unsupported { .. })) {
                 continue;
             }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Kernel;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+use super::aarch64::Neon;
 use super::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{Avx2, Avx512};
@@ -15,8 +17,8 @@ const VARIABLE: &str = "GRADIX_KERNEL";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum KernelChoice {
-    /// The one that the environment variable `GRADIX_KERNEL` names (`scalar`, `avx2`, `avx512`), or
-    /// else the fastest that the machine has.
+    /// The one that the environment variable `GRADIX_KERNEL` names (`scalar`, `avx2`, `avx512`,
+    /// `neon`), or else the fastest that the machine has.
     #[default]
     Auto,
     /// The oracle: slow, and everywhere.
@@ -25,6 +27,8 @@ pub enum KernelChoice {
     Avx2,
     /// x86-64 with AVX-512 F, BW and VL.
     Avx512,
+    /// Little-endian aarch64 with NEON, and its dot products of bytes where the machine has them.
+    Neon,
 }
 
 /// Why a kernel could not be had.
@@ -32,7 +36,7 @@ pub enum KernelChoice {
 #[non_exhaustive]
 pub enum KernelError {
     /// No kernel has this name.
-    #[error("no kernel is called {name:?}; scalar, avx2 and avx512 are known")]
+    #[error("no kernel is called {name:?}; scalar, avx2, avx512 and neon are known")]
     Unknown {
         /// What was asked for, by name or in `GRADIX_KERNEL`.
         name: String,
@@ -52,6 +56,7 @@ impl fmt::Display for KernelChoice {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Neon => "neon",
         })
     }
 }
@@ -65,6 +70,7 @@ impl FromStr for KernelChoice {
             "scalar" => Ok(Self::Scalar),
             "avx2" => Ok(Self::Avx2),
             "avx512" => Ok(Self::Avx512),
+            "neon" => Ok(Self::Neon),
             _ => Err(KernelError::Unknown { name: name.to_owned() }),
         }
     }
@@ -88,7 +94,7 @@ impl KernelChoice {
 
     /// The kernels that this machine can run, slowest first.
     pub(crate) fn available() -> impl Iterator<Item = &'static dyn Kernel> {
-        [Self::Scalar, Self::Avx2, Self::Avx512].into_iter().filter_map(Self::supported)
+        [Self::Scalar, Self::Avx2, Self::Avx512, Self::Neon].into_iter().filter_map(Self::supported)
     }
 
     fn supported(self) -> Option<&'static dyn Kernel> {
@@ -101,6 +107,10 @@ impl KernelChoice {
             Self::Avx512 => Avx512::detect().map(|kernel| kernel as &dyn Kernel),
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::Avx512 => None,
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Self::Neon => Neon::detect().map(|kernel| kernel as &dyn Kernel),
+            #[cfg(not(all(target_arch = "aarch64", target_endian = "little")))]
+            Self::Neon => None,
         }
     }
 }
