@@ -6,11 +6,16 @@ use std::ops::Range;
 
 use super::super::Rows;
 use super::super::packed::{BitLine, PlaneQueries};
-use super::{load, put, tiles};
 
+/// One row and one query at a time: what they share is counted in so many instructions that it does
+/// not matter how often either is loaded.
 #[target_feature(enable = "neon")]
 pub(super) fn plane_rows(rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
-    tiles!(rows, queries, out, R = 2, Q = 2, plane_tile, |query| batch.lines(query));
+    for i in 0..rows.len() {
+        for (j, query) in queries.clone().enumerate() {
+            out[j * rows.len() + i] = product(rows.row(i), batch.lines(query));
+        }
+    }
 }
 
 /// 512 bits.
@@ -27,76 +32,50 @@ const STEPS: usize = 128;
 const _: () = assert!(7 * 32 <= u8::MAX as usize && 4 * 32 <= i8::MIN.unsigned_abs() as usize);
 const _: () = assert!(STEPS * 2 * 7 * 32 <= u16::MAX as usize);
 const _: () = assert!(STEPS * 2 * 4 * 32 <= i16::MIN.unsigned_abs() as usize);
-const _: () = assert!(PlaneQueries::PLANES == 6);
 
-/// Rows of a bit a dim, in whole bytes; queries of as many planes of lines.
+/// A step of 512 dims of a query: the plane of bit 0 to that of bit 5.
+type Planes = [BitLine; PlaneQueries::PLANES];
+
+/// A row of a bit a dim, in whole bytes, and a query of the same dims.
 #[inline]
 #[target_feature(enable = "neon")]
-fn plane_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[BitLine]; Q]) -> [[i32; Q]; R] {
-    let (full, rest) = (rows[0].len() / 64, rows[0].len() % 64);
-    let lines = (full + usize::from(rest > 0)) * PlaneQueries::PLANES;
-    assert!(rows.iter().all(|row| row.len() == rows[0].len()), "rows of unequal length");
-    assert!(queries.iter().all(|query| query.len() >= lines), "query shorter than the row");
-    let mut totals = [[0i32; Q]; R];
-    let mut step = 0;
-    while step < full {
-        let end = full.min(step + STEPS);
-        let mut sums = [[(vdupq_n_u16(0), vdupq_n_s16(0)); Q]; R];
-        for step in step..end {
-            let x = load!([vdupq_n_u8(0); 4], rows, |row| load_bits(&row.as_chunks().0[step]));
-            count(&mut sums, x, queries, step);
+fn product(row: &[u8], query: &[BitLine]) -> i32 {
+    let (full, rest) = row.as_chunks::<64>();
+    let (steps, _) = query.as_chunks::<{ PlaneQueries::PLANES }>();
+    let mut total = 0;
+    for (bits, steps) in full.chunks(STEPS).zip(steps.chunks(STEPS)) {
+        let mut sums = (vdupq_n_u16(0), vdupq_n_s16(0));
+        for (bits, planes) in bits.iter().zip(steps) {
+            count(&mut sums, bits, planes);
         }
-        flush(&mut totals, sums);
-        step = end;
+        total += flush(sums);
     }
-    if rest > 0 {
-        let mut sums = [[(vdupq_n_u16(0), vdupq_n_s16(0)); Q]; R];
-        let x = load!([vdupq_n_u8(0); 4], rows, |row| {
-            let mut bits = [0u8; 64];
-            bits[..rest].copy_from_slice(&row[full * 64..]);
-            load_bits(&bits)
-        });
-        count(&mut sums, x, queries, full);
-        flush(&mut totals, sums);
+    if !rest.is_empty() {
+        let mut sums = (vdupq_n_u16(0), vdupq_n_s16(0));
+        let mut bits = [0u8; 64];
+        bits[..rest.len()].copy_from_slice(rest);
+        count(&mut sums, &bits, &steps[full.len()]);
+        total += flush(sums);
     }
-    totals
+    total
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn load_bits(bits: &[u8; 64]) -> Bits {
+fn count(sums: &mut Sums, bits: &[u8; 64], planes: &Planes) {
+    let x = load(bits);
+    let [one, two, four, eight, sixteen, sign] = planes.each_ref().map(|plane| shared(x, load(&plane.0)));
+    let low = vaddq_u8(vaddq_u8(one, vshlq_n_u8::<1>(two)), vshlq_n_u8::<2>(four));
+    let high = vsubq_u8(vaddq_u8(eight, vshlq_n_u8::<1>(sixteen)), vshlq_n_u8::<2>(sign));
+    *sums = (vpadalq_u8(sums.0, low), vpadalq_s8(sums.1, vreinterpretq_s8_u8(high)));
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn load(bits: &[u8; 64]) -> Bits {
     let bits = bits.as_ptr();
     // SAFETY: 64 bytes; the loads may be unaligned.
     unsafe { [vld1q_u8(bits), vld1q_u8(bits.add(16)), vld1q_u8(bits.add(32)), vld1q_u8(bits.add(48))] }
-}
-
-/// A step is 512 dims.
-#[inline]
-#[target_feature(enable = "neon")]
-fn count<const R: usize, const Q: usize>(
-    sums: &mut [[Sums; Q]; R],
-    x: [Bits; R],
-    queries: [&[BitLine]; Q],
-    step: usize,
-) {
-    for l in 0..Q {
-        let mut counts = [[vdupq_n_u8(0); R]; PlaneQueries::PLANES];
-        for (plane, counts) in counts.iter_mut().enumerate() {
-            // SAFETY: the caller has seen that each query has the lines of this step.
-            let line = unsafe { queries[l].get_unchecked(step * PlaneQueries::PLANES + plane) };
-            let q = load_bits(&line.0);
-            for k in 0..R {
-                counts[k] = shared(x[k], q);
-            }
-        }
-        for k in 0..R {
-            let [one, two, four, eight, sixteen, sign] = counts.map(|counts| counts[k]);
-            let low = vaddq_u8(vaddq_u8(one, vshlq_n_u8::<1>(two)), vshlq_n_u8::<2>(four));
-            let high = vsubq_u8(vaddq_u8(eight, vshlq_n_u8::<1>(sixteen)), vshlq_n_u8::<2>(sign));
-            let sums = &mut sums[k][l];
-            *sums = (vpadalq_u8(sums.0, low), vpadalq_s8(sums.1, vreinterpretq_s8_u8(high)));
-        }
-    }
 }
 
 /// How many bits are set in both, for each place of a register.
@@ -110,11 +89,6 @@ fn shared(x: Bits, q: Bits) -> uint8x16_t {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn flush<const R: usize, const Q: usize>(totals: &mut [[i32; Q]; R], sums: [[Sums; Q]; R]) {
-    for k in 0..R {
-        for l in 0..Q {
-            let (low, high) = sums[k][l];
-            totals[k][l] += vaddlvq_u16(low).cast_signed() + 8 * vaddlvq_s16(high);
-        }
-    }
+fn flush((low, high): Sums) -> i32 {
+    vaddlvq_u16(low).cast_signed() + 8 * vaddlvq_s16(high)
 }

@@ -21,16 +21,12 @@ pub(super) fn dot_rows(rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usiz
     );
 }
 
-/// Without them: products of 16 bits, added to sums of 32 in pairs.
+/// Without them: products of 16 bits, added to sums of 32 in pairs. These take all registers for one
+/// row.
 #[target_feature(enable = "neon")]
 pub(super) fn wide_rows(rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>, out: &mut [i32]) {
-    sixteens(
-        rows,
-        queries,
-        out,
-        |rows: [&[u8]; 2], group| wide_tile(rows, batch, group),
-        |row, group| wide_tile(row, batch, group),
-    );
+    let tile = |[row]: [&[u8]; 1], group| [wide_tile(row, batch, group)];
+    sixteens(rows, queries, out, tile, tile);
 }
 
 /// The products of a few rows with a group of sixteen queries.
@@ -90,37 +86,25 @@ fn put<const R: usize>(
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn dot_tile<const R: usize>(rows: [&[u8]; R], batch: &ByteQueries, group: usize) -> Products<R> {
-    let (full, rest) = check(&rows, batch);
+    let (full, last) = steps(rows, batch);
     let mut sums = [[vdupq_n_s32(0); 4]; R];
-    for step in 0..full {
-        // SAFETY: `16 * (step + 1)` is within the length of each row; the load may be unaligned.
-        let x = load!(vdupq_n_s8(0), rows, |row| unsafe { vld1q_s8(row.as_ptr().add(step * 16).cast()) });
-        dot_step(&mut sums, x, batch, step, group);
-    }
-    if rest > 0 {
-        let x = load!(vdupq_n_s8(0), rows, |row| last(&row[full * 16..]));
-        dot_step(&mut sums, x, batch, full, group);
+    for step in 0..batch.dims().div_ceil(16) {
+        let x = if step < full {
+            // SAFETY: `16 * full` is within the length of each row; the load may be unaligned.
+            load!(vdupq_n_s8(0), rows, |row| unsafe { vld1q_s8(row.as_ptr().add(step * 16).cast()) })
+        } else {
+            last
+        };
+        let line = |quad| &batch.lines()[(step * 4 + quad) * batch.groups() + group];
+        dot_quad::<0, R>(&mut sums, x, line(0));
+        dot_quad::<1, R>(&mut sums, x, line(1));
+        dot_quad::<2, R>(&mut sums, x, line(2));
+        dot_quad::<3, R>(&mut sums, x, line(3));
     }
     sums.map(|sums| store(sums))
 }
 
-/// A step is four quads of dims.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-fn dot_step<const R: usize>(
-    sums: &mut [[int32x4_t; 4]; R],
-    x: [int8x16_t; R],
-    batch: &ByteQueries,
-    step: usize,
-    group: usize,
-) {
-    let line = |quad| &batch.lines()[(step * 4 + quad) * batch.groups() + group];
-    dot_quad::<0, R>(sums, x, line(0));
-    dot_quad::<1, R>(sums, x, line(1));
-    dot_quad::<2, R>(sums, x, line(2));
-    dot_quad::<3, R>(sums, x, line(3));
-}
-
+/// A quarter of a step of 16 dims.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn dot_quad<const QUAD: i32, const R: usize>(
@@ -155,75 +139,55 @@ fn dot<const QUAD: i32>(mut sums: int32x4_t, q: int8x16_t, x: int8x16_t) -> int3
     sums
 }
 
-/// Rows of `dims` bytes.
+/// A row of `dims` bytes.
 #[inline]
 #[target_feature(enable = "neon")]
-fn wide_tile<const R: usize>(rows: [&[u8]; R], batch: &ByteQueries, group: usize) -> Products<R> {
-    let (full, rest) = check(&rows, batch);
-    let mut sums = [[[vdupq_n_s32(0); 2]; 4]; R];
-    for step in 0..full {
-        // SAFETY: `16 * (step + 1)` is within the length of each row; the load may be unaligned.
-        let x = load!(vdupq_n_s8(0), rows, |row| unsafe { vld1q_s8(row.as_ptr().add(step * 16).cast()) });
-        wide_step(&mut sums, x, batch, step, group);
+fn wide_tile(row: &[u8], batch: &ByteQueries, group: usize) -> [i32; 16] {
+    let (full, [last]) = steps([row], batch);
+    let mut sums = [[vdupq_n_s32(0); 2]; 4];
+    for step in 0..batch.dims().div_ceil(16) {
+        let x = if step < full {
+            // SAFETY: `16 * full` is within the length of the row; the load may be unaligned.
+            unsafe { vld1q_s8(row.as_ptr().add(step * 16).cast()) }
+        } else {
+            last
+        };
+        let line = |quad| &batch.lines()[(step * 4 + quad) * batch.groups() + group];
+        wide_quad::<0>(&mut sums, x, line(0));
+        wide_quad::<1>(&mut sums, x, line(1));
+        wide_quad::<2>(&mut sums, x, line(2));
+        wide_quad::<3>(&mut sums, x, line(3));
     }
-    if rest > 0 {
-        let x = load!(vdupq_n_s8(0), rows, |row| last(&row[full * 16..]));
-        wide_step(&mut sums, x, batch, full, group);
-    }
-    sums.map(|sums| store(sums.map(|[low, high]| vpaddq_s32(low, high))))
-}
-
-/// A step is four quads of dims.
-#[inline]
-#[target_feature(enable = "neon")]
-fn wide_step<const R: usize>(
-    sums: &mut [[[int32x4_t; 2]; 4]; R],
-    x: [int8x16_t; R],
-    batch: &ByteQueries,
-    step: usize,
-    group: usize,
-) {
-    let line = |quad| &batch.lines()[(step * 4 + quad) * batch.groups() + group];
-    wide_quad::<0, R>(sums, x, line(0));
-    wide_quad::<1, R>(sums, x, line(1));
-    wide_quad::<2, R>(sums, x, line(2));
-    wide_quad::<3, R>(sums, x, line(3));
+    store(sums.map(|[low, high]| vpaddq_s32(low, high)))
 }
 
 /// Two sums for each query, of two dims each.
 #[inline]
 #[target_feature(enable = "neon")]
-fn wide_quad<const QUAD: i32, const R: usize>(
-    sums: &mut [[[int32x4_t; 2]; 4]; R],
-    x: [int8x16_t; R],
-    line: &ByteLine,
-) {
-    let q = load_line(line);
-    for k in 0..R {
-        let x = vreinterpretq_s8_s32(vdupq_laneq_s32::<QUAD>(vreinterpretq_s32_s8(x[k])));
-        for ([low, high], q) in sums[k].iter_mut().zip(q) {
-            *low = vpadalq_s16(*low, vmull_s8(vget_low_s8(q), vget_low_s8(x)));
-            *high = vpadalq_s16(*high, vmull_high_s8(q, x));
-        }
+fn wide_quad<const QUAD: i32>(sums: &mut [[int32x4_t; 2]; 4], x: int8x16_t, line: &ByteLine) {
+    let x = vreinterpretq_s8_s32(vdupq_laneq_s32::<QUAD>(vreinterpretq_s32_s8(x)));
+    for ([low, high], q) in sums.iter_mut().zip(load_line(line)) {
+        *low = vpadalq_s16(*low, vmull_s8(vget_low_s8(q), vget_low_s8(x)));
+        *high = vpadalq_s16(*high, vmull_high_s8(q, x));
     }
 }
 
-/// How many whole steps of 16 dims the rows have, and how many dims beyond.
-#[inline]
-fn check<const R: usize>(rows: &[&[u8]; R], batch: &ByteQueries) -> (usize, usize) {
-    let dims = batch.dims();
-    assert!(rows.iter().all(|row| row.len() == dims), "rows of other dims than the queries");
-    (dims / 16, dims % 16)
-}
-
-/// The codes after the last whole step, and zeros.
+/// How many whole steps of 16 dims the rows have, and their codes after those, with zeros.
+///
+/// A tile takes both in one loop: written out a second time, a step would not be inlined, and its sums
+/// would leave the registers.
 #[inline]
 #[target_feature(enable = "neon")]
-fn last(rest: &[u8]) -> int8x16_t {
-    let mut codes = [0u8; 16];
-    codes[..rest.len()].copy_from_slice(rest);
-    // SAFETY: `codes` is 16 bytes long; the load may be unaligned.
-    unsafe { vld1q_s8(codes.as_ptr().cast()) }
+fn steps<const R: usize>(rows: [&[u8]; R], batch: &ByteQueries) -> (usize, [int8x16_t; R]) {
+    let dims = batch.dims();
+    assert!(rows.iter().all(|row| row.len() == dims), "rows of other dims than the queries");
+    let last = load!(vdupq_n_s8(0), rows, |row| {
+        let mut codes = [0u8; 16];
+        codes[..dims % 16].copy_from_slice(&row[dims / 16 * 16..]);
+        // SAFETY: `codes` is 16 bytes long; the load may be unaligned.
+        unsafe { vld1q_s8(codes.as_ptr().cast()) }
+    });
+    (dims / 16, last)
 }
 
 #[inline]
