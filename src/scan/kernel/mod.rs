@@ -5,9 +5,13 @@
 //! holds the kernels of one architecture, which give the oracle's bits. All `unsafe` of the scan is
 //! in those folders, and rests on what [`Rows::new`] and the packed queries have checked here.
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod aarch64;
 mod choice;
 mod packed;
 mod scalar;
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
+mod tiling;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 

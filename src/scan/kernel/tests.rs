@@ -2,8 +2,20 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// The oracle first.
 fn all() -> Vec<&'static dyn Kernel> {
-    KernelChoice::available().collect()
+    KernelChoice::available().chain(variants()).collect()
+}
+
+/// Kernels as they are on other machines than this one.
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+fn variants() -> Option<&'static dyn Kernel> {
+    aarch64::Neon::without_dotprod().map(|kernel| kernel as &dyn Kernel)
+}
+
+#[cfg(not(all(target_arch = "aarch64", target_endian = "little")))]
+fn variants() -> Option<&'static dyn Kernel> {
+    None
 }
 
 /// Dims around every register and cache line width, and the usual ones.
@@ -218,6 +230,46 @@ fn integer_kernels_with_extreme_codes_do_not_overflow() {
             kernel.i8(&rows, &queries, 0..5, &mut out);
             for (at, product) in out.into_iter().enumerate() {
                 let expected = if at / 5 % 2 == 0 { one } else { -one };
+                assert_eq!(product, expected, "{} at {at}, {dims} dims", kernel.name());
+            }
+        }
+    }
+}
+
+/// Catches sums of 32 bits that saturate, or of 16 bits that overflow: every code is -128, and the
+/// sum of the last dims is the largest there is.
+#[test]
+fn byte_kernels_with_extreme_codes_do_not_overflow() {
+    for dims in [4096, 65_537, ByteQueries::MOST_DIMS] {
+        let queries: Vec<_> = (0..5).map(|j| vec![if j % 2 == 0 { -128 } else { 127 }; dims]).collect();
+        let (bytes, queries) = (vec![0x80u8; dims * 5], ByteQueries::new(dims, &queries));
+        let rows = Rows::new(&bytes, dims, dims, Select::First(5)).unwrap();
+        for kernel in all() {
+            let mut out = vec![0; 25];
+            kernel.bytes(&rows, &queries, 0..5, &mut out);
+            for (at, product) in out.into_iter().enumerate() {
+                let code = if at / 5 % 2 == 0 { -128 } else { 127 };
+                assert_eq!(product, -128 * code * dims as i32, "{} at {at}, {dims} dims", kernel.name());
+            }
+        }
+    }
+}
+
+/// Catches counts in 8 or 16 bits that overflow before they are flushed: every bit of the rows is set,
+/// and every number of a query is the same, so that its planes are full or empty.
+#[test]
+fn plane_kernels_with_full_planes_do_not_overflow() {
+    let numbers = [31, -31, -25, 7, 24, -8];
+    for dims in [4096usize, 65_536, 65_537, 200_003] {
+        let (width, mut queries) = (dims.div_ceil(8), PlaneQueries::new(dims));
+        numbers.iter().for_each(|&number| queries.push(&vec![number; dims]));
+        let bytes = vec![0xFF; width * 3];
+        let rows = Rows::new(&bytes, width, width, Select::First(3)).unwrap();
+        for kernel in all() {
+            let mut out = vec![0; 3 * numbers.len()];
+            kernel.planes(&rows, &queries, 0..numbers.len(), &mut out);
+            for (at, product) in out.into_iter().enumerate() {
+                let expected = i32::from(numbers[at / 3]) * dims as i32;
                 assert_eq!(product, expected, "{} at {at}, {dims} dims", kernel.name());
             }
         }

@@ -1,8 +1,6 @@
 //! The kernels for x86-64.
 //!
-//! Each works on a few rows times a few queries at once, so that what is loaded and widened once
-//! serves several products whose sums stay in registers. A kernel value is proof that its
-//! instructions exist: only `detect` makes one.
+//! A kernel value is proof that its instructions exist: only `detect` makes one.
 
 mod amx;
 mod avx2;
@@ -14,72 +12,4 @@ pub(super) use avx2::Avx2;
 pub(super) use avx512::Avx512;
 pub(super) use avx512vnni::Avx512Vnni;
 
-/// A register tile's work: up to `R` rows times up to `Q` queries.
-///
-/// Walks the rows `R` at a time, and the queries `Q` at a time for each: the rows of a tile stay in
-/// the first cache while all queries pass. What is left over goes one by one.
-macro_rules! tiles {
-    ($rows:expr, $queries:expr, $out:expr, R = $R:literal, Q = $Q:literal, $tile:ident, $query:expr) => {{
-        let (rows, queries, out): (&Rows<'_>, Range<usize>, &mut [_]) = ($rows, $queries, $out);
-        let count = rows.len();
-        let mut i = 0;
-        while i < count {
-            let tall = i + $R <= count;
-            let mut j = 0;
-            while j < queries.len() {
-                let wide = j + $Q <= queries.len();
-                let query = |k: usize| $query(queries.start + j + k);
-                match (tall, wide) {
-                    (true, true) => put(
-                        out,
-                        count,
-                        (i, j),
-                        $tile::<$R, $Q>(std::array::from_fn(|k| rows.row(i + k)), std::array::from_fn(query)),
-                    ),
-                    (true, false) => {
-                        put(
-                            out,
-                            count,
-                            (i, j),
-                            $tile::<$R, 1>(std::array::from_fn(|k| rows.row(i + k)), [query(0)]),
-                        );
-                    }
-                    (false, true) => {
-                        put(out, count, (i, j), $tile::<1, $Q>([rows.row(i)], std::array::from_fn(query)));
-                    }
-                    (false, false) => put(out, count, (i, j), $tile::<1, 1>([rows.row(i)], [query(0)])),
-                }
-                j += if wide { $Q } else { 1 };
-            }
-            i += if tall { $R } else { 1 };
-        }
-    }};
-}
-use tiles;
-
-/// One register for each row. A loop, because closures within `array::map` are not always inlined
-/// where they need instructions that their surroundings lack.
-macro_rules! load {
-    ($zero:expr, $rows:expr, |$row:ident| $load:expr) => {{
-        let mut x = [$zero; R];
-        for (x, $row) in x.iter_mut().zip($rows) {
-            *x = $load;
-        }
-        x
-    }};
-}
-use load;
-
-/// Puts a tile's products, query after query, in their places: first row and query `at`.
-fn put<T: Copy, const R: usize, const Q: usize>(
-    out: &mut [T],
-    rows: usize,
-    at: (usize, usize),
-    tile: [[T; Q]; R],
-) {
-    for (k, products) in tile.iter().enumerate() {
-        for (l, &product) in products.iter().enumerate() {
-            out[(at.1 + l) * rows + at.0 + k] = product;
-        }
-    }
-}
+use super::tiling::{load, put, tiles};
