@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Barrier, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use memmap2::{Advice, Mmap, MmapMut};
@@ -43,25 +43,45 @@ impl Memory {
         let mut best = f64::INFINITY;
         for walk in WALKS {
             for _ in 0..PASSES {
-                // Threads that are ready: starting them is no part of reading.
-                let barrier = Barrier::new(threads + 1);
-                let started = std::thread::scope(|scope| {
+                let clock = Clock::new(self.map[..bytes].chunks(part).len());
+                std::thread::scope(|scope| {
                     for bytes in self.map[..bytes].chunks(part) {
-                        scope.spawn(|| {
-                            barrier.wait();
-                            std::hint::black_box(sum(bytes, walk));
-                        });
+                        scope.spawn(|| clock.time(|| std::hint::black_box(sum(bytes, walk))));
                     }
-                    for _ in self.map[..bytes].chunks(part).len()..threads {
-                        scope.spawn(|| barrier.wait());
-                    }
-                    barrier.wait();
-                    Instant::now()
                 });
-                best = best.min(started.elapsed().as_secs_f64());
+                best = best.min(clock.seconds());
             }
         }
         best
+    }
+}
+
+/// Times what some threads do, from when all of them are there: starting threads is no part of it.
+struct Clock {
+    barrier: Barrier,
+    spans: Mutex<Vec<(Instant, Instant)>>,
+}
+
+impl Clock {
+    fn new(threads: usize) -> Self {
+        Self { barrier: Barrier::new(threads), spans: Mutex::default() }
+    }
+
+    fn time<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.barrier.wait();
+        let started = Instant::now();
+        let result = work();
+        let span = (started, Instant::now());
+        self.spans.lock().unwrap_or_else(PoisonError::into_inner).push(span);
+        result
+    }
+
+    /// From the first thread's start to the last one's end.
+    fn seconds(self) -> f64 {
+        let spans = self.spans.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let started = spans.iter().map(|span| span.0).min();
+        let ended = spans.iter().map(|span| span.1).max();
+        started.zip(ended).map_or(f64::NAN, |(started, ended)| (ended - started).as_secs_f64())
     }
 }
 
@@ -162,25 +182,24 @@ pub fn read_direct(files: &[PathBuf], way: DiskWay, limit: u64) -> io::Result<(u
     }
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
-    let barrier = Barrier::new(way.readers + 1);
-    let started = std::thread::scope(|scope| {
+    let clock = Clock::new(way.readers);
+    std::thread::scope(|scope| {
         for _ in 0..way.readers {
             scope.spawn(|| {
                 // A map begins at a page, as O_DIRECT wants it.
                 let buffer = MmapMut::map_anon(way.request);
-                barrier.wait();
-                let Ok(mut buffer) = buffer else { return failed.store(true, Ordering::Relaxed) };
-                while let Some((file, offset)) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if files[*file].read_at(&mut buffer, *offset).is_err() {
-                        failed.store(true, Ordering::Relaxed);
+                clock.time(|| {
+                    let Ok(mut buffer) = buffer else { return failed.store(true, Ordering::Relaxed) };
+                    while let Some((file, offset)) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if files[*file].read_at(&mut buffer, *offset).is_err() {
+                            failed.store(true, Ordering::Relaxed);
+                        }
                     }
-                }
+                });
             });
         }
-        barrier.wait();
-        Instant::now()
     });
-    let seconds = started.elapsed().as_secs_f64();
+    let seconds = clock.seconds();
     if failed.into_inner() { Err(io::Error::other("a direct read failed")) } else { Ok((bytes, seconds)) }
 }
 
