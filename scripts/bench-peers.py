@@ -23,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -44,7 +45,7 @@ MEMORY_SHARE = 0.9
 # A peer that says nothing for so long is stopped.
 SILENT_SECONDS = 180
 # Numbers that are converted at once.
-BLOCK = 16 << 20
+BLOCK = 8 << 20
 
 
 @dataclass
@@ -74,12 +75,17 @@ class Case:
     def truth(self) -> np.ndarray:
         return np.fromfile(self.folder / "truth.u32", dtype="<u4").reshape(-1, 100)
 
-    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The vectors as f16, some at once, with the place of the first one."""
+    def each_block(self, work: Callable[[slice, np.ndarray], None]) -> None:
+        """Hands all vectors to `work`, some at once, on all threads, with their places."""
         vectors = self.vectors()
         step = max(1, BLOCK // self.dims)
-        for start in range(0, self.rows, step):
-            yield start, vectors[start : start + step]
+        places = [slice(start, min(start + step, self.rows)) for start in range(0, self.rows, step)]
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(lambda place: work(place, vectors[place]), places))
+
+    def sample(self) -> np.ndarray:
+        """A thousand vectors or so from everywhere, as f32."""
+        return self.vectors()[:: max(1, self.rows // 1024)].astype(np.float32)
 
     def drop_pages(self) -> None:
         """Drops the file's pages from the page cache, where the system lets us."""
@@ -131,7 +137,9 @@ class NumpyMapped(Peer):
     encoding, code_bytes, mapped = "f16", 2, True
 
     def load(self) -> None:
-        self.block = np.empty((max(1, BLOCK // 4 // self.case.dims), self.case.dims), np.float32)
+        self.pool = ThreadPoolExecutor(THREADS)
+        rows = max(1, BLOCK // 4 // self.case.dims // THREADS) * THREADS
+        self.block = np.empty((rows, self.case.dims), np.float32)
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
         vectors = self.case.vectors()
@@ -139,7 +147,8 @@ class NumpyMapped(Peer):
         for start in range(0, self.case.rows, len(self.block)):
             part = vectors[start : start + len(self.block)]
             block = self.block[: len(part)]
-            np.copyto(block, part)
+            # numpy makes f32 of f16 slowly, and on one thread unless it is helped.
+            list(self.pool.map(np.copyto, np.array_split(block, THREADS), np.array_split(part, THREADS)))
             np.matmul(queries, block.T, out=scores[:, start : start + len(part)])
         return best_rows(scores, k)
 
@@ -149,8 +158,7 @@ class Numpy(Peer):
 
     def load(self) -> None:
         self.vectors = np.empty((self.case.rows, self.case.dims), np.float32)
-        for start, block in self.case.blocks():
-            self.vectors[start : start + len(block)] = block
+        self.case.each_block(self.vectors.__setitem__)
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
         if len(queries) == 1:
@@ -168,8 +176,11 @@ class Torch(Peer):
         self.torch = torch
         self.type = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[self.encoding]
         self.vectors = torch.empty((self.case.rows, self.case.dims), dtype=self.type)
-        for start, block in self.case.blocks():
-            self.vectors[start : start + len(block)] = torch.from_numpy(np.array(block))
+
+        def fill(place: slice, block: np.ndarray) -> None:
+            self.vectors[place] = torch.from_numpy(np.array(block))
+
+        self.case.each_block(fill)
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
         asked = self.torch.from_numpy(queries).to(self.type)
@@ -203,10 +214,13 @@ class TorchI8(Peer):
         self.torch = torch
         self.vectors = torch.empty((self.case.rows, self.case.dims), dtype=torch.int8)
         self.scales = torch.empty((self.case.rows,))
-        for start, block in self.case.blocks():
+
+        def fill(place: slice, block: np.ndarray) -> None:
             codes, scales = quantised(block)
-            self.vectors[start : start + len(block)] = torch.from_numpy(codes)
-            self.scales[start : start + len(block)] = torch.from_numpy(scales[:, 0])
+            self.vectors[place] = torch.from_numpy(codes)
+            self.scales[place] = torch.from_numpy(scales[:, 0])
+
+        self.case.each_block(fill)
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
         codes, _ = quantised(queries)
@@ -234,8 +248,7 @@ class Faiss(Peer):
         self.index.codes.resize(self.case.rows * bytes_a_row)
         codes = faiss.rev_swig_ptr(self.index.codes.data(), self.case.rows * bytes_a_row)
         codes = codes.reshape(self.case.rows, bytes_a_row)
-        for start, block in self.case.blocks():
-            codes[start : start + len(block)] = self.codes(block)
+        self.case.each_block(lambda place, block: codes.__setitem__(place, self.codes(block)))
         self.index.ntotal = self.case.rows
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
@@ -265,8 +278,7 @@ class FaissI8(Faiss):
     def make(self, faiss: Any) -> Any:
         quantiser, metric = faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
         self.quantiser = faiss.IndexScalarQuantizer(self.case.dims, quantiser, metric)
-        step = max(1, self.case.rows // 4096)
-        self.quantiser.train(self.case.vectors()[::step].astype(np.float32))
+        self.quantiser.train(self.case.sample())
         return self.quantiser
 
     def codes(self, block: np.ndarray) -> np.ndarray:
@@ -278,8 +290,7 @@ class Usearch(Peer):
 
     def load(self) -> None:
         self.vectors = np.empty((self.case.rows, self.case.dims), np.float32)
-        for start, block in self.case.blocks():
-            self.vectors[start : start + len(block)] = block
+        self.case.each_block(self.vectors.__setitem__)
 
     def asked(self, queries: np.ndarray) -> np.ndarray:
         return queries
@@ -312,10 +323,16 @@ class UsearchI8(Usearch):
     encoding, code_bytes = "i8", 1
 
     def load(self) -> None:
-        largest = max(float(np.abs(block).max()) for _, block in self.case.blocks())
+        factor = np.float32(127 / np.abs(self.case.sample()).max())
         self.vectors = np.empty((self.case.rows, self.case.dims), np.int8)
-        for start, block in self.case.blocks():
-            self.vectors[start : start + len(block)] = np.rint(block.astype(np.float32) * (127 / largest))
+
+        def fill(place: slice, block: np.ndarray) -> None:
+            codes = block.astype(np.float32)
+            codes *= factor
+            np.rint(codes, out=codes)
+            self.vectors[place] = np.clip(codes, -127, 127, out=codes)
+
+        self.case.each_block(fill)
 
     def asked(self, queries: np.ndarray) -> np.ndarray:
         return quantised(queries)[0]
