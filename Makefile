@@ -19,7 +19,7 @@ lean: ## check that the default features need neither burn nor a GPU
 	@scripts/install-packages.sh build
 	@scripts/check-lean.sh
 
-bench: ## run the benchmarks (release profile)
+bench: ## measure scans beside the machine's limits and the peers (output: target/bench)
 	@scripts/bench.sh
 
 fuzz: ## run every fuzz target for FUZZ_SECONDS (60)

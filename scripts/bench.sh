@@ -1,10 +1,46 @@
 #!/usr/bin/env bash
-# Runs the benchmarks with the release profile and the default features; arguments go to cargo
-# bench. RocksDB comes from the cache here too.
+# The benchmark of scans: gradix beside the machine's limits and beside its peers, in one run.
+#
+#   bench.sh             everything: one table, the targets; target/bench/scan.csv and scan.svg
+#   bench.sh NAME...     other benchmarks by name (append, fold), or arguments for cargo bench
+#
+# benches/scan/main.rs tells which variables choose cases. GRADIX_BENCH_PEERS=none leaves the peers
+# out. The gradients are those of the demo, which runs first if it has not left them.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$GRADIX_ROOT"
 
 "$GRADIX_ROOT/scripts/install-packages.sh" build
 use_rocksdb
-cargo bench --locked --benches "$@"
+if [ $# -gt 0 ]; then
+    names=()
+    while [ $# -gt 0 ] && [ -n "${1##-*}" ]; do
+        names+=(--bench "$1")
+        shift
+    done
+    [ ${#names[@]} -gt 0 ] || names=(--benches)
+    exec cargo bench --locked "${names[@]}" "$@"
+fi
+
+results=${GRADIX_BENCH_FOLDER:-target/bench}
+case ${GRADIX_BENCH_PEERS:-} in
+none) GRADIX_BENCH_PEERS= ;;
+'')
+    "$GRADIX_ROOT/scripts/install-packages.sh" test
+    # Before anything is measured: this may fail, and takes minutes the first time.
+    "$GRADIX_ROOT/scripts/bench-python.sh" >/dev/null
+    GRADIX_BENCH_PEERS="$GRADIX_ROOT/scripts/bench-peers.sh"
+    ;;
+esac
+export GRADIX_BENCH_PEERS
+demo=${GRADIX_BENCH_DEMO:-target/demo}
+if [ "${GRADIX_BENCH_DATA:-gradients}" != gaussian ] && [ ! -f "$demo/queries.gradix/INDEX" ]; then
+    say "the demo makes the gradients that are scanned"
+    "$GRADIX_ROOT/scripts/demo.sh"
+fi
+
+started=$SECONDS
+cargo bench --locked --bench scan
+say "measured in $((SECONDS - started)) s"
+python3 "$GRADIX_ROOT/scripts/bench-report.py" "$results/scan.csv" "$results/scan.svg"
+say "$results/scan.csv and $results/scan.svg"

@@ -154,6 +154,24 @@ pub fn build(
     Ok((sketching, built))
 }
 
+/// Keeps the queries' sketches in an index of their own, in their order and at full precision.
+///
+/// # Errors
+/// Of the engine.
+pub fn keep_queries(path: &Path, queries: &[Sketch]) -> Result<(), Failure> {
+    let Some(first) = queries.first() else { return Ok(()) };
+    if path.exists() {
+        fs::remove_dir_all(path)?;
+    }
+    let schema = Schema::new(first.spec().clone(), Encoding::F32)?;
+    let mut writer = Index::options().create(path, &schema)?.writer()?;
+    for (query, sketch) in queries.iter().enumerate() {
+        writer.append(format!("query {query:04}"), sketch)?;
+    }
+    writer.commit()?;
+    Ok(())
+}
+
 /// The `k` first and `k` last examples for each query, from an index on disk, and the seconds that
 /// opening and scanning it took. `places` gives an id's place in the training set.
 ///

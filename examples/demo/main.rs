@@ -1,7 +1,8 @@
 //! The demo: a small language model is trained on facts, some of them poisoned or wrong; gradix
 //! then finds the training examples behind what it says.
 //!
-//! Leaves `report.html`, `results.json` and the index `index.gradix` in the folder of `--out`.
+//! Leaves `report.html`, `results.json`, the index `index.gradix` and, for the benchmark, the queries'
+//! sketches in `queries.gradix` in the folder of `--out`.
 #![expect(clippy::print_stdout, reason = "a program that shows its results")]
 
 mod bm25;

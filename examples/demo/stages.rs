@@ -73,6 +73,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
 
     let places: HashMap<&str, usize> = ids.iter().copied().zip(0..).collect();
     let wide = index::sketches(&model, &asked, &sketcher, BATCH)?;
+    index::keep_queries(&options.out.join("queries.gradix"), &wide)?;
     let mut ranked: Vec<(Cost, Vec<Ranking>)> = baselines(options, &items, &cases, &vocabulary);
     let mut shown: Vec<Ends> = Vec::new();
     let mut ours = Vec::new();

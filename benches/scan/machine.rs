@@ -1,0 +1,281 @@
+//! What the machine can do: reading memory and disk. And what a process can learn about itself.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Barrier, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use memmap2::{Advice, Mmap, MmapMut};
+
+/// Repeats of each way to read memory.
+const PASSES: usize = 5;
+/// Request sizes and numbers of threads of the first look at the disk.
+const REQUESTS: [usize; 3] = [1 << 20, 4 << 20, 16 << 20];
+const READERS: [usize; 3] = [1, 2, 4];
+
+/// Memory in huge pages where the kernel has them, touched, to read from.
+pub struct Memory {
+    map: MmapMut,
+}
+
+impl Memory {
+    pub fn new(bytes: usize) -> io::Result<Self> {
+        let bytes = bytes.next_multiple_of(1 << 21);
+        let mut map = MmapMut::map_anon(bytes)?;
+        map.advise(Advice::HugePage)?;
+        let threads = std::thread::available_parallelism()?.get();
+        std::thread::scope(|scope| {
+            for part in map.chunks_mut(bytes.div_ceil(threads).next_multiple_of(1 << 21)) {
+                scope.spawn(|| part.fill(1));
+            }
+        });
+        Ok(Self { map })
+    }
+
+    /// Seconds to read the first `bytes`, the best of some passes over each way to walk through them.
+    pub fn seconds(&self, bytes: usize, threads: usize) -> f64 {
+        let bytes = bytes.min(self.map.len());
+        let part = bytes.div_ceil(threads).next_multiple_of(4096);
+        let mut best = f64::INFINITY;
+        for walk in WALKS {
+            for _ in 0..PASSES {
+                let clock = Clock::new(self.map[..bytes].chunks(part).len());
+                std::thread::scope(|scope| {
+                    for bytes in self.map[..bytes].chunks(part) {
+                        scope.spawn(|| clock.time(|| std::hint::black_box(sum(bytes, walk))));
+                    }
+                });
+                best = best.min(clock.seconds());
+            }
+        }
+        best
+    }
+}
+
+/// Times what some threads do, from when all of them are there: starting threads is no part of it.
+struct Clock {
+    barrier: Barrier,
+    spans: Mutex<Vec<(Instant, Instant)>>,
+}
+
+impl Clock {
+    fn new(threads: usize) -> Self {
+        Self { barrier: Barrier::new(threads), spans: Mutex::default() }
+    }
+
+    fn time<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.barrier.wait();
+        let started = Instant::now();
+        let result = work();
+        let span = (started, Instant::now());
+        self.spans.lock().unwrap_or_else(PoisonError::into_inner).push(span);
+        result
+    }
+
+    /// From the first thread's start to the last one's end.
+    fn seconds(self) -> f64 {
+        let spans = self.spans.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let started = spans.iter().map(|span| span.0).min();
+        let ended = spans.iter().map(|span| span.1).max();
+        started.zip(ended).map_or(f64::NAN, |(started, ended)| (ended - started).as_secs_f64())
+    }
+}
+
+/// How a thread walks through its bytes: in that many streams side by side, and asking for lines that
+/// many bytes ahead.
+#[derive(Clone, Copy)]
+struct Walk {
+    streams: usize,
+    ahead: usize,
+}
+
+const WALKS: [Walk; 4] = [
+    Walk { streams: 1, ahead: 0 },
+    Walk { streams: 1, ahead: 4096 },
+    Walk { streams: 4, ahead: 0 },
+    Walk { streams: 4, ahead: 2048 },
+];
+
+fn sum(bytes: &[u8], walk: Walk) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the feature was just detected.
+        return unsafe { sum_avx512(bytes, walk) };
+    }
+    let _ = (walk.streams, walk.ahead);
+    let mut sums = [0u64; 16];
+    for chunk in bytes.as_chunks::<128>().0 {
+        for (sum, word) in sums.iter_mut().zip(chunk.as_chunks::<8>().0) {
+            *sum = sum.wrapping_add(u64::from_le_bytes(*word));
+        }
+    }
+    sums.iter().fold(0, |sum, word| sum.wrapping_add(*word))
+}
+
+/// 64 bytes a load, eight sums, so that nothing waits for an addition.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn sum_avx512(bytes: &[u8], walk: Walk) -> u64 {
+    use std::arch::x86_64::{
+        _MM_HINT_T0, _mm_prefetch, _mm512_add_epi64, _mm512_loadu_si512, _mm512_reduce_add_epi64,
+        _mm512_setzero_si512,
+    };
+    const UNROLL: usize = 8 * 64;
+    let length = bytes.len() / walk.streams / UNROLL * UNROLL;
+    let mut sums = [_mm512_setzero_si512(); 8];
+    for at in (0..length).step_by(UNROLL) {
+        for stream in 0..walk.streams {
+            let start = bytes[stream * length + at..][..UNROLL].as_ptr();
+            for (line, sum) in sums.iter_mut().enumerate() {
+                if walk.ahead > 0 {
+                    _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * 64 + walk.ahead).cast());
+                }
+                // SAFETY: the eight lines lie within the slice of UNROLL bytes.
+                *sum = _mm512_add_epi64(*sum, unsafe { _mm512_loadu_si512(start.add(line * 64).cast()) });
+            }
+        }
+    }
+    sums.iter().fold(0, |all, sum| all.wrapping_add(_mm512_reduce_add_epi64(*sum) as u64))
+}
+
+/// How the disk is read fastest: O_DIRECT, requests of that size by that many threads.
+#[derive(Debug, Clone, Copy)]
+pub struct DiskWay {
+    pub request: usize,
+    pub readers: usize,
+}
+
+/// The fastest way to read this file, and its bytes a second. `None` where O_DIRECT is refused.
+pub fn disk(file: &Path) -> Option<(DiskWay, f64)> {
+    let mut best: Option<(DiskWay, f64)> = None;
+    for request in REQUESTS {
+        for readers in READERS {
+            let way = DiskWay { request, readers };
+            let (bytes, seconds) = read_direct(&[file.to_owned()], way, u64::MAX).ok()?;
+            let speed = bytes as f64 / seconds;
+            if best.is_none_or(|(_, other)| speed > other) {
+                best = Some((way, speed));
+            }
+        }
+    }
+    best
+}
+
+/// Reads at most `limit` bytes of the files past the page cache: bytes and seconds.
+pub fn read_direct(files: &[PathBuf], way: DiskWay, limit: u64) -> io::Result<(u64, f64)> {
+    let open = |path: &PathBuf| File::options().read(true).custom_flags(libc::O_DIRECT).open(path);
+    let files = files.iter().map(open).collect::<io::Result<Vec<_>>>()?;
+    let mut requests = Vec::new();
+    let mut bytes = 0;
+    for (file, handle) in files.iter().enumerate() {
+        let length = handle.metadata()?.len();
+        for offset in (0..length).step_by(way.request) {
+            if bytes < limit {
+                requests.push((file, offset));
+                bytes += (length - offset).min(way.request as u64);
+            }
+        }
+    }
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let clock = Clock::new(way.readers);
+    std::thread::scope(|scope| {
+        for _ in 0..way.readers {
+            scope.spawn(|| {
+                // A map begins at a page, as O_DIRECT wants it.
+                let buffer = MmapMut::map_anon(way.request);
+                clock.time(|| {
+                    let Ok(mut buffer) = buffer else { return failed.store(true, Ordering::Relaxed) };
+                    while let Some((file, offset)) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if files[*file].read_at(&mut buffer, *offset).is_err() {
+                            failed.store(true, Ordering::Relaxed);
+                        }
+                    }
+                });
+            });
+        }
+    });
+    let seconds = clock.seconds();
+    if failed.into_inner() { Err(io::Error::other("a direct read failed")) } else { Ok((bytes, seconds)) }
+}
+
+/// Writes a file of noise that no layer below can compress, and syncs it.
+pub fn write_noise(path: &Path, bytes: usize) -> io::Result<()> {
+    use std::io::Write as _;
+    let mut file = File::create(path)?;
+    let mut numbers = vec![0f32; 1 << 20];
+    for part in 0..bytes.div_ceil(4 << 20) {
+        super::numbers::gaussian(0x6469_736B, part as u64, &mut numbers);
+        let noise: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        file.write_all(&noise)?;
+    }
+    file.sync_all()
+}
+
+/// Drops the files' pages from the page cache; the share of them that is left. Nothing may have them
+/// mapped. Dirty pages are written first.
+pub fn drop_pages(files: &[PathBuf]) -> io::Result<f64> {
+    for path in files {
+        let file = File::open(path)?;
+        file.sync_all()?;
+        // SAFETY: a call on a file that is open; it touches no memory of ours.
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    }
+    let left = cached(files)?;
+    if left > 0.01 {
+        // Only root may, and then it is the whole machine's cache.
+        let _ = std::fs::write("/proc/sys/vm/drop_caches", "1");
+        return cached(files);
+    }
+    Ok(left)
+}
+
+/// The share of the files' pages that the page cache holds.
+fn cached(files: &[PathBuf]) -> io::Result<f64> {
+    let (mut pages, mut resident) = (0, 0);
+    for path in files {
+        let file = File::open(path)?;
+        if file.metadata()?.len() == 0 {
+            continue;
+        }
+        // SAFETY: nobody changes the file while it is mapped, and its bytes are not looked at.
+        let map = unsafe { Mmap::map(&file)? };
+        let mut states = vec![0u8; map.len().div_ceil(4096)];
+        // SAFETY: the range is the map, and there is one byte for each of its pages.
+        let result = unsafe { libc::mincore(map.as_ptr().cast_mut().cast(), map.len(), states.as_mut_ptr()) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        pages += states.len();
+        resident += states.iter().filter(|state| **state & 1 != 0).count();
+    }
+    Ok(resident as f64 / pages.max(1) as f64)
+}
+
+/// Bytes of anonymous memory that the process has in use: what no file backs.
+pub fn anonymous_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// Runs `work` and tells by how many bytes anonymous memory grew beyond `before` meanwhile.
+pub fn growth<T>(before: u64, work: impl FnOnce() -> T) -> (T, u64) {
+    let (peak, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                peak.fetch_max(anonymous_bytes(), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_micros(500));
+            }
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        (result, peak.load(Ordering::Relaxed).saturating_sub(before))
+    })
+}
