@@ -251,11 +251,11 @@ class Measured:
                 found.append((ratio, f"{case_name(ours.case)}, {fastest.system}"))
         return found
 
-    def ratios(self, encoding: str, batch: int, suffix: str = "") -> list[tuple[float, str]]:
-        """Seconds of these lines as a multiple of one query's in the same case."""
+    def ratios(self, encoding: str, batch: int, path: str = "", suffix: str = "") -> list[tuple[float, str]]:
+        """Seconds of these lines, or of another path, as a multiple of one query's in the same case."""
         found = []
-        for line in self.gradix(encoding, batch, suffix=suffix):
-            one = self.same(line, batch=1)
+        for line in self.gradix(path or encoding, batch, suffix=suffix):
+            one = self.same(line, batch=1, encoding=encoding)
             if one and one.seconds and line.seconds:
                 found.append((line.seconds / one.seconds, case_name(line.case)))
         return found
@@ -277,15 +277,17 @@ def targets(lines: list[Line]) -> list[Target]:
     has_amx = any("amx" in line.system for line in measured.gradix("i8", 64))
     many = 1.5 if has_amx else 5
     name = f"i8, 64 queries ({'with' if has_amx else 'without'} AMX): times one query"
-    found.append(Target(name, many, False, measured.ratios("i8", 64)))
-    found.append(Target("f16, 64 queries: times one query", 6, False, measured.ratios("f16", 64)))
+    found.append(Target(name, many, False, measured.ratios("i8", 64, "i8 planned")))
+    found.append(Target("f16, 64 queries: times one query", 6, False, measured.ratios("f16", 64, "f16 planned")))
+    found.append(Target("f16, 64 queries, every row in full: times one", 6, False, measured.ratios("f16", 64)))
     for encoding in full:
         name = f"{encoding}, one query, from disk: share of the disk's speed"
         found.append(Target(name, 0.9, True, shares(encoding, False)))
-    for encoding in full + coarse:
+    planned = [f"{encoding} planned" for encoding in full]
+    for encoding in full + planned + coarse:
         name = f"{encoding}, one query: times faster than the fastest peer of equal recall"
         found.append(Target(name, 2, True, measured.against_peers(encoding, 1)))
-    for encoding in full + coarse:
+    for encoding in full + planned + coarse:
         name = f"{encoding}, 100 queries: times faster than the fastest peer of equal recall"
         found.append(Target(name, 3, True, measured.against_peers(encoding, 100)))
     found.extend(coarse_targets(measured, coarse))

@@ -32,7 +32,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use gradix::sketch::{Sketch, SketchSpec};
-use gradix::{Encoding, Index, Schema};
+use gradix::{Encoding, Index, Schema, Tier};
 
 use data::{Gradients, Source};
 use machine::{DiskWay, Memory};
@@ -81,9 +81,15 @@ impl Kind {
         }
     }
 
-    /// The schema of its index; tiers come in here.
+    /// The schema of its index, with all tiers where the encoding is worth them.
     fn schema(self, dims: usize) -> Result<Schema, Failure> {
-        Ok(Schema::new(spec(u32::try_from(dims)?), self.encoding())?)
+        let schema = Schema::new(spec(u32::try_from(dims)?), self.encoding())?;
+        let sign = Tier::Sign { seed: 1 };
+        Ok(match self {
+            Self::I8 => schema.with_tiers([sign])?,
+            Self::F16 => schema.with_tiers([sign, Tier::I8])?,
+            Self::F32 => schema,
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use gradix::scan::{Guarantee, ScanPath};
 use gradix::sketch::Sketch;
 use gradix::{Index, Ranking, Scan, ScanError, Snapshot};
 
@@ -25,32 +26,29 @@ const DISK_BYTES: u64 = 4 << 30;
 pub enum Pass {
     /// All codes of all rows.
     Full,
-    // >>> COARSE TIER
-    // `Coarse`: the tier for all rows, then the rows that may be among the best. Add the variant here,
-    // its guarantee in `Pass::scan`, its names in `Pass::of` and `Pass::suffix`, and the tier to
-    // `Kind::schema` in main.rs. Nothing else knows of tiers.
-    // <<< COARSE TIER
+    /// Exactly, along the path that is planned.
+    Exact,
+    /// The sign tier for all rows, then those that may be among the best.
+    Coarse,
 }
 
 impl Pass {
-    /// The passes that an index of this kind has.
-    fn of(kind: &Kind) -> Vec<(Self, String)> {
-        vec![(Self::Full, kind.name().to_owned())]
-    }
-
-    fn suffix(self) -> &'static str {
-        match self {
-            Self::Full => "",
+    /// The passes that an index of this kind has, and what they are called as codes.
+    fn of(kind: Kind) -> Vec<(Self, &'static str)> {
+        match kind {
+            Kind::I8 => vec![(Self::Full, "i8"), (Self::Exact, "i8 planned"), (Self::Coarse, "sign+i8")],
+            Kind::F16 => vec![(Self::Full, "f16"), (Self::Exact, "f16 planned"), (Self::Coarse, "sign+f16")],
+            Kind::F32 => vec![(Self::Full, "f32"), (Self::Exact, "f32 planned")],
         }
     }
 
     fn scan<'a>(self, snapshot: &'a Snapshot, queries: &'a [Sketch]) -> Result<Scan<'a>, ScanError> {
         let scan = snapshot.scan(queries)?;
-        match self {
-            // .guarantee(Guarantee::Exact), and for `Coarse`
-            // .guarantee(Guarantee::Probable { delta: 1e-6 })
-            Self::Full => Ok(scan),
-        }
+        Ok(match self {
+            Self::Full => scan.path(ScanPath::Full),
+            Self::Exact => scan,
+            Self::Coarse => scan.guarantee(Guarantee::Probable { delta: 1e-6 }),
+        })
     }
 }
 
@@ -89,12 +87,12 @@ struct Roofs {
 impl Bench<'_> {
     /// Everything about one index.
     pub fn index(&mut self, case: &Case<'_>, stored: &Stored<'_>) -> Result<(), Failure> {
-        for (pass, encoding) in Pass::of(&stored.kind) {
+        for (pass, encoding) in Pass::of(stored.kind) {
             let line = Line {
                 data: case.data.to_owned(),
                 rows: case.rows,
                 dims: case.dims,
-                encoding,
+                encoding: encoding.to_owned(),
                 ..Line::default()
             };
             let roofs = self.roofs(&line, stored.kind.schema(case.dims)?.row_bytes() * case.rows)?;
@@ -159,7 +157,7 @@ impl Bench<'_> {
                     let (result, grown) = machine::growth(before, || scan(batch, k, threads));
                     let ranking = result?;
                     let roof = if full { roofs.all } else { roofs.one };
-                    let mut line = best.line(line, pass, if full { "" } else { "-t1" });
+                    let mut line = best.line(line, if full { "" } else { "-t1" });
                     (line.batch, line.k, line.warm) = (batch, k, true);
                     line.roof_share = Some(line.bytes as f64 / line.seconds / roof);
                     line.resident_mb = Some(grown as f64 / 1e6);
@@ -171,7 +169,7 @@ impl Bench<'_> {
                 break;
             }
         }
-        let mut line = first.line(line, pass, "-first");
+        let mut line = first.line(line, "-first");
         (line.batch, line.k, line.warm) = (1, KS[0], true);
         line.roof_share = Some(line.bytes as f64 / line.seconds / roofs.all);
         self.table.add(&line)?;
@@ -193,8 +191,10 @@ impl Bench<'_> {
         for &(generation, rows) in &stored.generations {
             let snapshot = index.snapshot_at(generation)?;
             let mut best = Best::default();
-            best.runs(|| snapshot.scan(&case.queries[..1])?.top_k(KS[0]).threads(self.threads).run())?;
-            let mut line = best.line(line, Pass::Full, "-rows");
+            best.runs(|| {
+                Pass::Full.scan(&snapshot, &case.queries[..1])?.top_k(KS[0]).threads(self.threads).run()
+            })?;
+            let mut line = best.line(line, "-rows");
             (line.rows, line.batch, line.k, line.warm) = (rows, 1, KS[0], true);
             line.roof_share = Some(line.bytes as f64 / line.seconds / roofs.all);
             self.table.add(&line)?;
@@ -235,7 +235,7 @@ impl Bench<'_> {
                     || pass.scan(&snapshot, &case.queries[..batch])?.top_k(k).threads(self.threads).run();
                 found = Some(best.run(scan)?);
             }
-            let mut line = best.line(line, pass, "");
+            let mut line = best.line(line, "");
             (line.batch, line.k, line.warm) = (batch, k, false);
             line.roof_share = roof.map(|roof| line.bytes as f64 / line.seconds / roof);
             line.recall = found.map(|ranking| recall(&ranking, case.truth, k));
@@ -264,7 +264,8 @@ impl Best {
             self.seconds = Some(seconds);
         }
         let statistics = ranking.statistics();
-        (self.bytes, self.kernel) = (statistics.bytes_read, statistics.kernel);
+        self.bytes = statistics.bytes_read + statistics.tier_bytes_read;
+        self.kernel = statistics.kernel;
         Ok(ranking)
     }
 
@@ -278,8 +279,8 @@ impl Best {
         Ok(())
     }
 
-    fn line(&self, line: &Line, pass: Pass, suffix: &str) -> Line {
-        let system = format!("gradix-{}{}{suffix}", self.kernel, pass.suffix());
+    fn line(&self, line: &Line, suffix: &str) -> Line {
+        let system = format!("gradix-{}{suffix}", self.kernel);
         Line { system, seconds: self.seconds.unwrap_or(f64::NAN), bytes: self.bytes, ..line.clone() }
     }
 }

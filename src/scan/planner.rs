@@ -367,7 +367,7 @@ impl Speeds {
         let signed = ByteQueries::new(DIMS, &vec![vec![3; DIMS]; MANY]);
         let (mut of_f32, mut of_i64, mut of_i32) =
             (vec![0.0; ROWS * MANY], vec![0; ROWS * MANY], vec![0; ROWS * MANY]);
-        let mut speed = |call: &mut dyn FnMut(usize)| {
+        let speed = |call: &mut dyn FnMut(usize)| {
             let (one, many) = (seconds(|| call(1)), seconds(|| call(MANY)));
             let numbers = (ROWS * DIMS) as f64;
             Speed { first: one / numbers, further: ((many - one) / (MANY - 1) as f64 / numbers).max(0.0) }

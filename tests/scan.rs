@@ -1,0 +1,203 @@
+//! The paths of a scan through a real index: they must give one ranking, and leave out what they can.
+
+use gradix::scan::{Guarantee, KernelChoice, Metric, Reading, ScanError, ScanPath};
+use gradix::sketch::{Sketch, SketchSpec};
+use gradix::{Encoding, Index, Ranking, Schema, Snapshot, Tier};
+
+const DIMS: u32 = 1024;
+const ROWS: usize = 6000;
+
+/// xorshift64.
+struct Rng(u64);
+
+impl Rng {
+    /// About Gaussian.
+    fn number(&mut self) -> f32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        [0, 16, 32, 48].map(|shift| (self.0 >> shift & 0xFFFF) as f32 / 65_536.0 - 0.5).iter().sum()
+    }
+
+    fn numbers(&mut self) -> Vec<f32> {
+        (0..DIMS).map(|_| self.number()).collect()
+    }
+}
+
+struct Store {
+    _folder: tempfile::TempDir,
+    snapshot: Snapshot,
+    queries: Vec<Sketch>,
+}
+
+/// Rows in forty groups around common directions, as gradients are; the norms of some are small.
+fn store(encoding: Encoding, tiers: &[Tier], small_norms: bool) -> Store {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = SketchSpec::dense("test", "1", [("all", DIMS)]);
+    let schema = Schema::new(spec.clone(), encoding).unwrap().with_tiers(tiers.iter().copied()).unwrap();
+    let index = Index::options().create(folder.path().join("a.gradix"), &schema).unwrap();
+    let mut rng = Rng(77);
+    let directions: Vec<Vec<f32>> = (0..40).map(|_| rng.numbers()).collect();
+    let mut numbers = |group: usize, share: f32, size: f32| -> Vec<f32> {
+        let noise = rng.numbers();
+        directions[group].iter().zip(noise).map(|(d, n)| size * (share * d + (1.0 - share) * n)).collect()
+    };
+    let mut writer = index.writer().unwrap();
+    for row in 0..ROWS {
+        let size = if small_norms && row % 16 != 0 { 0.01 } else { 1.0 };
+        let values = numbers(row * 7 % 40, 0.3 + 0.4 * ((row % 10) as f32 / 10.0), size);
+        writer.append(format!("row {row}"), &Sketch::dense(spec.clone(), values).unwrap()).unwrap();
+    }
+    writer.commit().unwrap();
+    let queries = (0..20).map(|i| Sketch::dense(spec.clone(), numbers(i, 0.8, 1.0)).unwrap()).collect();
+    Store { snapshot: index.snapshot().unwrap(), queries, _folder: folder }
+}
+
+impl Store {
+    fn scan(&self, queries: usize, path: ScanPath) -> Ranking {
+        let scan = self.snapshot.scan(&self.queries[..queries]).unwrap().top_k(10).bottom_k(5).path(path);
+        scan.guarantee(Guarantee::Probable { delta: 1e-9 }).run().unwrap()
+    }
+}
+
+fn assert_same(found: &Ranking, expected: &Ranking, what: &str) {
+    for query in 0..expected.queries() {
+        for (found, expected) in
+            [(found.query(query), expected.query(query)), (found.opponents(query), expected.opponents(query))]
+        {
+            let bits = |hits: &[gradix::Hit]| -> Vec<(Vec<u8>, u64)> {
+                hits.iter().map(|hit| (hit.id.clone(), hit.score.to_bits())).collect()
+            };
+            assert_eq!(bits(found), bits(expected), "{what}, query {query}");
+        }
+    }
+}
+
+/// Catches a screen that leaves out one of the best, gives other bits than the full pass, or leaves
+/// nothing out where there is much to leave out.
+#[test]
+fn screens_leave_rows_out_and_none_of_the_best() {
+    let sign = Tier::Sign { seed: 3 };
+    let stores = [
+        (store(Encoding::I8, &[sign], false), vec![ScanPath::Bytes, ScanPath::SignTier]),
+        (store(Encoding::F16, &[], false), vec![ScanPath::Bytes]),
+        (store(Encoding::F32, &[], false), vec![ScanPath::Bytes]),
+        (
+            store(Encoding::F16, &[sign, Tier::I8], false),
+            vec![ScanPath::Bytes, ScanPath::I8Tier, ScanPath::SignTier],
+        ),
+    ];
+    for (store, paths) in &stores {
+        for queries in [1, 20] {
+            let expected = store.scan(queries, ScanPath::Full);
+            assert_eq!((expected.statistics().rows_screened, expected.statistics().delta), (0, None));
+            for &path in paths {
+                let found = store.scan(queries, path);
+                assert_same(&found, &expected, &format!("{path}"));
+                let statistics = found.statistics();
+                assert_eq!(statistics.path, path);
+                assert_eq!(statistics.rows_scored, ROWS as u64);
+                assert_eq!(statistics.delta.is_some(), path == ScanPath::SignTier);
+                let share =
+                    statistics.scores_kept as f64 / (statistics.rows_screened as usize * queries) as f64;
+                assert!(share < 0.25, "{path} keeps {share} of {} rows", statistics.rows_screened);
+                assert!(statistics.rows_screened > ROWS as u64 / 2, "{path} gave up");
+            }
+        }
+    }
+}
+
+/// Catches a bound that forgets the query's or the row's norm: most rows are too small to matter, and
+/// need not be read.
+#[test]
+fn small_norms_leave_rows_unread() {
+    let store = store(Encoding::I8, &[], true);
+    let every =
+        store.snapshot.scan(&store.queries[..1]).unwrap().top_k(ROWS).path(ScanPath::Full).run().unwrap();
+    let found = store.scan(1, ScanPath::Full);
+    assert_eq!(found.query(0), &every.query(0)[..10]);
+    let statistics = found.statistics();
+    assert!(statistics.rows_left_by_norm > ROWS as u64 / 2, "{} left", statistics.rows_left_by_norm);
+    let read = statistics.rows_scored - statistics.rows_left_by_norm;
+    assert_eq!(statistics.bytes_read, read * u64::from(DIMS));
+}
+
+/// Catches cosines whose interval was not divided by the lengths.
+#[test]
+fn screens_hold_for_cosines() {
+    let store = store(Encoding::F16, &[Tier::Sign { seed: 9 }, Tier::I8], true);
+    let scan = |path| {
+        let scan = store.snapshot.scan(&store.queries).unwrap().top_k(20).bottom_k(3).metric(Metric::Cosine);
+        scan.path(path).guarantee(Guarantee::Probable { delta: 1e-9 }).run().unwrap()
+    };
+    let expected = scan(ScanPath::Full);
+    for path in [ScanPath::Bytes, ScanPath::I8Tier, ScanPath::SignTier] {
+        assert_same(&scan(path), &expected, path.name());
+    }
+}
+
+/// Catches a ranking that depends on where the codes were read from.
+#[test]
+fn readings_give_one_ranking() {
+    let store = store(Encoding::F16, &[Tier::I8], false);
+    let scan = |reading, keep, path| {
+        let scan = store.snapshot.scan(&store.queries).unwrap().top_k(10).reading(reading).keep_cache(keep);
+        scan.path(path).run().unwrap()
+    };
+    let expected = scan(Reading::Mapped, true, ScanPath::Full);
+    for (reading, keep) in [(Reading::Direct, true), (Reading::Direct, false), (Reading::Mapped, false)] {
+        for path in [ScanPath::Full, ScanPath::Bytes, ScanPath::I8Tier] {
+            assert_same(&scan(reading, keep, path), &expected, &format!("{reading:?} {path}"));
+        }
+    }
+}
+
+/// Catches a plan that takes a path that the index, the guarantee or the grouping does not allow, and a
+/// probability that is none.
+#[test]
+fn paths_that_are_not_possible_are_explained_and_not_taken() {
+    let store = store(Encoding::I8, &[Tier::Sign { seed: 1 }], false);
+    let scan = || store.snapshot.scan(&store.queries[..1]).unwrap().top_k(1);
+    let explained = scan().path(ScanPath::SignTier).explain().unwrap();
+    assert_eq!(explained.chosen, ScanPath::Full);
+    let why = |path| explained.paths.iter().find(|cost| cost.path == path).unwrap().impossible;
+    assert_eq!(why(ScanPath::Full), None);
+    assert_eq!(why(ScanPath::Bytes), None);
+    assert_eq!(why(ScanPath::SignTier), Some("the guarantee is exact"));
+    assert_eq!(why(ScanPath::I8Tier), Some("the index has no i8 tier"));
+    assert!(explained.to_string().contains("-> full"), "{explained}");
+    assert_eq!(scan().path(ScanPath::SignTier).run().unwrap().statistics().path, ScanPath::Full);
+
+    let probable = scan().guarantee(Guarantee::Probable { delta: 1e-6 });
+    let explained = probable.path(ScanPath::SignTier).explain().unwrap();
+    assert_eq!((explained.chosen, explained.rows, explained.queries), (ScanPath::SignTier, ROWS as u64, 1));
+    let bytes = |path| explained.paths.iter().find(|cost| cost.path == path).unwrap().bytes;
+    assert!(bytes(ScanPath::SignTier) * 4 < bytes(ScanPath::Full));
+    let grouped = scan().grouping(gradix::scan::Grouping::Max).path(ScanPath::Bytes).run().unwrap();
+    assert_eq!(grouped.statistics().path, ScanPath::Full);
+
+    for delta in [0.0, 1.0, -1.0, f64::NAN, f64::INFINITY] {
+        let error = scan().guarantee(Guarantee::Probable { delta }).run().unwrap_err();
+        assert!(matches!(error, ScanError::InvalidDelta { .. }), "{delta}: {error}");
+    }
+}
+
+/// Catches a kernel that screens otherwise than the oracle.
+#[test]
+fn kernels_screen_alike() {
+    let store = store(Encoding::F16, &[Tier::Sign { seed: 2 }, Tier::I8], false);
+    let scan = |kernel, path| {
+        let scan = store.snapshot.scan(&store.queries[..3]).unwrap().top_k(10).kernel(kernel).path(path);
+        scan.threads(1).guarantee(Guarantee::Probable { delta: 1e-9 }).run()
+    };
+    for path in [ScanPath::Bytes, ScanPath::I8Tier, ScanPath::SignTier] {
+        let expected = scan(KernelChoice::Scalar, path).unwrap();
+        for kernel in KernelChoice::ALL {
+            let found = match scan(kernel, path) {
+                Err(ScanError::Kernel(_)) => continue,
+                found => found.unwrap(),
+            };
+            assert_same(&found, &expected, &format!("{kernel} {path}"));
+        }
+    }
+}
