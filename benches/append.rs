@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use gradix::sketch::{Sketch, SketchSpec};
-use gradix::{Encoding, Index, Row, Schema};
+use gradix::{Encoding, Index, Row, Schema, Tier};
 
 const BYTES: usize = 2 << 30;
 const BATCH: usize = 256;
@@ -21,13 +21,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let disk = disk_bandwidth(folder.path())?;
     println!("disk, sequential write and sync: {:.2} GB/s", disk / 1e9);
-    println!("{:<24} {:>10} {:>12} {:>10} {:>12}", "rows", "seconds", "rows/s", "GB/s", "of the disk");
-    for (encoding, dims) in
-        [(Encoding::F32, 4096), (Encoding::F16, 4096), (Encoding::I8, 4096), (Encoding::F16, 65_536)]
-    {
+    println!("{:<32} {:>10} {:>12} {:>10} {:>12}", "rows", "seconds", "rows/s", "GB/s", "of the disk");
+    let sign = Tier::Sign { seed: 7 };
+    let cases: [(Encoding, u32, &[Tier]); 8] = [
+        (Encoding::F32, 4096, &[]),
+        (Encoding::F16, 4096, &[]),
+        (Encoding::F16, 4096, &[sign, Tier::I8]),
+        (Encoding::F16, 4096, &[sign]),
+        (Encoding::I8, 4096, &[]),
+        (Encoding::I8, 4096, &[sign]),
+        (Encoding::F16, 65_536, &[]),
+        (Encoding::F16, 65_536, &[sign, Tier::I8]),
+    ];
+    for (encoding, dims, tiers) in cases {
         let path = folder.path().join("bench.gradix");
         let spec = SketchSpec::dense("bench", "1", [("all", dims)]);
-        let schema = Schema::new(spec.clone(), encoding)?;
+        let schema = Schema::new(spec.clone(), encoding)?.with_tiers(tiers.iter().copied())?;
         let rows = BYTES / schema.row_bytes();
         let sketches: Vec<Sketch> = (0..BATCH)
             .map(|row| {
@@ -48,9 +57,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         writer.commit()?;
         let seconds = start.elapsed().as_secs_f64();
         let bytes = index.stats()?.bytes as f64;
-        let name = format!("{id} x {dims} {encoding}");
+        let tiers: String = tiers.iter().map(|tier| format!(" + {}", tier.name())).collect();
+        let name = format!("{id} x {dims} {encoding}{tiers}");
         println!(
-            "{name:<24} {seconds:>10.2} {:>12.0} {:>10.2} {:>12.2}",
+            "{name:<32} {seconds:>10.2} {:>12.0} {:>10.2} {:>12.2}",
             id as f64 / seconds,
             bytes / seconds / 1e9,
             bytes / seconds / disk

@@ -19,6 +19,7 @@ import arithmetic
 import fold
 import known_answers
 import reader
+import tiers
 
 INDEX_ID, SEGMENT_ID = uuid.UUID(int=0x11112222333344445555666677778888), uuid.UUID(int=0xAB << 90)
 BLOCKS = [("a", 20, "f32"), ("b", 33, "f16"), ("c", 70, "i8")]
@@ -52,6 +53,7 @@ class Writer:
                      "blocks": [{"name": n, "dims": d} for n, d, _ in BLOCKS]},
             "encodings": [e for _, _, e in BLOCKS]}
         self.features = (0, 0, 0)
+        self.tiers = []
         self.informative = False
         self.change = lambda regions: regions
 
@@ -84,11 +86,34 @@ class Writer:
                     [4, 0, g, 0, 0, z, 0, strings(self.ids[first : first + n])], [5, 0, g, 0, 0, z, 0, spans],
                     [6, 0, g, 0, 0, z, 0, np.array(self.sources[first : first + n], "<u4").tobytes()],
                     [7, 0, g, 0, 0, z, 0, strings([b"{}"] * n)]]
+            for name, seed in self.tiers:
+                out += self.tier_regions(name, seed, g, self.rows[first : first + n])
             if self.informative:
                 out.append([0x8001, 9, 9, 9, 9, 0, 9, b"whatever"])
             first += n
         out.append([8, 0, 0, 0, 0, 0, 0, struct.pack("<I", len(self.names)) + strings(self.names)])
         return self.change(out)
+
+    def add_tiers(self, *named):
+        self.tiers = list(named)
+        self.schema["tiers"] = [{"kind": n} | ({"seed": s} if s is not None else {}) for n, s in named]
+        self.features = (1, 0, 0)
+
+    def tier_regions(self, name, seed, g, rows):
+        """Codes of the blocks that have the tier, then factors; the tier stands in the second byte of the kind."""
+        out, factors = [], b""
+        for k, (_, dims, enc) in enumerate(BLOCKS):
+            if not tiers.covers(name, enc):
+                continue
+            made = [arithmetic.encode(enc, r[k]) for r in rows]
+            s = None if enc == "f32" else np.array([m[0] for m in made], "<f4")
+            c = np.array([m[1] for m in made])
+            codes, first, second = tiers.made(name, seed, k, enc, s, c, arithmetic.decode(enc, s, c))
+            stride = up(codes.shape[1], 64)
+            raw = b"".join(row.tobytes().ljust(stride, b"\0") for row in codes)
+            out.append([(1, tiers.NUMBERS[name]), k, g, tiers.ENCODINGS[name], 1, 0, stride, raw])
+            factors += first.astype("<f4").tobytes() + second.astype("<f4").tobytes()
+        return out + [[(9, tiers.NUMBERS[name]), 0, g, 0, 0, 0, 0, factors]]
 
     def bytes(self, entry_change=None):
         head = b"\x89GDX\r\n\x1a\n" + struct.pack("<IIQQQ", 1, 128, *self.features) + INDEX_ID.bytes
@@ -98,7 +123,8 @@ class Writer:
         for r, (kind, block, group, enc, version, z, stride, raw) in enumerate(self.regions()):
             used = zstandard.ZstdCompressor().compress(raw) if z == 1 else raw
             stored = used.ljust(max(4096, up(len(used), 4096)), b"\0")
-            entry = [kind, 0, block, group, enc, version, z, 0, stride, len(out), len(stored), len(used), len(raw), 0]
+            kind, tier = kind if isinstance(kind, tuple) else (kind, 0)
+            entry = [kind, tier, block, group, enc, version, z, 0, stride, len(out), len(stored), len(used), len(raw), 0]
             if entry_change:
                 entry_change(r, entry)
             table += struct.pack("<HHIIHHHHIQQQQQ", *entry)
@@ -324,6 +350,63 @@ class Containers(Case):
         self.refused("two places")
         self.put(w, dead=[[0, 2]])
         self.assertEqual(self.call("verify")[0], 0)
+
+
+class Tiers(Case):
+    BOTH = [("sign", 2**64 - 1), ("i8", None)]
+
+    def test_written_tiers_are_read(self):
+        for named in (self.BOTH, self.BOTH[:1], self.BOTH[1:]):
+            w = Writer()
+            w.informative = True
+            w.add_tiers(*named)
+            self.put(w)
+            self.assertEqual(self.call("verify")[::2], (0, ""))
+
+    def test_wrong_tiers_are_refused(self):
+        def edit(kind, tier, at, data):
+            def change(regions):
+                raw = next(r for r in regions if r[0] == (kind, tier))
+                raw[7] = raw[7][:at] + data + raw[7][at + len(data) :]
+                return regions
+            return change
+
+        nan = b"\0\0\xc0\x7f"
+        bad = {"sign": edit(1, 1, 0, b"\x77"), "bit beyond": edit(1, 1, 2, b"\xff"), "padding": edit(1, 1, 63, b"\1"),
+               "byte": edit(1, 2, 0, b"\x80"), "gain": edit(9, 1, 0, nan), "spread": edit(9, 1, 12, b"\0\0\x80\x3f"),
+               "scale": edit(9, 2, 0, b"\1\0\0\0"), "residual": edit(9, 2, 12, b"\0\0\0\x80"),
+               "left out": lambda r: [x for x in r if not isinstance(x[0], tuple)], "order": lambda r: r[:9] + [r[10], r[9]] + r[11:]}
+        for name, change in bad.items():
+            w = Writer()
+            w.add_tiers(*self.BOTH)
+            self.put(w)
+            self.assertEqual(self.call("verify")[0], 0)
+            w.change = change
+            self.put(w)
+            self.assertEqual(self.call("verify")[0], 1, name)
+
+    def test_features_must_be_those_of_the_schema(self):
+        for named, features in ((self.BOTH, (0, 0, 0)), ([], (1, 0, 0)), (self.BOTH, (3, 0, 0))):
+            w = Writer()
+            if named:
+                w.add_tiers(*named)
+            w.features = features
+            self.put(w)
+            self.refused("features_read")
+
+    def test_bad_tiers_in_the_schema_are_refused(self):
+        sign = {"kind": "sign", "seed": 7}
+        for value in ([], {}, None, [1], ["i8"], [{"kind": "i4"}], [{"kind": "sign"}], [{"kind": "sign", "seed": -1}],
+                      [{"kind": "i8", "seed": 1}], [sign, sign], [{"kind": "i8"}, sign]):
+            w = Writer()
+            w.schema["tiers"] = value
+            self.put(w)
+            self.refused("schema")
+
+    def test_rotation_is_orthogonal(self):
+        for dims in (1, 2, 7, 16, 127):
+            r = tiers.rotate(3, 0, np.eye(dims, dtype=np.float32)).astype(np.float64)
+            self.assertLess(np.abs(r @ r.T - np.eye(dims)).max(), 1e-6)
 
 
 class Numbers(Case):
