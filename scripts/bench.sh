@@ -26,7 +26,7 @@ results=${GRADIX_BENCH_FOLDER:-target/bench}
 case ${GRADIX_BENCH_PEERS:-} in
 none) GRADIX_BENCH_PEERS= ;;
 '')
-    "$GRADIX_ROOT/scripts/install-packages.sh" test
+    "$GRADIX_ROOT/scripts/install-packages.sh" bench
     # Before anything is measured: this may fail, and takes minutes the first time.
     "$GRADIX_ROOT/scripts/bench-python.sh" >/dev/null
     GRADIX_BENCH_PEERS="$GRADIX_ROOT/scripts/bench-peers.sh"

@@ -2,6 +2,7 @@
 # Installs the system packages that are missing, and only those.
 #
 #   install-packages.sh build    what compiling needs: a C++ compiler, clang, libclang, pkg-config
+#   install-packages.sh bench    the same, and Python's venv
 #   install-packages.sh test     the same, and Python's venv, and a Vulkan device in software
 #
 # `test` ends with success when Vulkan cannot be had: the tests of the other devices still count.
@@ -10,7 +11,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 purpose=${1:-}
-case $purpose in build | test) ;; *) die "usage: install-packages.sh build|test" ;; esac
+case $purpose in build | bench | test) ;; *) die "usage: install-packages.sh build|bench|test" ;; esac
 
 has_command() { command -v "$1" >/dev/null 2>&1; }
 
@@ -57,7 +58,7 @@ install_missing() {
     has_command clang || missing+=(clang)
     has_libclang || missing+=(libclang-dev)
     has_command pkg-config || missing+=(pkg-config)
-    if [ "$purpose" = test ]; then
+    if [ "$purpose" != build ]; then
         has_command python3 || missing+=(python3)
         has_venv || missing+=(python3-venv)
     fi
