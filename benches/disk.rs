@@ -42,7 +42,9 @@ mod linux {
         let parent = std::env::var_os("GRADIX_BENCH_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
         let cores = std::thread::available_parallelism()?.get();
         let spec = SketchSpec::dense("bench", "1", [("all", DIMS)]);
-        println!("| encoding | threads | what | seconds | GB/s | of the disk | of warm | memory, MB | cached, MB |");
+        println!(
+            "| encoding | threads | what | seconds | GB/s | of the disk | of warm | memory, MB | cached, MB |"
+        );
         println!("|---|---|---|---|---|---|---|---|---|");
         for encoding in [Encoding::I8, Encoding::F16, Encoding::F32] {
             let folder = tempfile::tempdir_in(&parent)?;

@@ -17,7 +17,7 @@ use super::filter::RowFilter;
 use super::kernel::Kernel;
 use super::query::Batch;
 use super::ranking::{Hit, Ranking, Statistics};
-use super::stream::{self, Reading, Stream};
+use super::stream::{Reading, Stream};
 use super::worker::{Found, Worker, after_example};
 use crate::segment::{LiveSegment, SegmentReader};
 
@@ -27,12 +27,15 @@ pub(super) struct Limits {
     /// About as many bytes of codes make a piece: enough to hide the cost of taking it, and few
     /// enough that the last pieces keep all workers busy.
     pub piece_bytes: usize,
+    /// If codes are read directly, a piece has about as many bytes of each block, or more: whole chunks
+    /// are read, and what two pieces share is read twice.
+    pub block_bytes: usize,
     /// The most rows that are scored at once.
     pub tile_rows: u32,
 }
 
 impl Limits {
-    pub const DEFAULT: Self = Self { piece_bytes: 2 << 20, tile_rows: 1024 };
+    pub const DEFAULT: Self = Self { piece_bytes: 2 << 20, block_bytes: 1 << 20, tile_rows: 1024 };
 }
 
 /// Rows of one row group that a worker takes at once.
@@ -80,7 +83,7 @@ impl<'a> Engine<'a> {
     pub fn new(segments: &'a [LiveSegment], plan: Plan, watch: Watch<'a>) -> Self {
         let mut piece_bytes = plan.limits.piece_bytes;
         if plan.reading != Reading::Mapped {
-            piece_bytes = stream::direct_piece_bytes(piece_bytes, plan.batch.blocks.len());
+            piece_bytes = piece_bytes.max(plan.limits.block_bytes.saturating_mul(plan.batch.blocks.len()));
         }
         let piece_rows = u32::try_from(piece_bytes / plan.batch.row_bytes()).unwrap_or(u32::MAX).max(1);
         let piece_bytes = (piece_rows as usize).saturating_mul(plan.batch.row_bytes());

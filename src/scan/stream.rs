@@ -14,7 +14,7 @@ use super::columns::GroupColumns;
 use super::engine::{Engine, lock};
 use super::error::ScanError;
 use crate::segment::storage::{Advice, Pages};
-use crate::segment::{Codes, Extent, SegmentError, SegmentReader};
+use crate::segment::{Checking, Extent, SegmentError, SegmentReader};
 
 /// How a scan gets at the codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -41,18 +41,10 @@ const AHEAD: usize = 8;
 const READ_BYTES: usize = 4 << 20;
 /// Besides one for each thread, so many bytes of buffers are filled ahead.
 const POOL_BYTES: usize = 16 << 20;
-/// The codes of a block in a piece are worth a read of their own from this size on.
-const WORTH_READING: usize = 1 << 20;
 /// Workers and readers that wait look whether the scan was cancelled at least this often.
 const PATIENCE: Duration = Duration::from_millis(10);
 /// Pages that are looked at to know whether codes are in memory.
 const SAMPLES: usize = 64;
-
-/// How many bytes of codes make a piece for direct reading: more where they lie in many blocks, since
-/// whole chunks are read.
-pub(super) fn direct_piece_bytes(piece_bytes: usize, blocks: usize) -> usize {
-    piece_bytes.max(WORTH_READING.saturating_mul(blocks))
-}
 
 /// A piece that a worker is to score, with its codes.
 #[derive(Debug)]
@@ -74,28 +66,28 @@ pub(super) enum PieceCodes {
 }
 
 impl PieceCodes {
-    /// Some rows of a block in a row group, from wherever they are; their chunks are checked just now if
-    /// they were not before. Rows that were not foreseen are read now.
+    /// Some rows of a block in a row group, from wherever they are, yet to be checked. Rows that were not
+    /// foreseen are read now.
     pub fn of<'c>(
         &'c mut self,
         reader: &'c SegmentReader,
         group: usize,
         block: usize,
         rows: Range<usize>,
-    ) -> Result<Codes<'c>, SegmentError> {
+    ) -> Result<Checking<'c>, SegmentError> {
         let (buffer, spare) = match self {
-            Self::Mapped => return reader.codes_of(group, block, rows),
+            Self::Mapped => return reader.checking(group, block, rows),
             Self::Read { buffer, spare } => (buffer, spare),
         };
         let held = |part: &Part| reader.holds(&part.extent, group, block, rows.clone());
         if let Some(part) = buffer.parts.iter().position(held) {
-            return buffer.codes(part, reader, rows);
+            return buffer.codes(part, reader, (group, block, rows));
         }
         if !spare.parts.iter().any(held) {
             spare.parts.clear();
             spare.fill(reader, vec![reader.extent(group, block, rows.clone())?], || Ok(()))?;
         }
-        spare.codes(0, reader, rows)
+        spare.codes(0, reader, (group, block, rows))
     }
 }
 
@@ -150,12 +142,12 @@ impl Buffer {
     fn codes<'c>(
         &'c mut self,
         part: usize,
-        reader: &SegmentReader,
-        rows: Range<usize>,
-    ) -> Result<Codes<'c>, SegmentError> {
+        reader: &'c SegmentReader,
+        rows: (usize, usize, Range<usize>),
+    ) -> Result<Checking<'c>, SegmentError> {
         let Part { extent, at, sound } = &mut self.parts[part];
         let memory = self.memory.as_deref().unwrap_or_default();
-        reader.codes_in(extent, &memory[*at..*at + extent.len()], sound, rows)
+        reader.checking_read(extent, &memory[*at..*at + extent.len()], sound, rows)
     }
 }
 
@@ -323,10 +315,7 @@ impl<'e, 'a> Stream<'e, 'a> {
 
     /// The rows of a piece, and what of its codes the rows that take part lie in.
     #[expect(clippy::type_complexity, reason = "named where it is taken apart")]
-    fn extents(
-        &self,
-        ordinal: usize,
-    ) -> Result<(Arc<GroupColumns<'a>>, Range<u32>, Vec<Extent>), ScanError> {
+    fn extents(&self, ordinal: usize) -> Result<(Arc<GroupColumns<'a>>, Range<u32>, Vec<Extent>), ScanError> {
         let columns = self.engine.columns(ordinal);
         let rows = self.engine.rows(ordinal, &columns)?;
         let (live, plan) = (columns.live(), &self.engine.plan);
@@ -409,7 +398,9 @@ fn choose(engine: &Engine<'_>) -> (Reading, bool) {
     let reading = match asked {
         // Some pages of a file that was all read may have gone again.
         Reading::Auto if sampled == 0 || resident >= sampled - sampled / 8 => Reading::Mapped,
-        Reading::Auto if engine.plan.keep_cache && free_memory() / 2 >= engine.code_bytes() => Reading::Mapped,
+        Reading::Auto if engine.plan.keep_cache && free_memory() / 2 >= engine.code_bytes() => {
+            Reading::Mapped
+        }
         Reading::Auto => Reading::Direct,
         asked => asked,
     };

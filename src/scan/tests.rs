@@ -1,5 +1,6 @@
 //! The engine against a reference that decodes every row and sorts everything.
 
+mod reading;
 mod reference;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,7 +60,7 @@ proptest! {
 
     /// Catches any score that is not the specification's to the last bit, a deleted or filtered row
     /// that is ranked, an example cut in two by a piece or a tile, ties in another order than by id,
-    /// and anything that depends on the kernel, the threads or how the rows are cut.
+    /// and anything that depends on the kernel, the threads, or how the rows are cut and read.
     #[test]
     fn ranking_equals_the_reference(
         request in request(),
@@ -67,19 +68,20 @@ proptest! {
         examples in 1usize..60,
         queries in 1usize..7,
         threads in 1usize..5,
+        reading in prop_oneof![Just(Reading::Auto), Just(Reading::Mapped), Just(Reading::Direct)],
         piece_rows in 1usize..9,
         tile_rows in 1u32..12,
     ) {
         let data = Data::new(&schema(), seed, examples, 3);
         let queries = data.queries(queries);
         let row_bytes: usize = request.blocks.iter().map(|&block| data.schema.stride(block)).sum();
-        let limits = Limits { piece_bytes: piece_rows * row_bytes, tile_rows };
+        let limits = Limits { piece_bytes: piece_rows * row_bytes, block_bytes: 1, tile_rows };
         let expected = data.rank(&request, &queries);
         for kernel in [KernelChoice::Scalar, KernelChoice::Avx2, KernelChoice::Avx512] {
             if matches!(kernel.kernel(), Err(KernelError::Unsupported { .. })) {
                 continue;
             }
-            let mut scan = data.scan(&request, &queries).kernel(kernel).threads(threads);
+            let mut scan = data.scan(&request, &queries).kernel(kernel).threads(threads).reading(reading);
             scan.limits = limits;
             let known = |name: &String| data.sources().contains(name);
             let unknown = request.source_names().into_iter().flatten().any(|name| !known(&name));
@@ -237,7 +239,7 @@ fn progress_is_told_and_cancelling_stops() {
         assert!(progress.rows_done > last.swap(progress.rows_done, Ordering::Relaxed));
         calls.fetch_add(1, Ordering::Relaxed);
     });
-    scan.limits = Limits { piece_bytes: 1, tile_rows: 1 };
+    scan.limits = Limits { piece_bytes: 1, block_bytes: 1, tile_rows: 1 };
     scan.run().unwrap();
     assert_eq!(calls.load(Ordering::Relaxed), data.rows.len() as u64);
     assert_eq!(last.load(Ordering::Relaxed), data.rows.len() as u64);
@@ -247,7 +249,7 @@ fn progress_is_told_and_cancelling_stops() {
         assert!(progress.rows_done < progress.rows_total, "ran to the end");
         token.cancel();
     });
-    scan.limits = Limits { piece_bytes: 1, tile_rows: 1 };
+    scan.limits = Limits { piece_bytes: 1, block_bytes: 1, tile_rows: 1 };
     assert!(matches!(scan.run().unwrap_err(), ScanError::Cancelled));
     let scan = data.scan_all(&queries).unwrap().top_k(1).cancel(&token);
     assert!(matches!(scan.run().unwrap_err(), ScanError::Cancelled));

@@ -1,5 +1,7 @@
 //! Scores a tile: some rows of a row group times the whole batch, block after block.
 
+use std::ops::Range;
+
 use super::columns::GroupColumns;
 use super::engine::Engine;
 use super::error::ScanError;
@@ -18,6 +20,11 @@ const TILE_SCORES: usize = 32_768;
 const PRODUCTS: usize = 1 << 21;
 /// Fewer rows or queries would leave the kernels' registers empty.
 const LEAST: usize = 4;
+/// Rows that were not checked yet are checked and multiplied so many bytes at a time: what the first
+/// cache holds, so that checking costs next to nothing.
+const CHECKED_BYTES: usize = 16 << 10;
+/// With more queries rows are checked a tile at a time: checking is little beside the products then.
+const FEW_QUERIES: usize = 4;
 
 /// A worker's buffers; their size depends on the batch alone.
 pub(super) struct TileScorer<'e, 'a> {
@@ -95,60 +102,51 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         let (count, first) = (selected.len(), selected[0] as usize);
         let last = selected[count - 1] as usize;
         // Only the chunks that hold selected rows are touched, and checked.
-        let codes = codes.of(reader, group, block.block, first..last + 1)?;
-        let select = if last + 1 - first == count {
-            Select::First(count)
-        } else {
-            self.list.clear();
+        let mut codes = codes.of(reader, group, block.block, first..last + 1)?;
+        let dense = last + 1 - first == count;
+        self.list.clear();
+        if !dense {
             self.list.extend(selected.iter().map(|&row| row - selected[0]));
-            Select::List(&self.list)
-        };
-        let code_bytes = block.encoding.code_bytes();
-        let rows = Rows::new(codes.bytes, codes.stride, block.dims * code_bytes, select)
-            .ok_or_else(|| reader.fault(Kind::Codes, group, block.block, "rows beyond the column".into()))?;
-
-        let queries = self.engine.plan.batch.queries;
-        let step = PRODUCTS / count.saturating_mul(block.dims);
-        let step = (step / LEAST * LEAST).max(LEAST);
-        let mut start = 0;
-        while start < queries {
-            self.engine.check()?;
-            let range = start..queries.min(start + step);
-            let scores = &mut self.scores[range.start * count..range.end * count];
-            match &block.packed {
-                Packed::Float(packed) => {
-                    self.floats.resize(scores.len(), 0.0);
-                    let kernel = self.engine.plan.kernel;
-                    if block.encoding == Encoding::F32 {
-                        kernel.f32(&rows, packed, range.clone(), &mut self.floats);
-                    } else {
-                        kernel.f16(&rows, packed, range.clone(), &mut self.floats);
-                    }
-                    // Norms of rows and queries are bounded: only codes that no writer makes do this.
-                    if let Some(at) = self.floats.iter().position(|product| !product.is_finite()) {
-                        let reason = format!("row {} gives {}", selected[at % count], self.floats[at]);
-                        return Err(reader.fault(Kind::Codes, group, block.block, reason).into());
-                    }
-                    for (scores, products) in scores.chunks_mut(count).zip(self.floats.chunks(count)) {
-                        add_floats(scores, products, selected, scales, block.weight);
-                    }
-                }
-                Packed::Integer { queries, scales: query_scales } => {
-                    self.integers.resize(scores.len(), 0);
-                    self.engine.plan.kernel.i8(&rows, queries, range.clone(), &mut self.integers);
-                    let products = self.integers.chunks(count).zip(&query_scales[range.clone()]);
-                    for (scores, (products, &query_scale)) in scores.chunks_mut(count).zip(products) {
-                        let rows = products.iter().zip(selected);
-                        for (score, (&product, &row)) in scores.iter_mut().zip(rows) {
-                            let scale = f64::from(scales[row as usize]) * query_scale;
-                            *score += block.weight * (product as f64 * scale);
-                        }
-                    }
-                }
-            }
-            start = range.end;
         }
-        Ok(())
+        let all = codes.codes();
+        let row_bytes = block.dims * block.encoding.code_bytes();
+        let queries = self.engine.plan.batch.queries;
+        // With few queries a kernel is no slower on few rows at a time, and they are checked as it goes.
+        let step = if dense && queries <= FEW_QUERIES && !codes.is_sound() {
+            (CHECKED_BYTES / all.stride / LEAST * LEAST).max(LEAST)
+        } else {
+            count
+        };
+        let mut start = 0;
+        while start < count {
+            let rows = start..count.min(start + step);
+            let select = if dense { Select::First(rows.len()) } else { Select::List(&self.list) };
+            // The selection is over all rows if it is a list.
+            let bytes = &all.bytes[if dense { start * all.stride } else { 0 }..];
+            let found = Rows::new(bytes, all.stride, row_bytes, select).ok_or_else(|| {
+                reader.fault(Kind::Codes, group, block.block, "rows beyond the column".into())
+            })?;
+            if step < count {
+                codes.advance(rows.end)?
+            } else {
+                codes.finish()?
+            }
+            let damage = add_rows(
+                self.engine,
+                (&mut self.floats, &mut self.integers),
+                (&mut self.scores, count),
+                &found,
+                (&selected[rows.clone()], rows.clone()),
+                (block, scales),
+            )?;
+            if let Some(reason) = damage {
+                // Rather than what came of it, the chunk that does not match.
+                codes.finish()?;
+                return Err(reader.fault(Kind::Codes, group, block.block, reason).into());
+            }
+            start = rows.end;
+        }
+        Ok(codes.finish()?)
     }
 
     /// The cosine: `score / (sqrt(Q) * sqrt(X))`, or 0.
@@ -176,6 +174,60 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         }
         Ok(())
     }
+}
+
+/// Adds the products of some rows of a tile: they are `selected` in the row group, and `place` among the
+/// `count` rows of the tile. Says what is wrong with the codes if they are not numbers.
+fn add_rows(
+    engine: &Engine<'_>,
+    (floats, integers): (&mut Vec<f32>, &mut Vec<i64>),
+    (scores, count): (&mut [f64], usize),
+    rows: &Rows<'_>,
+    (selected, place): (&[u32], Range<usize>),
+    (block, scales): (&BlockQueries, &[f32]),
+) -> Result<Option<String>, ScanError> {
+    let (queries, kernel) = (engine.plan.batch.queries, engine.plan.kernel);
+    let step = PRODUCTS / selected.len().saturating_mul(block.dims);
+    let step = (step / LEAST * LEAST).max(LEAST);
+    let mut start = 0;
+    while start < queries {
+        engine.check()?;
+        let range = start..queries.min(start + step);
+        let products = selected.len() * range.len();
+        let scores = scores[range.start * count..range.end * count].chunks_mut(count);
+        let scores = scores.map(|scores| &mut scores[place.clone()]);
+        match &block.packed {
+            Packed::Float(packed) => {
+                floats.resize(products, 0.0);
+                if block.encoding == Encoding::F32 {
+                    kernel.f32(rows, packed, range.clone(), floats);
+                } else {
+                    kernel.f16(rows, packed, range.clone(), floats);
+                }
+                // Norms of rows and queries are bounded: only codes that no writer makes do this.
+                if let Some(at) = floats.iter().position(|product| !product.is_finite()) {
+                    return Ok(Some(format!("row {} gives {}", selected[at % selected.len()], floats[at])));
+                }
+                for (scores, products) in scores.zip(floats.chunks(selected.len())) {
+                    add_floats(scores, products, selected, scales, block.weight);
+                }
+            }
+            Packed::Integer { queries, scales: query_scales } => {
+                integers.resize(products, 0);
+                kernel.i8(rows, queries, range.clone(), integers);
+                let products = integers.chunks(selected.len()).zip(&query_scales[range.clone()]);
+                for (scores, (products, &query_scale)) in scores.zip(products) {
+                    let rows = products.iter().zip(selected);
+                    for (score, (&product, &row)) in scores.iter_mut().zip(rows) {
+                        let scale = f64::from(scales[row as usize]) * query_scale;
+                        *score += block.weight * (product as f64 * scale);
+                    }
+                }
+            }
+        }
+        start = range.end;
+    }
+    Ok(None)
 }
 
 /// `scales` is empty for `f32` rows.

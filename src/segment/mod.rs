@@ -21,7 +21,7 @@ pub use error::{Place, SegmentError};
 
 pub(crate) use columns::ByteStrings;
 pub(crate) use layout::Kind;
-pub(crate) use reader::{Codes, Extent, SegmentReader};
+pub(crate) use reader::{Checking, Codes, Extent, SegmentReader};
 pub(crate) use writer::{EncodedRow, NO_SOURCE, RowTags, Sealed, SegmentWriter};
 
 use std::sync::Arc;

@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-pub(crate) use file::Pages;
 use file::MappedFile;
+pub(crate) use file::Pages;
 
 mod file;
 

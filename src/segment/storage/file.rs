@@ -53,7 +53,8 @@ impl MappedFile {
     /// Offset and length of whole pages from that of `start` to before that of `end`.
     #[cfg(unix)]
     fn pages(&self, start: u64, end: u64) -> Option<(usize, usize)> {
-        let page = |at: u64| usize::try_from(at).map_or(usize::MAX, |at| at.min(self.map.len())) / 4096 * 4096;
+        let page =
+            |at: u64| usize::try_from(at).map_or(usize::MAX, |at| at.min(self.map.len())) / 4096 * 4096;
         let (start, end) = (page(start), page(end));
         (start < end).then(|| (start, end - start))
     }
