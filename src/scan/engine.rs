@@ -20,7 +20,7 @@ use super::planner::ScanPath;
 use super::query::Batch;
 use super::ranking::{Hit, Ranking, Statistics};
 use super::screen::Screen;
-use super::stream::{self, Reading, Stream};
+use super::stream::{Reading, Stream};
 use super::worker::{Found, Worker, after_example};
 use crate::segment::{LiveSegment, SegmentReader};
 
@@ -30,6 +30,9 @@ pub(super) struct Limits {
     /// About as many bytes of codes make a piece: enough to hide the cost of taking it, and few
     /// enough that the last pieces keep all workers busy.
     pub piece_bytes: usize,
+    /// If codes are read directly, a piece has about as many bytes of each block, or more: whole chunks
+    /// are read, and what two pieces share is read twice.
+    pub block_bytes: usize,
     /// The most rows that are scored at once.
     pub tile_rows: u32,
     /// The share of pairs that a screen may keep; planned if not given.
@@ -37,7 +40,8 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub const DEFAULT: Self = Self { piece_bytes: 2 << 20, tile_rows: 1 << 14, break_even: None };
+    pub const DEFAULT: Self =
+        Self { piece_bytes: 2 << 20, block_bytes: 1 << 20, tile_rows: 1 << 14, break_even: None };
 }
 
 /// Rows of one row group that a worker takes at once.
@@ -96,7 +100,7 @@ impl Plan {
     fn piece_rows(&self, rows: u64, threads: usize) -> u32 {
         let mut bytes = self.limits.piece_bytes;
         if self.reading != Reading::Mapped {
-            bytes = stream::direct_piece_bytes(bytes, self.batch.blocks.len());
+            bytes = bytes.max(self.limits.block_bytes.saturating_mul(self.batch.blocks.len()));
         }
         let mut fit = bytes / self.row_bytes();
         if self.reads_tier() {

@@ -14,7 +14,7 @@ use super::columns::GroupColumns;
 use super::engine::{Engine, lock};
 use super::error::ScanError;
 use crate::segment::storage::{Advice, Pages};
-use crate::segment::{Codes, Extent, SegmentError, SegmentReader};
+use crate::segment::{Checking, Codes, Extent, SegmentError, SegmentReader};
 
 /// How a scan gets at the codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -41,18 +41,10 @@ const AHEAD: usize = 8;
 const READ_BYTES: usize = 4 << 20;
 /// Besides one for each thread, so many bytes of buffers are filled ahead.
 const POOL_BYTES: usize = 16 << 20;
-/// The codes of a block in a piece are worth a read of their own from this size on.
-const WORTH_READING: usize = 1 << 20;
 /// Workers and readers that wait look whether the scan was cancelled at least this often.
 const PATIENCE: Duration = Duration::from_millis(10);
 /// Pages that are looked at to know whether codes are in memory.
 const SAMPLES: usize = 64;
-
-/// How many bytes of codes make a piece for direct reading: more where they lie in many blocks, since
-/// whole chunks are read.
-pub(super) fn direct_piece_bytes(piece_bytes: usize, blocks: usize) -> usize {
-    piece_bytes.max(WORTH_READING.saturating_mul(blocks))
-}
 
 /// A piece that a worker is to score, with its codes.
 #[derive(Debug)]
@@ -74,30 +66,46 @@ pub(super) enum PieceCodes {
 }
 
 impl PieceCodes {
-    /// Rows of a block in a row group, ascending and at least one, from wherever they are; their chunks are
-    /// checked just now if they were not before. Rows that were not foreseen are read now. The bytes go
-    /// from the first row to the last.
+    /// Some rows of a block in a row group, from wherever they are, yet to be checked. Rows that were not
+    /// foreseen are read now.
     pub fn of<'c>(
+        &'c mut self,
+        reader: &'c SegmentReader,
+        group: usize,
+        block: usize,
+        rows: Range<usize>,
+    ) -> Result<Checking<'c>, SegmentError> {
+        let (buffer, spare) = match self {
+            Self::Mapped => return reader.checking(group, block, rows),
+            Self::Read { buffer, spare } => (buffer, spare),
+        };
+        let held = |part: &Part| reader.holds(&part.extent, group, block, rows.clone());
+        if let Some(part) = buffer.parts.iter().position(held) {
+            return buffer.codes(part, reader, (group, block, rows));
+        }
+        if !spare.parts.iter().any(held) {
+            spare.parts.clear();
+            spare.fill(reader, vec![reader.extent(group, None, block, rows.clone())?], || Ok(()))?;
+        }
+        spare.codes(0, reader, (group, block, rows))
+    }
+
+    /// Rows of a block in a row group, ascending and at least one, from wherever they are; the bytes go from
+    /// the first of them to the last. Of mapped codes only the chunks that hold the rows are checked.
+    pub fn checked<'c>(
         &'c mut self,
         reader: &'c SegmentReader,
         group: usize,
         block: usize,
         rows: &[u32],
     ) -> Result<Codes<'c>, SegmentError> {
-        let (buffer, spare) = match self {
-            Self::Mapped => return reader.codes_at(group, block, rows),
-            Self::Read { buffer, spare } => (buffer, spare),
-        };
+        if matches!(self, Self::Mapped) {
+            return reader.codes_at(group, block, rows);
+        }
         let rows = rows[0] as usize..rows[rows.len() - 1] as usize + 1;
-        let held = |part: &Part| reader.holds(&part.extent, group, block, rows.clone());
-        if let Some(part) = buffer.parts.iter().position(held) {
-            return buffer.codes(part, reader, rows);
-        }
-        if !spare.parts.iter().any(held) {
-            spare.parts.clear();
-            spare.fill(reader, vec![reader.extent(group, None, block, rows.clone())?], || Ok(()))?;
-        }
-        spare.codes(0, reader, rows)
+        let mut codes = self.of(reader, group, block, rows)?;
+        codes.finish()?;
+        Ok(codes.codes())
     }
 }
 
@@ -152,12 +160,12 @@ impl Buffer {
     fn codes<'c>(
         &'c mut self,
         part: usize,
-        reader: &SegmentReader,
-        rows: Range<usize>,
-    ) -> Result<Codes<'c>, SegmentError> {
+        reader: &'c SegmentReader,
+        rows: (usize, usize, Range<usize>),
+    ) -> Result<Checking<'c>, SegmentError> {
         let Part { extent, at, sound } = &mut self.parts[part];
         let memory = self.memory.as_deref().unwrap_or_default();
-        reader.codes_in(extent, &memory[*at..*at + extent.len()], sound, rows)
+        reader.checking_read(extent, &memory[*at..*at + extent.len()], sound, rows)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The engine against a reference that decodes every row and sorts everything.
 
+mod reading;
 mod reference;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,7 +61,7 @@ proptest! {
 
     /// Catches any score that is not the specification's to the last bit, a deleted or filtered row
     /// that is ranked, an example cut in two by a piece or a tile, ties in another order than by id,
-    /// and anything that depends on the kernel, the threads or how the rows are cut.
+    /// and anything that depends on the kernel, the threads, or how the rows are cut and read.
     #[test]
     fn ranking_equals_the_reference(
         request in request(),
@@ -68,6 +69,7 @@ proptest! {
         examples in 1usize..60,
         queries in 1usize..7,
         threads in 1usize..5,
+        reading in prop_oneof![Just(Reading::Auto), Just(Reading::Mapped), Just(Reading::Direct)],
         piece_rows in 1usize..9,
         tile_rows in 1u32..12,
     ) {
@@ -75,7 +77,7 @@ proptest! {
         let queries = data.queries(queries);
         let row_bytes: usize = request.blocks.iter().map(|&block| data.schema.stride(block)).sum();
         let break_even = Some(if seed & 1 == 0 { 1.0 } else { 0.5 });
-        let limits = Limits { piece_bytes: piece_rows * row_bytes, tile_rows, break_even };
+        let limits = Limits { piece_bytes: piece_rows * row_bytes, block_bytes: 1, tile_rows, break_even };
         let guarantee = Guarantee::Probable { delta: 1e-12 };
         let expected = data.rank(&request, &queries);
         let kernels = KernelChoice::ALL;
@@ -84,7 +86,8 @@ proptest! {
             if matches!(kernel.kernel(), Err(KernelError::Unsupported { .. })) {
                 continue;
             }
-            let mut scan = data.scan(&request, &queries).kernel(kernel).threads(threads).path(path).guarantee(guarantee);
+            let mut scan = data.scan(&request, &queries).kernel(kernel).threads(threads).reading(reading);
+            scan = scan.path(path).guarantee(guarantee);
             scan.limits = limits;
             let known = |name: &String| data.sources().contains(name);
             let unknown = request.source_names().into_iter().flatten().any(|name| !known(&name));
@@ -239,32 +242,24 @@ fn progress_is_told_and_cancelling_stops() {
     let data = Data::new(&schema(), 3, 50, 2);
     let queries = data.queries(1);
     let (calls, last) = (AtomicU64::new(0), AtomicU64::new(0));
-    let mut scan =
-        data.scan_all(&queries).unwrap().reading(Reading::Mapped).top_k(1).threads(3).progress(|progress| {
-            assert_eq!(progress.rows_total, data.rows.len() as u64);
-            assert!(progress.rows_done > last.swap(progress.rows_done, Ordering::Relaxed));
-            calls.fetch_add(1, Ordering::Relaxed);
-        });
-    scan.limits = Limits { piece_bytes: 1, tile_rows: 1, break_even: None };
+    let mut scan = data.scan_all(&queries).unwrap().top_k(1).threads(3).progress(|progress| {
+        assert_eq!(progress.rows_total, data.rows.len() as u64);
+        assert!(progress.rows_done > last.swap(progress.rows_done, Ordering::Relaxed));
+        calls.fetch_add(1, Ordering::Relaxed);
+    });
+    scan.limits = Limits { piece_bytes: 1, block_bytes: 1, tile_rows: 1, break_even: None };
     scan.run().unwrap();
     assert_eq!(calls.load(Ordering::Relaxed), data.rows.len() as u64);
     assert_eq!(last.load(Ordering::Relaxed), data.rows.len() as u64);
 
     let token = CancelToken::new();
-    let mut scan = data
-        .scan_all(&queries)
-        .unwrap()
-        .reading(Reading::Mapped)
-        .top_k(1)
-        .threads(2)
-        .cancel(&token)
-        .progress(|progress| {
-            assert!(progress.rows_done < progress.rows_total, "ran to the end");
-            token.cancel();
-        });
-    scan.limits = Limits { piece_bytes: 1, tile_rows: 1, break_even: None };
+    let mut scan = data.scan_all(&queries).unwrap().top_k(1).threads(2).cancel(&token).progress(|progress| {
+        assert!(progress.rows_done < progress.rows_total, "ran to the end");
+        token.cancel();
+    });
+    scan.limits = Limits { piece_bytes: 1, block_bytes: 1, tile_rows: 1, break_even: None };
     assert!(matches!(scan.run().unwrap_err(), ScanError::Cancelled));
-    let scan = data.scan_all(&queries).unwrap().reading(Reading::Mapped).top_k(1).cancel(&token);
+    let scan = data.scan_all(&queries).unwrap().top_k(1).cancel(&token);
     assert!(matches!(scan.run().unwrap_err(), ScanError::Cancelled));
 }
 

@@ -20,6 +20,13 @@ const LEAST_QUERIES: usize = 16;
 /// Kernels take rows by these.
 const ROWS: [usize; 2] = [48, 4];
 
+/// With more queries rows are checked a tile at a time: checking is little beside the products then.
+const FEW_QUERIES: usize = 4;
+
+/// Rows that were not checked yet are checked and multiplied so many bytes at a time: what the first
+/// cache holds, so that checking costs next to nothing.
+const CHECKED_BYTES: usize = 16 << 10;
+
 /// The most rows that a tile may have: enough for the kernels, and few enough that buffers depend on the
 /// batch alone and a scan can be cancelled between two calls.
 pub(super) fn tile_rows(plan: &Plan) -> u32 {
@@ -129,53 +136,53 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         block: &BlockQueries,
         scales: &[f32],
     ) -> Result<(), ScanError> {
-        let (reader, group, kernel) = (&columns.live().reader, columns.group(), self.engine.plan.kernel);
-        let count = selected.len();
-        // Only the chunks that hold selected rows are touched, and checked.
-        let codes = codes.of(reader, group, block.block, selected)?;
+        let (reader, group) = (&columns.live().reader, columns.group());
+        let (count, first) = (selected.len(), selected[0] as usize);
+        let last = selected[count - 1] as usize;
         let row_bytes = block.dims * block.encoding.code_bytes();
-        let rows = rows_of(columns, block, &codes, row_bytes, selected, &mut self.list)?;
-
-        let step = queries_at_once(kernel, count, block.dims);
-        let mut start = queries.start;
-        while start < queries.end {
-            self.engine.check()?;
-            let range = start..queries.end.min(start + step);
-            let of = (range.start - queries.start) * count..(range.end - queries.start) * count;
-            let scores = &mut self.scores[of];
-            match &block.packed {
-                Packed::Float(packed) => {
-                    self.floats.resize(scores.len(), 0.0);
-                    if block.encoding == Encoding::F32 {
-                        kernel.f32(&rows, packed, range.clone(), &mut self.floats);
-                    } else {
-                        kernel.f16(&rows, packed, range.clone(), &mut self.floats);
-                    }
-                    // Norms of rows and queries are bounded: only codes that no writer makes do this.
-                    if let Some(at) = self.floats.iter().position(|product| !product.is_finite()) {
-                        let reason = format!("row {} gives {}", selected[at % count], self.floats[at]);
-                        return Err(reader.fault(Kind::Codes, group, block.block, reason).into());
-                    }
-                    for (scores, products) in scores.chunks_mut(count).zip(self.floats.chunks(count)) {
-                        add_floats(scores, products, selected, scales, block.weight);
-                    }
-                }
-                Packed::Integer { queries, scales: query_scales } => {
-                    self.integers.resize(scores.len(), 0);
-                    kernel.i8(&rows, queries, range.clone(), &mut self.integers);
-                    let products = self.integers.chunks(count).zip(&query_scales[range.clone()]);
-                    for (scores, (products, &query_scale)) in scores.chunks_mut(count).zip(products) {
-                        let rows = products.iter().zip(selected);
-                        for (score, (&product, &row)) in scores.iter_mut().zip(rows) {
-                            let scale = f64::from(scales[row as usize]) * query_scale;
-                            *score += block.weight * (product as f64 * scale);
-                        }
-                    }
-                }
-            }
-            start = range.end;
+        let mut adder = Adder {
+            engine: self.engine,
+            floats: &mut self.floats,
+            integers: &mut self.integers,
+            scores: &mut self.scores,
+            count,
+            queries: queries.clone(),
+            block,
+            scales,
+        };
+        let fault = |reason| reader.fault(Kind::Codes, group, block.block, reason);
+        if last + 1 - first > count {
+            let codes = codes.checked(reader, group, block.block, selected)?;
+            let rows = rows_of(columns, block, &codes, row_bytes, selected, &mut self.list)?;
+            return match adder.add(&rows, selected, 0..count)? {
+                None => Ok(()),
+                Some(reason) => Err(fault(reason).into()),
+            };
         }
-        Ok(())
+        let mut codes = codes.of(reader, group, block.block, first..last + 1)?;
+        let all = codes.codes();
+        // With few queries a kernel is no slower on few rows at a time, and they are checked as it goes.
+        let step = if queries.len() <= FEW_QUERIES && !codes.is_sound() {
+            (CHECKED_BYTES / all.stride / ROWS[1] * ROWS[1]).max(ROWS[1])
+        } else {
+            codes.finish()?;
+            count
+        };
+        let mut start = 0;
+        while start < count {
+            let place = start..count.min(start + step);
+            codes.advance(place.end)?;
+            let bytes = &all.bytes[start * all.stride..];
+            let rows = Rows::new(bytes, all.stride, row_bytes, Select::First(place.len()));
+            let rows = rows.ok_or_else(|| beyond(columns, block))?;
+            if let Some(reason) = adder.add(&rows, &selected[place.clone()], place.clone())? {
+                // Rather than what came of it, the chunk that does not match.
+                codes.finish()?;
+                return Err(fault(reason).into());
+            }
+            start = place.end;
+        }
+        Ok(codes.finish()?)
     }
 
     /// The cosine: `score / (sqrt(Q) * sqrt(X))`, or 0.
@@ -202,6 +209,74 @@ impl<'e, 'a> TileScorer<'e, 'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// Adds the products of a block to the scores of a tile.
+struct Adder<'t, 'e, 'a> {
+    engine: &'e Engine<'a>,
+    floats: &'t mut Vec<f32>,
+    integers: &'t mut Vec<i64>,
+    /// Of `queries`, one after the other: the score of each of `count` rows.
+    scores: &'t mut [f64],
+    count: usize,
+    queries: Range<usize>,
+    block: &'t BlockQueries,
+    scales: &'t [f32],
+}
+
+impl Adder<'_, '_, '_> {
+    /// Some rows: `selected` in the row group, and `place` in the tile. Says what is wrong with the codes
+    /// if they are not numbers.
+    fn add(
+        &mut self,
+        rows: &Rows<'_>,
+        selected: &[u32],
+        place: Range<usize>,
+    ) -> Result<Option<String>, ScanError> {
+        let (kernel, block, scales) = (self.engine.plan.kernel, self.block, self.scales);
+        let step = queries_at_once(kernel, selected.len(), block.dims);
+        let mut start = self.queries.start;
+        while start < self.queries.end {
+            self.engine.check()?;
+            let range = start..self.queries.end.min(start + step);
+            let products = selected.len() * range.len();
+            let of = (range.start - self.queries.start) * self.count
+                ..(range.end - self.queries.start) * self.count;
+            let scores = self.scores[of].chunks_mut(self.count).map(|scores| &mut scores[place.clone()]);
+            match &block.packed {
+                Packed::Float(packed) => {
+                    self.floats.resize(products, 0.0);
+                    if block.encoding == Encoding::F32 {
+                        kernel.f32(rows, packed, range.clone(), self.floats);
+                    } else {
+                        kernel.f16(rows, packed, range.clone(), self.floats);
+                    }
+                    // Norms of rows and queries are bounded: only codes that no writer makes do this.
+                    if let Some(at) = self.floats.iter().position(|product| !product.is_finite()) {
+                        let row = selected[at % selected.len()];
+                        return Ok(Some(format!("row {row} gives {}", self.floats[at])));
+                    }
+                    for (scores, products) in scores.zip(self.floats.chunks(selected.len())) {
+                        add_floats(scores, products, selected, scales, block.weight);
+                    }
+                }
+                Packed::Integer { queries, scales: query_scales } => {
+                    self.integers.resize(products, 0);
+                    kernel.i8(rows, queries, range.clone(), self.integers);
+                    let products = self.integers.chunks(selected.len()).zip(&query_scales[range.clone()]);
+                    for (scores, (products, &query_scale)) in scores.zip(products) {
+                        let rows = products.iter().zip(selected);
+                        for (score, (&product, &row)) in scores.iter_mut().zip(rows) {
+                            let scale = f64::from(scales[row as usize]) * query_scale;
+                            *score += block.weight * (product as f64 * scale);
+                        }
+                    }
+                }
+            }
+            start = range.end;
+        }
+        Ok(None)
     }
 }
 

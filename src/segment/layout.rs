@@ -542,12 +542,18 @@ fn parse_region(entry: &[u8]) -> Result<Region, String> {
 
 /// The checksum of one chunk, bound to its segment, region and ordinal.
 pub(crate) fn chunk_checksum(segment: Uuid, region: usize, chunk: usize, bytes: &[u8]) -> u32 {
+    let mut hasher = chunk_hasher(segment, region, chunk);
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+/// Makes the checksum of one chunk from its bytes.
+pub(crate) fn chunk_hasher(segment: Uuid, region: usize, chunk: usize) -> crc32fast::Hasher {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(segment.as_bytes());
     hasher.update(&count(region).to_le_bytes());
     hasher.update(&(chunk as u64).to_le_bytes());
-    hasher.update(bytes);
-    hasher.finalize()
+    hasher
 }
 
 /// Ordinals and counts of tables that are in memory; they are bounded far below 2^32.

@@ -23,7 +23,7 @@ pub use error::{Place, SegmentError};
 
 pub(crate) use columns::ByteStrings;
 pub(crate) use layout::Kind;
-pub(crate) use reader::{Codes, Column, Extent, SegmentReader};
+pub(crate) use reader::{Checking, Codes, Column, Extent, SegmentReader};
 pub(crate) use tiers::{EncodedTier, TierEncoder};
 pub(crate) use writer::{EncodedRow, NO_SOURCE, RowTags, Sealed, SegmentWriter};
 

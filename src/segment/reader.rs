@@ -12,7 +12,7 @@ use super::columns::{ByteStrings, Span, parse_f32, parse_spans};
 use super::error::{Fault, Place, SegmentError};
 use super::layout::{
     CHUNK, CONTAINER_VERSION, Compression, FEATURE_TIERS, Footer, Group, Header, Kind, Region,
-    chunk_checksum, tier_name, to_usize, u32_at,
+    chunk_checksum, chunk_hasher, tier_name, to_usize, u32_at,
 };
 use super::storage::{Storage, StorageBytes};
 use super::writer::NO_SOURCE;
@@ -59,6 +59,94 @@ impl Extent {
 
     pub fn chunks(&self) -> usize {
         self.len().div_ceil(CHUNK)
+    }
+}
+
+/// Codes that are checked while they are read: a chunk is cheapest to check piece by piece just before
+/// a kernel reads the same bytes, while they are in the first cache.
+///
+/// What was computed from codes counts only after [`Checking::finish`].
+#[derive(Debug)]
+pub(crate) struct Checking<'a> {
+    reader: &'a SegmentReader,
+    /// The chunks that hold the rows, and their bytes.
+    extent: Extent,
+    bytes: &'a [u8],
+    sound: Sound<'a>,
+    /// Where the rows lie in `bytes`.
+    rows: Range<usize>,
+    stride: usize,
+    /// How many of `bytes` were taken into account.
+    done: usize,
+    /// The checksum so far of the chunk that `done` lies in.
+    hasher: Option<crc32fast::Hasher>,
+}
+
+/// Which chunks are known to be sound.
+#[derive(Debug)]
+enum Sound<'a> {
+    /// Those of the file, for everyone who reads it through the same map.
+    File,
+    /// Those of an extent, from its first on.
+    Extent(&'a mut [bool]),
+}
+
+impl<'a> Checking<'a> {
+    /// All the rows, checked or not.
+    pub fn codes(&self) -> Codes<'a> {
+        Codes { bytes: &self.bytes[self.rows.clone()], stride: self.stride }
+    }
+
+    /// Whether nothing is left to be checked.
+    pub fn is_sound(&self) -> bool {
+        let chunks = self.done / CHUNK..self.extent.chunks();
+        self.hasher.is_none() && chunks.into_iter().all(|chunk| self.is_chunk_sound(chunk))
+    }
+
+    /// Checks all chunks that end before the row `row`, counted from the first of the codes, and begins
+    /// to check the one that it lies in.
+    pub fn advance(&mut self, row: usize) -> Result<(), SegmentError> {
+        self.advance_to((self.rows.start + row * self.stride).min(self.rows.end))
+    }
+
+    /// Checks what is left, the ends of chunks beyond the last row included.
+    pub fn finish(&mut self) -> Result<(), SegmentError> {
+        self.advance_to(self.bytes.len())
+    }
+
+    fn advance_to(&mut self, end: usize) -> Result<(), SegmentError> {
+        while self.done < end {
+            let chunk = self.done / CHUNK;
+            let chunk_end = ((chunk + 1) * CHUNK).min(self.bytes.len());
+            if self.hasher.is_none() && self.is_chunk_sound(chunk) {
+                self.done = chunk_end;
+                continue;
+            }
+            let (reader, extent) = (self.reader, &self.extent);
+            let start = || chunk_hasher(reader.segment, extent.ordinal, extent.first_chunk + chunk);
+            let hasher = self.hasher.get_or_insert_with(start);
+            let stop = end.min(chunk_end);
+            hasher.update(&self.bytes[self.done..stop]);
+            self.done = stop;
+            if stop == chunk_end
+                && let Some(hasher) = self.hasher.take()
+            {
+                let (ordinal, chunk_of_region) = (self.extent.ordinal, self.extent.first_chunk + chunk);
+                self.reader.compare(ordinal, chunk_of_region, hasher.finalize())?;
+                match &mut self.sound {
+                    Sound::File => self.reader.set_sound(ordinal, chunk_of_region),
+                    Sound::Extent(sound) => sound[chunk] = true,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_chunk_sound(&self, chunk: usize) -> bool {
+        match &self.sound {
+            Sound::File => self.reader.is_sound(self.extent.ordinal, self.extent.first_chunk + chunk),
+            Sound::Extent(sound) => sound[chunk],
+        }
     }
 }
 
@@ -234,32 +322,46 @@ impl SegmentReader {
         self.bytes.read_direct(offset, buffer).map_err(|error| self.unreadable(offset, error))
     }
 
-    /// Like [`SegmentReader::codes_of`], from the bytes of an extent that holds the rows. `sound` has an
-    /// entry for each of its chunks: whether these bytes of it were checked before.
-    pub fn codes_in<'b>(
+    /// Some rows of a block in a row group, mapped and yet to be checked.
+    pub fn checking(
         &self,
-        extent: &Extent,
-        bytes: &'b [u8],
-        sound: &mut [bool],
+        group: usize,
+        block: usize,
         rows: Range<usize>,
-    ) -> Result<Codes<'b>, SegmentError> {
-        let region = &self.footer.regions[extent.ordinal];
-        let stride = region.stride as usize;
-        let (start, end) = (rows.start * stride, rows.end * stride);
-        if end as u64 > region.used {
-            return Err(self.damaged(region, format!("rows {rows:?} end at {end} of {}", region.used)));
-        }
-        for chunk in start / CHUNK..end.div_ceil(CHUNK) {
-            let sound = &mut sound[chunk - extent.first_chunk];
-            if !*sound {
-                let at = (chunk - extent.first_chunk) * CHUNK;
-                let chunk_bytes = &bytes[at..(at + CHUNK).min(extent.len())];
-                self.check_bytes(extent.ordinal, region, chunk, chunk_bytes)?;
-                *sound = true;
-            }
-        }
+    ) -> Result<Checking<'_>, SegmentError> {
+        let extent = self.extent(group, None, block, rows.clone())?;
+        let bytes = &self.bytes.bytes()[to_usize(extent.range.start)..to_usize(extent.range.end)];
+        Ok(self.checking_in(extent, bytes, Sound::File, rows))
+    }
+
+    /// Like [`SegmentReader::checking`], from the bytes of an extent, if it holds the rows. `sound` has
+    /// an entry for each of its chunks: whether these bytes of it were checked before.
+    pub fn checking_read<'a>(
+        &'a self,
+        extent: &Extent,
+        bytes: &'a [u8],
+        sound: &'a mut [bool],
+        (group, block, rows): (usize, usize, Range<usize>),
+    ) -> Result<Checking<'a>, SegmentError> {
+        let wanted = self.extent(group, None, block, rows.clone())?;
+        // The caller has seen that the extent holds these rows.
+        let skipped = wanted.first_chunk.saturating_sub(extent.first_chunk);
+        let bytes = &bytes[skipped * CHUNK..skipped * CHUNK + wanted.len()];
+        let sound = &mut sound[skipped..skipped + wanted.chunks()];
+        Ok(self.checking_in(wanted, bytes, Sound::Extent(sound), rows))
+    }
+
+    fn checking_in<'a>(
+        &'a self,
+        extent: Extent,
+        bytes: &'a [u8],
+        sound: Sound<'a>,
+        rows: Range<usize>,
+    ) -> Checking<'a> {
+        let stride = self.footer.regions[extent.ordinal].stride as usize;
         let before = extent.first_chunk * CHUNK;
-        Ok(Codes { bytes: &bytes[start - before..end - before], stride })
+        let rows = rows.start * stride - before..rows.end * stride - before;
+        Checking { reader: self, extent, bytes, sound, rows, stride, done: 0, hasher: None }
     }
 
     /// The file's bytes, to advise on.
@@ -437,12 +539,9 @@ impl SegmentReader {
         }
         let chunks = to_usize(range.start) / CHUNK..to_usize(range.end).div_ceil(CHUNK);
         for chunk in chunks {
-            let bit = self.first_chunks[ordinal] + chunk;
-            let (word, mask) = (&self.sound[bit / 64], 1 << (bit % 64));
-            // Relaxed: the bit only saves work; the bytes themselves never change.
-            if word.load(Ordering::Relaxed) & mask == 0 {
+            if !self.is_sound(ordinal, chunk) {
                 self.check_chunk(ordinal, region, chunk)?;
-                word.fetch_or(mask, Ordering::Relaxed);
+                self.set_sound(ordinal, chunk);
             }
         }
         Ok(self.unchecked(region, range))
@@ -453,23 +552,33 @@ impl SegmentReader {
         &self.bytes.bytes()[to_usize(region.offset + range.start)..to_usize(region.offset + range.end)]
     }
 
+    /// Whether a chunk was found sound before.
+    fn is_sound(&self, ordinal: usize, chunk: usize) -> bool {
+        let bit = self.first_chunks[ordinal] + chunk;
+        // Relaxed: the bit only saves work; the bytes themselves never change.
+        self.sound[bit / 64].load(Ordering::Relaxed) >> (bit % 64) & 1 == 1
+    }
+
+    fn set_sound(&self, ordinal: usize, chunk: usize) {
+        let bit = self.first_chunks[ordinal] + chunk;
+        self.sound[bit / 64].fetch_or(1 << (bit % 64), Ordering::Relaxed);
+    }
+
     fn check_chunk(&self, ordinal: usize, region: &Region, chunk: usize) -> Result<(), SegmentError> {
         let start = to_usize(region.offset) + chunk * CHUNK;
         let end = (start + CHUNK).min(to_usize(region.end()));
-        self.check_bytes(ordinal, region, chunk, &self.bytes.bytes()[start..end])
+        self.check_bytes(ordinal, chunk, &self.bytes.bytes()[start..end])
     }
 
-    fn check_bytes(
-        &self,
-        ordinal: usize,
-        region: &Region,
-        chunk: usize,
-        bytes: &[u8],
-    ) -> Result<(), SegmentError> {
-        let expected = self.footer.checksums[self.first_chunks[ordinal] + chunk];
-        if chunk_checksum(self.segment, ordinal, chunk, bytes) == expected {
+    fn check_bytes(&self, ordinal: usize, chunk: usize, bytes: &[u8]) -> Result<(), SegmentError> {
+        self.compare(ordinal, chunk, chunk_checksum(self.segment, ordinal, chunk, bytes))
+    }
+
+    fn compare(&self, ordinal: usize, chunk: usize, found: u32) -> Result<(), SegmentError> {
+        if found == self.footer.checksums[self.first_chunks[ordinal] + chunk] {
             return Ok(());
         }
+        let region = &self.footer.regions[ordinal];
         let start = region.offset + (chunk * CHUNK) as u64;
         let fault = Fault::new(region.place(), start, format!("checksum of chunk {chunk} does not match"));
         Err(fault.in_file(&self.file))
@@ -494,7 +603,7 @@ impl SegmentReader {
         let mut bytes = vec![0; extent.len()];
         self.bytes.read_at(offset, &mut bytes).map_err(|error| self.unreadable(offset, error))?;
         for (i, chunk) in bytes.chunks(CHUNK).enumerate() {
-            self.check_bytes(ordinal, region, extent.first_chunk + i, chunk)?;
+            self.check_bytes(ordinal, extent.first_chunk + i, chunk)?;
         }
         let end = to_usize(region.offset + used.end - offset);
         bytes.truncate(end);

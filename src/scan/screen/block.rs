@@ -47,8 +47,10 @@ pub(in super::super) struct BlockScreen {
     by_norm: Vec<f64>,
     /// and of its residual (bytes) or gain (signs).
     by_rest: Vec<f64>,
-    /// The width's share of numbers below what f32 can round to, times the row's scale.
+    /// The width's share of numbers below what f32 can round to: of products, times the row's scale,
     underflow: f64,
+    /// and of the rotation. Signs only.
+    floors: Vec<f64>,
     /// The variance's shares of the squares of spread and gain. Signs only.
     by_spread: Vec<f64>,
     by_gain: Vec<f64>,
@@ -200,6 +202,7 @@ impl BlockScreen {
             // Rotations are off by 2^-16 of the norm, of the row and of the query.
             screen.by_norm.push(weight * (rounding + super::EPSILON + ROTATION) * length * ABOVE);
             screen.by_rest.push(weight * dims.sqrt() * ROTATION * length * ABOVE);
+            screen.floors.push(weight * dims.sqrt() * f64::from(f32::from_bits(1)) * length * ABOVE);
             screen.by_spread.push((weight * length).powi(2) * ABOVE / (dims - 1.0).max(1.0));
             screen.by_gain.push((weight * step).powi(2) * ABOVE * dims / 4.0);
         }
@@ -217,6 +220,7 @@ impl BlockScreen {
             by_norm: Vec::new(),
             by_rest: Vec::new(),
             underflow,
+            floors: Vec::new(),
             by_spread: Vec::new(),
             by_gain: Vec::new(),
         }
@@ -232,7 +236,7 @@ impl BlockScreen {
     ) -> Result<Codes<'c>, ScanError> {
         let (reader, group) = (&columns.live().reader, columns.group());
         Ok(match self.source {
-            Source::Codes | Source::Narrowed => codes.of(reader, group, block.block, selected)?,
+            Source::Codes | Source::Narrowed => codes.checked(reader, group, block.block, selected)?,
             Source::Tier(tier) => {
                 let rows = selected[0] as usize..selected[selected.len() - 1] as usize + 1;
                 reader.tier_codes_of(group, tier, block.block, rows)?
@@ -278,9 +282,10 @@ impl BlockScreen {
     /// `width += what always holds`, row by row.
     pub fn widen(&self, query: usize, rows: &RowFactors, to: &mut [f64]) {
         let (by_norm, by_rest) = (self.by_norm[query], self.by_rest[query]);
+        let floor = self.floors.get(query).unwrap_or(&0.0);
         if rows.rests.is_empty() && rows.tiny.is_empty() {
             for (to, norm) in to.iter_mut().zip(&rows.norms) {
-                *to += norm * by_norm;
+                *to += norm * by_norm + floor;
             }
         } else {
             for (i, to) in to.iter_mut().enumerate() {
