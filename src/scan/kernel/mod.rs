@@ -6,6 +6,7 @@
 //! in those folders, and rests on what [`Rows::new`] and the packed queries have checked here.
 
 mod choice;
+mod narrow;
 mod packed;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
@@ -17,6 +18,7 @@ mod tests;
 use std::ops::Range;
 
 pub use choice::{KernelChoice, KernelError};
+pub(crate) use narrow::Narrow;
 pub(crate) use packed::{ByteQueries, FloatQueries, IntegerQueries, PlaneQueries};
 
 /// What an instruction set has to offer. Every implementation gives the same bits.
@@ -50,6 +52,16 @@ pub(crate) trait Kernel: std::fmt::Debug + Send + Sync {
     /// where the row's bit is set. For screening few queries.
     fn planes(&self, rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
         scalar::planes(rows, batch, queries, out);
+    }
+
+    /// `f32` rows in signed bytes; see [`Narrow`].
+    fn narrow_f32(&self, rows: &Rows<'_>, out: &mut Narrow) {
+        scalar::narrow_f32(rows, out);
+    }
+
+    /// `f16` rows in signed bytes, without their scale; see [`Narrow`].
+    fn narrow_f16(&self, rows: &Rows<'_>, out: &mut Narrow) {
+        scalar::narrow_f16(rows, out);
     }
 }
 
