@@ -4,9 +4,9 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::narrow::{Narrow, Scale};
-use super::super::packed::{FloatLine, FloatQueries, IntegerLine, IntegerQueries};
+use super::super::packed::{FloatLine, FloatQueries, IntegerLine, IntegerQueries, PlaneQueries};
 use super::super::{Kernel, Rows};
-use super::{load, put, tiles};
+use super::{filled_up, load, put, tiles};
 
 /// Proof that the instructions exist.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ impl Avx512 {
         let all = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl");
+        let all = all && super::Avx2::detect().is_some();
         all.then_some(&Self(()))
     }
 }
@@ -42,6 +43,13 @@ impl Kernel for Avx512 {
         rows.check(batch.dims(), batch.len(), &queries, out.len());
         // SAFETY: `self` exists only where `detect` has found the features.
         unsafe { i8_rows(rows, batch, queries, out) }
+    }
+
+    /// Counts bits as AVX2 does.
+    fn planes(&self, rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
+        rows.check(batch.dims().div_ceil(8), batch.len(), &queries, out.len());
+        // SAFETY: `self` exists only where `detect` has found the features.
+        unsafe { super::avx2::planes_rows(rows, batch, queries, out) }
     }
 
     fn narrow_f32(&self, rows: &Rows<'_>, out: &mut Narrow) {
@@ -298,12 +306,4 @@ fn narrow<const BYTES: usize>(
     }
     more.for_each(|to| *to = [0; 16]);
     add_lanes(sums)
-}
-
-/// The last codes of a row, and zeros.
-#[inline]
-fn filled_up<const BYTES: usize>(end: &[u8]) -> [u8; BYTES] {
-    let mut codes = [0; BYTES];
-    codes[..end.len()].copy_from_slice(end);
-    codes
 }
