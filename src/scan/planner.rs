@@ -230,14 +230,10 @@ impl Task<'_> {
         let (read, compute) = self.parts(path);
         let again = kept * self.rows as f64;
         let queries = self.batch.queries as f64;
-        let bytes = self.tier_bytes(path)
-            + if path == ScanPath::Bytes && self.tier_bytes(path) == 0 {
-                self.batch.row_bytes()
-            } else if path == ScanPath::Full {
-                self.batch.row_bytes()
-            } else {
-                0
-            };
+        let bytes = match self.tier_bytes(path) {
+            0 => self.batch.row_bytes(),
+            bytes => bytes,
+        };
         PathCost {
             path,
             impossible: self.impossible(path),
@@ -384,7 +380,7 @@ impl Speeds {
         let of_bytes = speed(&mut |n| kernel.bytes(&codes, &signed, 0..n, &mut of_i32[..n * ROWS]));
         let planes = speed(&mut |n| kernel.planes(&bits, &planes, 0..n, &mut of_i32[..n * ROWS]));
         let mut narrow = Narrow::default();
-        let narrow = seconds(|| kernel.narrow(&halves, Encoding::F16, &mut narrow)) / (ROWS * DIMS) as f64;
+        let narrow = seconds(|| kernel.narrow_f16(&halves, &mut narrow)) / (ROWS * DIMS) as f64;
         Self { f32, f16, i8, bytes: of_bytes, planes, narrow, pair: Self::UNKNOWN.pair }
     }
 

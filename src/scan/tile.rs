@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::columns::GroupColumns;
 use super::engine::{Engine, Plan};
 use super::error::ScanError;
-use super::kernel::{Kernel, Narrow, Rows, Select};
+use super::kernel::{Kernel, Rows, Select};
 use super::query::{BlockQueries, Packed, length};
 use super::stream::PieceCodes;
 use crate::codec::Encoding;
@@ -63,17 +63,6 @@ pub(super) fn rows_of<'c>(
         Select::List(list)
     };
     Rows::new(codes.bytes, codes.stride, row_bytes, select).ok_or_else(|| beyond(columns, block))
-}
-
-/// Rows that were narrowed to bytes.
-pub(super) fn narrowed<'n>(
-    columns: &GroupColumns<'_>,
-    block: &BlockQueries,
-    narrow: &'n Narrow,
-    count: usize,
-) -> Result<Rows<'n>, ScanError> {
-    let rows = Rows::new(&narrow.bytes, narrow.stride, block.dims, Select::First(count));
-    rows.ok_or_else(|| beyond(columns, block))
 }
 
 fn beyond(columns: &GroupColumns<'_>, block: &BlockQueries) -> ScanError {

@@ -8,6 +8,7 @@
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod aarch64;
 mod choice;
+mod narrow;
 mod packed;
 mod scalar;
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
@@ -21,6 +22,7 @@ mod tests;
 use std::ops::Range;
 
 pub use choice::{KernelChoice, KernelError};
+pub(crate) use narrow::Narrow;
 pub(crate) use packed::{ByteQueries, FloatQueries, IntegerQueries, PlaneQueries};
 
 /// What an instruction set has to offer. Every implementation gives the same bits.
@@ -61,18 +63,17 @@ pub(crate) trait Kernel: std::fmt::Debug + Send + Sync {
         scalar::planes(rows, batch, queries, out);
     }
 
-    fn narrow(&self, rows: &Rows<'_>, encoding: crate::codec::Encoding, out: &mut Narrow) {
-        scalar::narrow(rows, encoding, out)
+    /// `f32` rows in signed bytes; see [`Narrow`].
+    fn narrow_f32(&self, rows: &Rows<'_>, out: &mut Narrow) {
+        scalar::narrow_f32(rows, out);
+    }
+
+    /// `f16` rows in signed bytes, without their scale; see [`Narrow`].
+    fn narrow_f16(&self, rows: &Rows<'_>, out: &mut Narrow) {
+        scalar::narrow_f16(rows, out);
     }
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Narrow {
-    pub bytes: Vec<u8>,
-    pub stride: usize,
-    pub scales: Vec<f32>,
-    pub residuals: Vec<f32>,
-}
 /// Rows of one block in a slice of bytes; every byte that they need is known to be there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rows<'a> {

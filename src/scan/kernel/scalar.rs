@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use half::f16;
 
+use super::narrow::{Narrow, Scale};
 use super::packed::{ByteQueries, FloatLine, FloatQueries, IntegerQueries, PlaneQueries};
 use super::{Kernel, Rows};
 
@@ -21,19 +22,12 @@ impl Kernel for Scalar {
 
     fn f32(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
         rows.check(4 * batch.dims(), batch.len(), &queries, out.len());
-        each(rows, queries, out, |row, query| {
-            let numbers =
-                row.chunks_exact(4).map(|code| f32::from_le_bytes([code[0], code[1], code[2], code[3]]));
-            sixteen_lanes(numbers, batch.lines(query))
-        });
+        each(rows, queries, out, |row, query| sixteen_lanes(singles(row), batch.lines(query)));
     }
 
     fn f16(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
         rows.check(2 * batch.dims(), batch.len(), &queries, out.len());
-        each(rows, queries, out, |row, query| {
-            let numbers = row.chunks_exact(2).map(|code| f16::from_le_bytes([code[0], code[1]]).to_f32());
-            sixteen_lanes(numbers, batch.lines(query))
-        });
+        each(rows, queries, out, |row, query| sixteen_lanes(halves(row), batch.lines(query)));
     }
 
     fn i8(&self, rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: &mut [i64]) {
@@ -61,12 +55,50 @@ fn sixteen_lanes(mut row: impl Iterator<Item = f32>, query: &[FloatLine]) -> f32
             *lane = row.next().unwrap_or(0.0).mul_add(q, *lane);
         }
     }
+    add_in_halves(lanes)
+}
+
+fn add_in_halves(mut lanes: [f32; 16]) -> f32 {
     for half in [8, 4, 2, 1] {
         for l in 0..half {
             lanes[l] += lanes[l + half];
         }
     }
     lanes[0]
+}
+
+fn singles(row: &[u8]) -> impl Iterator<Item = f32> {
+    row.chunks_exact(4).map(|code| f32::from_le_bytes([code[0], code[1], code[2], code[3]]))
+}
+
+fn halves(row: &[u8]) -> impl Iterator<Item = f32> {
+    row.chunks_exact(2).map(|code| f16::from_le_bytes([code[0], code[1]]).to_f32())
+}
+
+pub(super) fn narrow_f32(rows: &Rows<'_>, out: &mut Narrow) {
+    out.fill(rows, 4, |row| largest(singles(row)), |row, scale, codes| narrow(singles(row), scale, codes));
+}
+
+pub(super) fn narrow_f16(rows: &Rows<'_>, out: &mut Narrow) {
+    out.fill(rows, 2, |row| largest(halves(row)), |row, scale, codes| narrow(halves(row), scale, codes));
+}
+
+/// The largest bits but for the sign.
+fn largest(row: impl Iterator<Item = f32>) -> u32 {
+    row.map(|x| x.abs().to_bits()).max().unwrap_or(0)
+}
+
+/// Writes the codes and gives the sum of squares of what they miss.
+fn narrow(row: impl Iterator<Item = f32>, scale: Scale, codes: &mut [u8]) -> f32 {
+    let mut lanes = [0f32; 16];
+    codes.fill(0);
+    for (i, (x, code)) in row.zip(codes).enumerate() {
+        let c = (x * scale.inverse).round_ties_even().clamp(-127.0, 127.0);
+        *code = (c as i8).cast_unsigned();
+        let r = (-c).mul_add(scale.scale, x);
+        lanes[i % 16] = r.mul_add(r, lanes[i % 16]);
+    }
+    add_in_halves(lanes)
 }
 
 pub(super) fn bytes(rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>, out: &mut [i32]) {
@@ -91,38 +123,4 @@ pub(super) fn planes(rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize
         }
         sum
     });
-}
-
-/// SHIM
-pub(super) fn narrow(rows: &Rows<'_>, encoding: crate::codec::Encoding, out: &mut super::Narrow) {
-    let dims = rows.row_bytes / encoding.code_bytes();
-    out.stride = dims.next_multiple_of(64);
-    out.bytes.clear();
-    out.bytes.resize(out.stride * rows.len(), 0);
-    out.scales.clear();
-    out.residuals.clear();
-    for i in 0..rows.len() {
-        let row = rows.row(i);
-        let x: Vec<f32> = match encoding {
-            crate::codec::Encoding::F32 => {
-                row.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect()
-            }
-            _ => row.chunks_exact(2).map(|c| f16::from_le_bytes([c[0], c[1]]).to_f32()).collect(),
-        };
-        let max = x.iter().fold(0f32, |m, x| m.max(x.abs()));
-        if max < 2f32.powi(-100) {
-            out.scales.push(0.0);
-            out.residuals.push(if max == 0.0 { 0.0 } else { f32::INFINITY });
-            continue;
-        }
-        let (inverse, scale) = (127.0 / max, max / 127.0);
-        let mut sum = 0f64;
-        for (j, &x) in x.iter().enumerate() {
-            let c = (x * inverse).round_ties_even().clamp(-127.0, 127.0);
-            out.bytes[i * out.stride + j] = (c as i8).cast_unsigned();
-            sum += (f64::from(x) - f64::from(c) * f64::from(scale)).powi(2);
-        }
-        out.scales.push(scale);
-        out.residuals.push(sum.sqrt() as f32 * 1.001);
-    }
 }

@@ -212,6 +212,93 @@ proptest! {
             prop_assert_eq!(&out, &expected, "{}", kernel.name());
         }
     }
+
+    /// Catches a code, scale or residual of another bit, codes left over from the last tile in the
+    /// padding, and a residual below what the codes miss of the row.
+    #[test]
+    fn narrow_kernels_equal_the_oracle(
+        case in case(),
+        pool in prop::collection::vec(number(), 5..60),
+        shrink in prop_oneof![Just(0i32), -60..0, 0..15],
+    ) {
+        let row = |i| spread(&pool, case.dims, i).into_iter().map(|x| x * 2f32.powi(shrink)).collect::<Vec<_>>();
+        let singles = case.bytes(4, |i| row(i).iter().flat_map(|x| x.to_le_bytes()).collect());
+        let halves = case.bytes(2, |i| row(i).iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect());
+        let mut expected: Option<[Narrowed; 2]> = None;
+        for kernel in all() {
+            let mut out = Narrow::default();
+            // Another tile before, so that the buffers are not all zero.
+            let before = [1.0f32.to_le_bytes(), 2.0f32.to_le_bytes()].concat().repeat(1024);
+            kernel.narrow_f32(&Rows::new(&before, 512, 512, Select::First(16)).unwrap(), &mut out);
+            kernel.narrow_f32(&case.rows(&singles, 4), &mut out);
+            let f32s = narrowed(&out);
+            kernel.narrow_f16(&case.rows(&halves, 2), &mut out);
+            let both = [f32s, narrowed(&out)];
+            match &expected {
+                Some(expected) => prop_assert!(expected == &both, "{}", kernel.name()),
+                None => expected = Some(both),
+            }
+        }
+        let rows = case.rows(&singles, 4);
+        let f32s = &expected.unwrap()[0];
+        for i in 0..rows.len() {
+            let numbers = rows.row(i).chunks(4).map(|x| f64::from(f32::from_le_bytes(x.try_into().unwrap())));
+            let missed = numbers.zip(&f32s.codes[i]).map(|(x, &c)| x - f64::from(c) * f64::from(f32::from_bits(f32s.scales[i])));
+            let length = missed.map(|r| r * r).sum::<f64>().sqrt();
+            prop_assert!(f64::from(f32::from_bits(f32s.residuals[i])) >= length, "{length:e}");
+        }
+    }
+}
+
+/// The bits of a [`Narrow`], padding included.
+#[derive(Debug, PartialEq)]
+struct Narrowed {
+    codes: Vec<Vec<i8>>,
+    scales: Vec<u32>,
+    residuals: Vec<u32>,
+}
+
+fn narrowed(narrow: &Narrow) -> Narrowed {
+    let rows = narrow.rows();
+    assert_eq!(rows.stride, rows.row_bytes.next_multiple_of(64));
+    assert_eq!(rows.bytes.as_ptr() as usize % 64, 0);
+    let row = |i: usize| {
+        rows.bytes[i * rows.stride..][..rows.stride].iter().map(|code| code.cast_signed()).collect()
+    };
+    Narrowed {
+        codes: (0..rows.len()).map(row).collect(),
+        scales: narrow.scales().iter().map(|x| x.to_bits()).collect(),
+        residuals: narrow.residuals().iter().map(|x| x.to_bits()).collect(),
+    }
+}
+
+/// Catches a row of zeros that is called unknown, a tiny or broken one that is trusted, and a code
+/// of -128.
+#[test]
+fn narrow_rows_of_odd_numbers() {
+    let tiny = f32::MIN_POSITIVE;
+    // A row of each, and its scale, first code and whether the residual is finite.
+    let cases = [
+        (0.0, 0.0, 0, true),
+        (-0.0, 0.0, 0, true),
+        (tiny, 0.0, 0, false),
+        (f32::NAN, 0.0, 0, false),
+        (f32::NEG_INFINITY, 0.0, 0, false),
+        // What the codes miss has a square beyond f32.
+        (-f32::MAX, f32::MAX / 127.0, -127, false),
+        (-1.0, 1.0 / 127.0, -127, true),
+    ];
+    for kernel in all() {
+        for (x, scale, code, finite) in cases {
+            let bytes: Vec<u8> = [x; 70].iter().flat_map(|x| x.to_le_bytes()).collect();
+            let mut out = Narrow::default();
+            kernel.narrow_f32(&Rows::new(&bytes, 280, 280, Select::First(1)).unwrap(), &mut out);
+            assert_eq!(out.scales(), [scale], "{} {x}", kernel.name());
+            assert_eq!(out.rows().row(0), [i8::cast_unsigned(code); 70], "{} {x}", kernel.name());
+            assert_eq!(out.residuals()[0].is_finite(), finite, "{} {x}", kernel.name());
+            assert!(!finite || out.residuals()[0] <= scale / 2.0 * 70.0, "{} {x}", kernel.name());
+        }
+    }
 }
 
 /// Catches sums of 32 bits that overflow before they are flushed: every code is -128, as only a

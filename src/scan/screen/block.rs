@@ -352,8 +352,8 @@ impl RowFactors {
         match screen.source {
             Source::Codes => all(&mut self.scales, &|_, row| scale(row)),
             Source::Narrowed => {
-                all(&mut self.scales, &|i, row| f64::from(narrow.scales[i]) * scale(row));
-                all(&mut self.rests, &|i, row| f64::from(narrow.residuals[i]) * scale(row));
+                all(&mut self.scales, &|i, row| f64::from(narrow.scales()[i]) * scale(row));
+                all(&mut self.rests, &|i, row| f64::from(narrow.residuals()[i]) * scale(row));
             }
             Source::Tier(tier) => {
                 let blocks = batch.blocks.iter();

@@ -11,7 +11,7 @@
 //!
 //! - **Bytes.** `|<x, q> - <x', q'>| <= |x - x'| |q| + |x'| |q - q'|`, by Cauchy and Schwarz, and
 //!   `|x'| <= |x| + |x - x'|`. `x'` are signed bytes: the codes of an `i8` block itself, those of the
-//!   `i8` tier, or `f16` and `f32` codes narrowed on the path; `q'` are signed bytes or 16-bit integers.
+//!   `i8` tier, or `f16` and `f32` codes narrowed on the way; `q'` are signed bytes or 16-bit integers.
 //! - **Signs.** What the sign tier leaves of a row, of norm `spread`, is orthogonal to it, so under
 //!   a uniformly random rotation its product with the query is sub-Gaussian with the variance proxy
 //!   `(spread |q|)^2 / (dims - 1)` (format-spec/encodings.md). The rotated query is rounded at random
@@ -231,8 +231,12 @@ impl<'e, 'a> Screener<'e, 'a> {
             tile::rows_of(columns, of_batch, &codes, screen.row_bytes(of_batch), selected, &mut self.list)?;
         let rows = if screen.narrows() {
             self.engine.check()?;
-            kernel.narrow(&rows, of_batch.encoding, &mut self.narrow);
-            tile::narrowed(columns, of_batch, &self.narrow, count)?
+            if of_batch.encoding == Encoding::F32 {
+                kernel.narrow_f32(&rows, &mut self.narrow);
+            } else {
+                kernel.narrow_f16(&rows, &mut self.narrow);
+            }
+            self.narrow.rows()
         } else {
             rows
         };

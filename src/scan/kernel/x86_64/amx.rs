@@ -70,7 +70,7 @@ impl Amx {
 
     /// Whether a small product is the oracle's: whole tiles and the edges of some.
     fn on_trial(&self) -> bool {
-        let code = |i: usize| (i * 2_654_435_761 >> 7) as u8;
+        let code = |i: usize| ((i * 2_654_435_761) >> 7) as u8;
         let queries: Vec<Vec<i8>> =
             (0..19).map(|query| (0..70).map(|dim| code(query * 331 + dim).cast_signed()).collect()).collect();
         let queries = ByteQueries::new(70, &queries);

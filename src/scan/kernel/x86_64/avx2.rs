@@ -3,9 +3,10 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::super::packed::{FloatLine, FloatQueries, IntegerLine, IntegerQueries};
+use super::super::narrow::{Narrow, Scale};
+use super::super::packed::{BitLine, FloatLine, FloatQueries, IntegerLine, IntegerQueries, PlaneQueries};
 use super::super::{Kernel, Rows};
-use super::{load, put, tiles};
+use super::{filled_up, load, put, tiles};
 
 /// Proof that the instructions exist.
 #[derive(Debug)]
@@ -41,6 +42,22 @@ impl Kernel for Avx2 {
         rows.check(batch.dims(), batch.len(), &queries, out.len());
         // SAFETY: `self` exists only where `detect` has found the features.
         unsafe { i8_rows(rows, batch, queries, out) }
+    }
+
+    fn planes(&self, rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
+        rows.check(batch.dims().div_ceil(8), batch.len(), &queries, out.len());
+        // SAFETY: `self` exists only where `detect` has found the features.
+        unsafe { planes_rows(rows, batch, queries, out) }
+    }
+
+    fn narrow_f32(&self, rows: &Rows<'_>, out: &mut Narrow) {
+        // SAFETY: `self` exists only where `detect` has found the features.
+        unsafe { narrow_f32(rows, out) }
+    }
+
+    fn narrow_f16(&self, rows: &Rows<'_>, out: &mut Narrow) {
+        // SAFETY: `self` exists only where `detect` has found the features.
+        unsafe { narrow_f16(rows, out) }
     }
 }
 
@@ -230,4 +247,157 @@ fn flush<const R: usize, const Q: usize>(totals: &mut [[i64; Q]; R], sums: [[__m
             totals[k][l] += _mm_cvtsi128_si64(two) + _mm_extract_epi64::<1>(two);
         }
     }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn planes_rows(rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
+    tiles!(rows, queries, out, R = 2, Q = 1, planes_tile, |query| batch.lines(query));
+}
+
+/// Rows of `dims / 8` bytes, rounded up; a query of as many bits in each plane.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn planes_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[BitLine]; Q]) -> [[i32; Q]; R] {
+    const PLANES: usize = PlaneQueries::PLANES;
+    let bytes = rows[0].len();
+    let full = bytes / 64;
+    assert!(rows.iter().all(|row| row.len() == bytes), "rows of unequal length");
+    assert!(
+        queries.iter().all(|query| query.len() >= bytes.div_ceil(64) * PLANES),
+        "query shorter than the row"
+    );
+    let mut products = [[0; Q]; R];
+    for (l, query) in queries.iter().enumerate() {
+        let planes = query.as_chunks::<PLANES>().0;
+        let mut counts = [[_mm256_setzero_si256(); PLANES]; R];
+        for (line, planes) in planes[..full].iter().enumerate() {
+            for (counts, row) in counts.iter_mut().zip(rows) {
+                count(counts, &row.as_chunks().0[line], planes);
+            }
+        }
+        if bytes % 64 > 0 {
+            for (counts, row) in counts.iter_mut().zip(rows) {
+                count(counts, &filled_up(&row[64 * full..]), &planes[full]);
+            }
+        }
+        for (products, counts) in products.iter_mut().zip(counts) {
+            // Horner's rule from the top; its plane counts negatively.
+            let mut sum = _mm256_sub_epi64(_mm256_setzero_si256(), counts[PLANES - 1]);
+            for &count in counts[..PLANES - 1].iter().rev() {
+                sum = _mm256_add_epi64(_mm256_add_epi64(sum, sum), count);
+            }
+            let two = _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+            products[l] = (_mm_cvtsi128_si64(two) + _mm_extract_epi64::<1>(two)) as i32;
+        }
+    }
+    products
+}
+
+/// Bits of each plane that a line of a row shares: in bytes by a table for each half of them, then
+/// summed to 64 bits.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn count<const P: usize>(counts: &mut [__m256i; P], row: &[u8; 64], planes: &[BitLine; P]) {
+    let table = _mm256_setr_epi8(
+        0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,
+    );
+    let nibble = _mm256_set1_epi8(15);
+    // SAFETY: each line is 64 bytes long; the loads may be unaligned.
+    let half = |line: *const u8, half: usize| unsafe { _mm256_loadu_si256(line.add(32 * half).cast()) };
+    for (counts, plane) in counts.iter_mut().zip(planes) {
+        let mut bytes = _mm256_setzero_si256();
+        for i in 0..2 {
+            let set = _mm256_and_si256(half(row.as_ptr(), i), half(plane.0.as_ptr(), i));
+            let low = _mm256_shuffle_epi8(table, _mm256_and_si256(set, nibble));
+            let high = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<4>(set), nibble));
+            bytes = _mm256_add_epi8(bytes, _mm256_add_epi8(low, high));
+        }
+        *counts = _mm256_add_epi64(*counts, _mm256_sad_epu8(bytes, _mm256_setzero_si256()));
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn narrow_f32(rows: &Rows<'_>, out: &mut Narrow) {
+    // SAFETY: `codes` is 64 bytes long; the loads may be unaligned.
+    let load = |codes: &[u8; 64]| unsafe {
+        [_mm256_loadu_ps(codes.as_ptr().cast()), _mm256_loadu_ps(codes.as_ptr().add(32).cast())]
+    };
+    out.fill(rows, 4, |row| largest(row, load), |row, scale, codes| narrow(row, scale, codes, load));
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn narrow_f16(rows: &Rows<'_>, out: &mut Narrow) {
+    // SAFETY: `codes` is 32 bytes long; the loads may be unaligned.
+    let load = |codes: &[u8; 32]| unsafe {
+        [
+            _mm256_cvtph_ps(_mm_loadu_si128(codes.as_ptr().cast())),
+            _mm256_cvtph_ps(_mm_loadu_si128(codes.as_ptr().add(16).cast())),
+        ]
+    };
+    out.fill(rows, 2, |row| largest(row, load), |row, scale, codes| narrow(row, scale, codes, load));
+}
+
+/// The largest bits but for the sign. `load` takes the codes of sixteen numbers, `BYTES` bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn largest<const BYTES: usize>(row: &[u8], load: impl Fn(&[u8; BYTES]) -> Lanes) -> u32 {
+    let bits = _mm256_set1_epi32(i32::MAX);
+    let mut largest = [_mm256_setzero_si256(); 2];
+    let mut step = |x: Lanes| {
+        for (largest, x) in largest.iter_mut().zip(x) {
+            *largest = _mm256_max_epu32(*largest, _mm256_and_si256(bits, _mm256_castps_si256(x)));
+        }
+    };
+    let (lines, end) = row.as_chunks::<BYTES>();
+    lines.iter().for_each(|codes| step(load(codes)));
+    if !end.is_empty() {
+        step(load(&filled_up(end)));
+    }
+    let mut numbers = [0u32; 8];
+    let both = _mm256_max_epu32(largest[0], largest[1]);
+    // SAFETY: `numbers` is 32 bytes long; the store may be unaligned.
+    unsafe { _mm256_storeu_si256(numbers.as_mut_ptr().cast(), both) };
+    numbers.into_iter().max().unwrap_or(0)
+}
+
+/// Writes the codes, as many as there is room for, and gives the sum of squares of what they miss.
+/// `load` as above.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn narrow<const BYTES: usize>(
+    row: &[u8],
+    scale: Scale,
+    codes: &mut [u8],
+    load: impl Fn(&[u8; BYTES]) -> Lanes,
+) -> f32 {
+    let (inverse, scale) = (_mm256_set1_ps(scale.inverse), _mm256_set1_ps(scale.scale));
+    let mut sums = [_mm256_setzero_ps(); 2];
+    let mut step = |x: Lanes, to: &mut [u8; 16]| {
+        let mut codes = [_mm256_setzero_si256(); 2];
+        for half in 0..2 {
+            // No number is beyond `max`, so the product rounds to 127 at most.
+            let c = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(
+                x[half], inverse,
+            ));
+            let r = _mm256_fnmadd_ps(c, scale, x[half]);
+            sums[half] = _mm256_fmadd_ps(r, r, sums[half]);
+            codes[half] = _mm256_cvtps_epi32(c);
+        }
+        // Packed in each half of the register: quads 0 and 2, then 1 and 3.
+        let pairs = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(codes[0], codes[1]));
+        let bytes = _mm_packs_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
+        // SAFETY: `to` is 16 bytes long; the store may be unaligned.
+        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), bytes) }
+    };
+    let (lines, end) = row.as_chunks::<BYTES>();
+    let (to, more) = codes.as_chunks_mut::<16>().0.split_at_mut(lines.len());
+    for (line, to) in lines.iter().zip(to) {
+        step(load(line), to);
+    }
+    let mut more = more.iter_mut();
+    if !end.is_empty() {
+        more.next().into_iter().for_each(|to| step(load(&filled_up(end)), to));
+    }
+    more.for_each(|to| *to = [0; 16]);
+    add_eight(_mm256_add_ps(sums[0], sums[1]))
 }

@@ -3,9 +3,10 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::super::packed::{FloatLine, FloatQueries, IntegerLine, IntegerQueries};
+use super::super::narrow::{Narrow, Scale};
+use super::super::packed::{FloatLine, FloatQueries, IntegerLine, IntegerQueries, PlaneQueries};
 use super::super::{Kernel, Rows};
-use super::{load, put, tiles};
+use super::{filled_up, load, put, tiles};
 
 /// Proof that the instructions exist.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ impl Avx512 {
         let all = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl");
+        let all = all && super::Avx2::detect().is_some();
         all.then_some(&Self(()))
     }
 }
@@ -41,6 +43,23 @@ impl Kernel for Avx512 {
         rows.check(batch.dims(), batch.len(), &queries, out.len());
         // SAFETY: `self` exists only where `detect` has found the features.
         unsafe { i8_rows(rows, batch, queries, out) }
+    }
+
+    /// Counts bits as AVX2 does.
+    fn planes(&self, rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
+        rows.check(batch.dims().div_ceil(8), batch.len(), &queries, out.len());
+        // SAFETY: `self` exists only where `detect` has found the features.
+        unsafe { super::avx2::planes_rows(rows, batch, queries, out) }
+    }
+
+    fn narrow_f32(&self, rows: &Rows<'_>, out: &mut Narrow) {
+        // SAFETY: `self` exists only where `detect` has found the features.
+        unsafe { narrow_f32(rows, out) }
+    }
+
+    fn narrow_f16(&self, rows: &Rows<'_>, out: &mut Narrow) {
+        // SAFETY: `self` exists only where `detect` has found the features.
+        unsafe { narrow_f16(rows, out) }
     }
 }
 
@@ -216,4 +235,75 @@ pub(super) fn check<const R: usize, const Q: usize>(
 ) {
     assert!(rows.iter().all(|row| row.len() == bytes), "rows of unequal length");
     assert!(lines.iter().all(|&lines| lines >= needed), "query shorter than the row");
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn narrow_f32(rows: &Rows<'_>, out: &mut Narrow) {
+    // SAFETY: `codes` is 64 bytes long; the load may be unaligned.
+    let load = |codes: &[u8; 64]| unsafe { _mm512_loadu_ps(codes.as_ptr().cast()) };
+    out.fill(rows, 4, |row| largest(row, load), |row, scale, codes| narrow(row, scale, codes, load));
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn narrow_f16(rows: &Rows<'_>, out: &mut Narrow) {
+    // SAFETY: `codes` is 32 bytes long; the load may be unaligned.
+    let load = |codes: &[u8; 32]| unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(codes.as_ptr().cast())) };
+    out.fill(rows, 2, |row| largest(row, load), |row, scale, codes| narrow(row, scale, codes, load));
+}
+
+/// The largest bits but for the sign. `load` takes the codes of sixteen numbers, `BYTES` bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn largest<const BYTES: usize>(row: &[u8], load: impl Fn(&[u8; BYTES]) -> __m512) -> u32 {
+    let sign = _mm512_set1_epi32(i32::MIN);
+    let bits = |codes| _mm512_andnot_si512(sign, _mm512_castps_si512(load(codes)));
+    let (fours, rest) = row.as_chunks::<BYTES>().0.as_chunks::<4>();
+    let mut largest = [_mm512_setzero_si512(); 4];
+    for codes in fours {
+        for (largest, codes) in largest.iter_mut().zip(codes) {
+            *largest = _mm512_max_epu32(*largest, bits(codes));
+        }
+    }
+    for codes in rest {
+        largest[0] = _mm512_max_epu32(largest[0], bits(codes));
+    }
+    let end = row.as_chunks::<BYTES>().1;
+    if !end.is_empty() {
+        largest[1] = _mm512_max_epu32(largest[1], bits(&filled_up(end)));
+    }
+    let [a, b, c, d] = largest;
+    _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_max_epu32(a, b), _mm512_max_epu32(c, d)))
+}
+
+/// Writes the codes, as many as there is room for, and gives the sum of squares of what they miss.
+/// `load` as above.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn narrow<const BYTES: usize>(
+    row: &[u8],
+    scale: Scale,
+    codes: &mut [u8],
+    load: impl Fn(&[u8; BYTES]) -> __m512,
+) -> f32 {
+    let (inverse, scale) = (_mm512_set1_ps(scale.inverse), _mm512_set1_ps(scale.scale));
+    let mut sums = _mm512_setzero_ps();
+    let mut step = |x: __m512, to: &mut [u8; 16]| {
+        // No number is beyond `max`, so the product rounds to 127 at most.
+        let c = _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(_mm512_mul_ps(x, inverse));
+        let r = _mm512_fnmadd_ps(c, scale, x);
+        sums = _mm512_fmadd_ps(r, r, sums);
+        // SAFETY: `to` is 16 bytes long; the store may be unaligned.
+        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(c))) }
+    };
+    let (lines, end) = row.as_chunks::<BYTES>();
+    let (to, more) = codes.as_chunks_mut::<16>().0.split_at_mut(lines.len());
+    for (line, to) in lines.iter().zip(to) {
+        step(load(line), to);
+    }
+    let mut more = more.iter_mut();
+    if !end.is_empty() {
+        more.next().into_iter().for_each(|to| step(load(&filled_up(end)), to));
+    }
+    more.for_each(|to| *to = [0; 16]);
+    add_lanes(sums)
 }

@@ -4,6 +4,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::super::narrow::Narrow;
 use super::super::packed::{
     BitLine, ByteLine, ByteQueries, FloatQueries, IntegerLine, IntegerQueries, PlaneQueries,
 };
@@ -59,6 +60,16 @@ impl Kernel for Avx512Vnni {
         rows.check(batch.dims().div_ceil(8), batch.len(), &queries, out.len());
         // SAFETY: `self` exists only where `detect` has found the features.
         unsafe { planes_rows(rows, batch, queries, out) }
+    }
+
+    fn narrow_f32(&self, rows: &Rows<'_>, out: &mut Narrow) {
+        // SAFETY: `self` exists only where `detect` has found the features.
+        unsafe { avx512::narrow_f32(rows, out) }
+    }
+
+    fn narrow_f16(&self, rows: &Rows<'_>, out: &mut Narrow) {
+        // SAFETY: `self` exists only where `detect` has found the features.
+        unsafe { avx512::narrow_f16(rows, out) }
     }
 }
 

@@ -13,3 +13,11 @@ pub(super) use avx512::Avx512;
 pub(super) use avx512vnni::Avx512Vnni;
 
 use super::tiling::{load, put, tiles};
+
+/// The last codes of a row, and zeros.
+#[inline]
+fn filled_up<const BYTES: usize>(end: &[u8]) -> [u8; BYTES] {
+    let mut codes = [0; BYTES];
+    codes[..end.len()].copy_from_slice(end);
+    codes
+}
