@@ -207,17 +207,19 @@ impl Task<'_> {
         }
         let (full, screen) = (self.path(ScanPath::Full), self.parts(path));
         let left = full.seconds() - screen.0.max(screen.1);
-        let all = self.rows as f64 * self.score_seconds() * self.batch.queries as f64;
+        let all = self.rows as f64 * self.score_seconds(path) * self.batch.queries as f64;
         (left / all).clamp(0.02, 0.9)
     }
 
-    /// Seconds to score a row exactly for one query, far from the rows before it.
-    fn score_seconds(&self) -> f64 {
+    /// Seconds to score a row exactly for one query, far from the rows before it, after a path has looked
+    /// at it.
+    fn score_seconds(&self, path: ScanPath) -> f64 {
         let speeds = Speeds::of(self.kernel);
         let compute: f64 =
             self.batch.blocks.iter().map(|block| speeds.exact(block.encoding, block.dims, 1)).sum();
-        let read = self.batch.row_bytes() as f64 / memory_bandwidth(self.threads);
-        read.max(compute / self.threads as f64)
+        // What the path has read of the row's own codes is in the cache.
+        let unread = if self.tier_bytes(path) == 0 { 0 } else { self.batch.row_bytes() };
+        (unread as f64 / memory_bandwidth(self.threads)).max(compute / self.threads as f64)
     }
 
     fn path(&self, path: ScanPath) -> PathCost {
@@ -239,7 +241,7 @@ impl Task<'_> {
             impossible: self.impossible(path),
             bytes: self.rows * bytes as u64 + (again * self.batch.row_bytes() as f64) as u64,
             read_seconds: read + again * self.batch.row_bytes() as f64 / memory_bandwidth(self.threads),
-            compute_seconds: compute + again * queries * self.score_seconds(),
+            compute_seconds: compute + again * queries * self.score_seconds(path),
             kept,
         }
     }
