@@ -38,6 +38,8 @@ BATCHES = (1, 10, 64, 100)
 KS = (10, 100)
 RUNS = 5
 ENOUGH_SECONDS = 1.5
+# All searches of a peer in one case take about so long at most.
+BUDGET_SECONDS = 45.0
 LIMIT_SECONDS = float(os.environ.get("GRADIX_BENCH_PEER_SECONDS") or 12)
 # A case with more bytes is large; and a peer may take this share of the memory that is free.
 LARGE_BYTES = 2 << 30
@@ -412,13 +414,17 @@ def measure(name: str, case: Case) -> None:
     first, found = seconds_of(lambda: peer.search(queries[:1], KS[0]))
     report(1, KS[0], False, loading + first, found)
 
-    quick = case.is_large and case.data == "gaussian"
     took: list[tuple[int, float]] = []
-    for batch in (1, 10, 100) if quick else BATCHES:
-        expected = extrapolated(took, batch)
-        for k in KS[:1] if quick else KS:
-            if expected > LIMIT_SECONDS:
+    searching = 0.0
+    for k in KS[:1] if case.is_large and case.data == "gaussian" else KS:
+        for batch in BATCHES:
+            note = None
+            expected = extrapolated(took, batch)
+            if searching > BUDGET_SECONDS:
+                note = f"its {BUDGET_SECONDS:.0f} s are over"
+            elif expected > LIMIT_SECONDS:
                 note = f"it would take about {expected:.0f} s"
+            if note:
                 print(json.dumps({"batch": batch, "k": k, "note": note}), flush=True)
                 continue
             best, spent = float("inf"), 0.0
@@ -427,15 +433,17 @@ def measure(name: str, case: Case) -> None:
                     break
                 seconds, found = seconds_of(lambda: peer.search(queries[:batch], k))
                 best, spent = min(best, seconds), spent + seconds
+            searching += spent
             report(batch, k, True, best, found)
             if k == KS[0]:
                 took.append((batch, best))
 
 
 def extrapolated(took: list[tuple[int, float]], batch: int) -> float:
-    """What a larger batch will take, on the line through the last two; 0 if there are not two yet."""
-    if len(took) < 2:
-        return 0.0
+    """What a batch will take: as before, or on the line through the last two; 0 if nothing tells."""
+    before = dict(took).get(batch)
+    if before is not None or len(took) < 2:
+        return before or 0.0
     (fewer, less), (more, longer) = took[-2:]
     return longer + max(longer - less, 0.0) / (more - fewer) * (batch - more)
 

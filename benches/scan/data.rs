@@ -167,7 +167,7 @@ pub fn make(
             writer.commit()?;
         }
     }
-    file.into_inner().map_err(|error| error.into_error())?.sync_all()?;
+    file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
     eprintln!("made {first} rows of {dims} dims in {:.1} s", started.elapsed().as_secs_f64());
     Ok(())
 }

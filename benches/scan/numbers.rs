@@ -39,23 +39,22 @@ fn with_avx2(key: u64, out: &mut [f32]) {
 #[inline(always)]
 fn fill(key: u64, out: &mut [f32]) {
     let (low, high) = (key as u32, (key >> 32) as u32);
-    let mut pairs = [[0f32; STEP / 2]; 2];
+    let (mut sines, mut cosines) = ([0f32; STEP / 2], [0f32; STEP / 2]);
     for (step, part) in out.chunks_mut(STEP).enumerate() {
         let start = (step * STEP / 2) as u32;
-        for i in 0..STEP / 2 {
+        for (i, pair) in sines.iter_mut().zip(&mut cosines).enumerate() {
             let counter = (start + i as u32).wrapping_mul(2);
             // u in (0, 1), turn in (-1, 1).
             let u = ((mix32(mix32(counter ^ low) ^ high) >> 9) as f32 + 0.5) * 2f32.powi(-23);
             let turn = (mix32(mix32((counter | 1) ^ low) ^ high) as i32 >> 8) as f32 * 2f32.powi(-23);
             let radius = (-2.0 * logarithm(u)).sqrt();
             let (sine, cosine) = sine_and_cosine(turn);
-            pairs[0][i] = radius * sine;
-            pairs[1][i] = radius * cosine;
+            (*pair.0, *pair.1) = (radius * sine, radius * cosine);
         }
         let length = part.len();
         let (first, second) = part.split_at_mut(length.min(STEP / 2));
-        first.copy_from_slice(&pairs[0][..first.len()]);
-        second.copy_from_slice(&pairs[1][..second.len()]);
+        first.copy_from_slice(&sines[..first.len()]);
+        second.copy_from_slice(&cosines[..second.len()]);
     }
 }
 
