@@ -22,7 +22,7 @@ const PRODUCTS: usize = 1 << 21;
 const LEAST: usize = 4;
 /// Rows that were not checked yet are checked and multiplied so many bytes at a time: what the first
 /// cache holds, so that checking costs next to nothing.
-const CHECKED_BYTES: usize = 16 << 10;
+const CHECKED_BYTES: usize = 32 << 10;
 /// With more queries rows are checked a tile at a time: checking is little beside the products then.
 const FEW_QUERIES: usize = 4;
 
@@ -127,9 +127,9 @@ impl<'e, 'a> TileScorer<'e, 'a> {
                 reader.fault(Kind::Codes, group, block.block, "rows beyond the column".into())
             })?;
             if step < count {
-                codes.advance(rows.end)?
+                codes.advance(rows.end)?;
             } else {
-                codes.finish()?
+                codes.finish()?;
             }
             let damage = add_rows(
                 self.engine,
