@@ -56,7 +56,7 @@ mod linux {
             let index = Index::options().read_only(true).open(&path)?;
             let query = &sketches[..1];
             let segments = path.join("segments");
-            let mut line = |threads: usize, what: &str, seconds: f64, disk: f64, warm: f64, seen: &Seen| {
+            let line = |threads: usize, what: &str, seconds: f64, disk: f64, warm: f64, seen: &Seen| {
                 let speed = bytes as f64 / seconds / 1e9;
                 let (memory, cached) = (seen.memory.load(Ordering::Relaxed) >> 10, cached(&segments) >> 20);
                 let (disk, warm) = (speed / disk, seconds / warm);

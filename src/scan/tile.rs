@@ -25,7 +25,7 @@ const FEW_QUERIES: usize = 4;
 
 /// Rows that were not checked yet are checked and multiplied so many bytes at a time: what the first
 /// cache holds, so that checking costs next to nothing.
-const CHECKED_BYTES: usize = 16 << 10;
+const CHECKED_BYTES: usize = 32 << 10;
 
 /// The most rows that a tile may have: enough for the kernels, and few enough that buffers depend on the
 /// batch alone and a scan can be cancelled between two calls.

@@ -319,7 +319,7 @@ impl SegmentReader {
 
     /// Reads a part of a file past the page cache: whole pages into memory that begins at one.
     pub fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SegmentError> {
-        self.bytes.read_direct(offset, buffer).map_err(|error| self.unreadable(offset, error))
+        self.bytes.read_direct(offset, buffer).map_err(|error| self.unreadable(offset, &error))
     }
 
     /// Some rows of a block in a row group, mapped and yet to be checked.
@@ -601,7 +601,7 @@ impl SegmentReader {
         let extent = self.extent_of(ordinal, region, used.clone())?;
         let offset = extent.range.start;
         let mut bytes = vec![0; extent.len()];
-        self.bytes.read_at(offset, &mut bytes).map_err(|error| self.unreadable(offset, error))?;
+        self.bytes.read_at(offset, &mut bytes).map_err(|error| self.unreadable(offset, &error))?;
         for (i, chunk) in bytes.chunks(CHUNK).enumerate() {
             self.check_bytes(ordinal, extent.first_chunk + i, chunk)?;
         }
@@ -611,7 +611,7 @@ impl SegmentReader {
         Ok(bytes)
     }
 
-    fn unreadable(&self, offset: u64, error: io::Error) -> SegmentError {
+    fn unreadable(&self, offset: u64, error: &io::Error) -> SegmentError {
         if error.kind() == io::ErrorKind::UnexpectedEof {
             return Fault::new(Place::File, offset, "the file ends here").in_file(&self.file);
         }

@@ -86,9 +86,9 @@ impl StorageBytes for MappedFile {
 
     #[cfg(target_os = "linux")]
     fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let aligned = offset % ALIGNMENT as u64 == 0
-            && buffer.len() % ALIGNMENT == 0
-            && buffer.as_ptr().addr() % ALIGNMENT == 0;
+        let aligned = offset.is_multiple_of(ALIGNMENT as u64)
+            && buffer.len().is_multiple_of(ALIGNMENT)
+            && buffer.as_ptr().addr().is_multiple_of(ALIGNMENT);
         let direct = if aligned { self.direct() } else { None };
         let Some(direct) = direct else { return self.read_at(offset, buffer) };
         match std::os::unix::fs::FileExt::read_exact_at(direct, buffer, offset) {
