@@ -311,6 +311,25 @@ fn integer_kernels_with_extreme_codes_do_not_overflow() {
     }
 }
 
+/// Catches sums of 32 bits that saturate on the way, or leave their range at the end: every code is
+/// -128, or the largest, in as many dims as may be.
+#[test]
+fn byte_kernels_with_extreme_codes_do_not_overflow() {
+    let dims = ByteQueries::MOST_DIMS;
+    let numbers: Vec<Vec<i8>> = (0..18).map(|j| vec![if j % 3 == 0 { 127 } else { -128 }; dims]).collect();
+    let queries = ByteQueries::new(dims, &numbers);
+    let bytes = [vec![0x80u8; dims * 5], vec![0x7F; dims * 4]].concat();
+    let rows = Rows::new(&bytes, dims, dims, Select::First(9)).unwrap();
+    for kernel in all() {
+        let mut out = vec![0; 18 * 9];
+        kernel.bytes(&rows, &queries, 0..18, &mut out);
+        for (at, product) in out.into_iter().enumerate() {
+            let (query, row) = (i32::from(numbers[at / 9][0]), if at % 9 < 5 { -128 } else { 127 });
+            assert_eq!(product, query * row * dims as i32, "{} at {at}", kernel.name());
+        }
+    }
+}
+
 /// The specification's lanes on numbers whose sum depends on the order. Catches an oracle that adds
 /// from left to right.
 #[test]
