@@ -18,7 +18,7 @@ const TILE_SCORES: usize = 32_768;
 /// Fewer queries at once would leave the kernels' registers empty.
 const LEAST_QUERIES: usize = 16;
 /// Kernels take rows by these.
-const ROWS: [usize; 2] = [48, 4];
+const ROWS: [usize; 3] = [96, 48, 4];
 
 /// With more queries rows are checked a tile at a time: checking is little beside the products then.
 const FEW_QUERIES: usize = 4;
@@ -35,8 +35,8 @@ pub(super) fn tile_rows(plan: &Plan) -> u32 {
         .min(TILE_BYTES / plan.row_bytes())
         .min(TILE_SCORES / batch.queries)
         .min(plan.kernel.products() / batch.dims().saturating_mul(batch.queries));
-    let step = if rows >= ROWS[0] { ROWS[0] } else { ROWS[1] };
-    u32::try_from((rows / step * step).max(ROWS[1])).unwrap_or(u32::MAX).min(limit.max(1))
+    let step = ROWS.into_iter().find(|&step| step <= rows).unwrap_or(ROWS[2]);
+    u32::try_from((rows / step * step).max(ROWS[2])).unwrap_or(u32::MAX).min(limit.max(1))
 }
 
 /// How many queries one call of a kernel takes: some milliseconds' worth.
@@ -152,7 +152,7 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         let all = codes.codes();
         // With few queries a kernel is no slower on few rows at a time, and they are checked as it goes.
         let step = if queries.len() <= FEW_QUERIES && !codes.is_sound() {
-            (CHECKED_BYTES / all.stride / ROWS[1] * ROWS[1]).max(ROWS[1])
+            (CHECKED_BYTES / all.stride / ROWS[2] * ROWS[2]).max(ROWS[2])
         } else {
             codes.finish()?;
             count

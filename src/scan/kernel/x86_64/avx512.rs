@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::super::narrow::{Narrow, Scale};
 use super::super::packed::{FloatLine, FloatQueries, IntegerLine, IntegerQueries, PlaneQueries};
 use super::super::{Kernel, Rows};
-use super::{filled_up, load, put, tiles};
+use super::{FIRST_CACHE, filled_up, load, one_query_or_tiles, put, tiles};
 
 /// Proof that the instructions exist.
 #[derive(Debug)]
@@ -70,12 +70,12 @@ pub(super) fn f32_rows(rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usi
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn f16_rows(rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
-    tiles!(rows, queries, out, R = 4, Q = 4, f16_tile, |query| batch.lines(query));
+    one_query_or_tiles!(rows, queries, out, R = 4, Q = 4, f16_tile, |query| batch.lines(query));
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn i8_rows(rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: &mut [i64]) {
-    tiles!(rows, queries, out, R = 4, Q = 4, i8_tile, |query| batch.lines(query));
+    one_query_or_tiles!(rows, queries, out, R = 4, Q = 4, i8_tile, |query| batch.lines(query));
 }
 
 /// Rows of `4 * dims` bytes; queries of `dims` numbers, padded to whole lines.

@@ -10,7 +10,7 @@ use super::super::packed::{
 };
 use super::super::{Kernel, Rows};
 use super::avx512::{self, STEPS, check, flush};
-use super::{load, put, tiles};
+use super::{FIRST_CACHE, load, one_query_or_tiles, put, tiles};
 
 /// Proof that the instructions exist.
 #[derive(Debug)]
@@ -75,12 +75,17 @@ impl Kernel for Avx512Vnni {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn i8_rows(rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: &mut [i64]) {
-    tiles!(rows, queries, out, R = 4, Q = 4, i8_tile, |query| batch.lines(query));
+    one_query_or_tiles!(rows, queries, out, R = 4, Q = 4, i8_tile, |query| batch.lines(query));
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
 fn planes_rows(rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
-    tiles!(rows, queries, out, R = 4, Q = 1, planes_tile, |query| batch.lines(query));
+    // Of one row at a time all loads are in one stream; several share what is loaded of the planes.
+    if queries.clone().next().is_none_or(|query| size_of_val(batch.lines(query)) <= FIRST_CACHE) {
+        tiles!(rows, queries, out, R = 1, Q = 1, planes_tile, |query| batch.lines(query));
+    } else {
+        tiles!(rows, queries, out, R = 4, Q = 1, planes_tile, |query| batch.lines(query));
+    }
 }
 
 /// Rows of `dims` bytes; queries of `dims` codes, padded to whole lines.
@@ -334,6 +339,7 @@ fn planes_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[Bit
 /// `planes` leads to as many lines as there are planes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
+#[expect(clippy::needless_range_loop, reason = "a plane is loaded once for all rows")]
 unsafe fn count<const R: usize, const P: usize>(
     counts: &mut [[__m512i; P]; R],
     x: [__m512i; R],

@@ -14,6 +14,25 @@ pub(super) use avx512vnni::Avx512Vnni;
 
 use super::tiling::{load, put, tiles};
 
+/// As [`tiles`], but what fits one query best: rows one after the other if the query stays in the first
+/// cache, for memory is read fastest in one stream, and else eight of them at once for each of its lines.
+macro_rules! one_query_or_tiles {
+    ($rows:expr, $queries:expr, $out:expr, R = $R:literal, Q = $Q:literal, $tile:ident, $query:expr) => {{
+        let (rows, queries): (&Rows<'_>, Range<usize>) = ($rows, $queries);
+        match queries.len() {
+            1 if size_of_val($query(queries.start)) <= FIRST_CACHE => {
+                tiles!(rows, queries, $out, R = 1, Q = 1, $tile, $query);
+            }
+            1 => tiles!(rows, queries, $out, R = 8, Q = 1, $tile, $query),
+            _ => tiles!(rows, queries, $out, R = $R, Q = $Q, $tile, $query),
+        }
+    }};
+}
+use one_query_or_tiles;
+
+/// Bytes of a query that stay in the first cache while rows pass through it.
+const FIRST_CACHE: usize = 16 << 10;
+
 /// The last codes of a row, and zeros.
 #[inline]
 fn filled_up<const BYTES: usize>(end: &[u8]) -> [u8; BYTES] {
