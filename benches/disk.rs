@@ -117,7 +117,7 @@ mod linux {
 
     impl Seen {
         fn look(&self) {
-            if self.calls.fetch_add(1, Ordering::Relaxed) % 64 == 0 {
+            if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(64) {
                 let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
                 let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or_default();
                 let number = line.split_whitespace().next().and_then(|number| number.parse().ok());
