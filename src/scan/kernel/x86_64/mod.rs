@@ -22,10 +22,10 @@ macro_rules! tiles {
         let count = rows.len();
         let mut i = 0;
         while i < count {
-            let tall = i + $R <= count;
+            let tall = count - i >= $R;
             let mut j = 0;
             while j < queries.len() {
-                let wide = j + $Q <= queries.len();
+                let wide = queries.len() - j >= $Q;
                 let query = |k: usize| $query(queries.start + j + k);
                 match (tall, wide) {
                     (true, true) => put(
