@@ -275,7 +275,7 @@ fn planes_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[Bit
                 count(counts, &row.as_chunks().0[line], planes);
             }
         }
-        if bytes % 64 > 0 {
+        if full * 64 < bytes {
             for (counts, row) in counts.iter_mut().zip(rows) {
                 count(counts, &filled_up(&row[64 * full..]), &planes[full]);
             }
