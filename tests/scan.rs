@@ -149,7 +149,12 @@ fn readings_give_one_ranking() {
         scan.path(path).run().unwrap()
     };
     let expected = scan(Reading::Mapped, true, ScanPath::Full);
-    for (reading, keep) in [(Reading::Direct, true), (Reading::Direct, false), (Reading::Mapped, false)] {
+    for (reading, keep) in [
+        (Reading::Buffered, true),
+        (Reading::Direct, true),
+        (Reading::Direct, false),
+        (Reading::Mapped, false),
+    ] {
         for path in [ScanPath::Full, ScanPath::Bytes, ScanPath::I8Tier] {
             assert_same(&scan(reading, keep, path), &expected, &format!("{reading:?} {path}"));
         }

@@ -189,6 +189,8 @@ impl<'a> Engine<'a> {
     }
 
     fn work(&self, worker: &mut Worker<'_, 'a>, stream: &Stream<'_, 'a>) {
+        // Kept from piece to piece, so that a row group's columns are decoded once.
+        let mut columns = None;
         while let Some(load) = stream.next() {
             let mut load = match load {
                 Ok(load) => load,
@@ -199,6 +201,7 @@ impl<'a> Engine<'a> {
                 Ok(()) => self.watch.advance(u64::from(piece.rows.end - piece.rows.start)),
                 Err(error) => return self.watch.fail(load.ordinal, error),
             }
+            drop(columns.replace(Arc::clone(&load.columns)));
             stream.done(load);
         }
     }

@@ -177,7 +177,9 @@ impl Task<'_> {
     }
 
     fn cheapest(&self) -> ScanPath {
-        let possible = ScanPath::ALL.into_iter().filter(|&path| self.impossible(path).is_none());
+        let possible = ScanPath::ALL.into_iter().filter(|&path| {
+            self.impossible(path).is_none() && (path != ScanPath::Bytes || self.kernel.has_bytes())
+        });
         let cheapest = possible.min_by(|&a, &b| self.path(a).seconds().total_cmp(&self.path(b).seconds()));
         cheapest.unwrap_or(ScanPath::Full)
     }
@@ -345,7 +347,8 @@ impl Speeds {
     fn of(kernel: &'static dyn Kernel) -> Self {
         static KNOWN: Mutex<Option<HashMap<&'static str, Speeds>>> = Mutex::new(None);
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        *known.get_or_insert_default().entry(kernel.name()).or_insert_with(|| Self::measure(kernel))
+        let speeds = known.get_or_insert_default().entry(kernel.name());
+        *speeds.or_insert_with(|| if kernel.has_bytes() { Self::measure(kernel) } else { Self::UNKNOWN })
     }
 
     fn measure(kernel: &dyn Kernel) -> Self {
@@ -386,7 +389,7 @@ impl Speeds {
         Self { f32, f16, i8, bytes: of_bytes, planes, narrow, pair: Self::UNKNOWN.pair }
     }
 
-    /// About right for any machine.
+    /// Of kernels that screen little: about right for any machine.
     const UNKNOWN: Self = {
         let speed = Speed { first: 5e-11, further: 5e-11 };
         Self { f32: speed, f16: speed, i8: speed, bytes: speed, planes: speed, narrow: 2e-10, pair: 2e-9 }

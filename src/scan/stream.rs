@@ -20,13 +20,16 @@ use crate::segment::{Checking, Codes, Extent, SegmentError, SegmentReader};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Reading {
-    /// `Mapped` if the codes are in the page cache, or if they fit into half of the memory that is free
-    /// and the cache may keep them, so that the next scan finds them there; else `Direct`.
+    /// `Mapped` if the codes are in the page cache; `Buffered` if they fit into half of the memory that is
+    /// free and the cache may keep them, so that the next scan finds them there; else `Direct`.
     #[default]
     Auto,
     /// Through mapped files and the page cache; what is not there yet is asked for some pieces ahead.
     /// A chunk's checksum is checked when the snapshot first touches it.
     Mapped,
+    /// Through the page cache into buffers, by threads that read ahead; else as `Direct`. Faster than
+    /// `Mapped` if the disk has to be read, for no page is missed.
+    Buffered,
     /// Past the page cache into buffers, by threads that read ahead; each chunk's checksum is checked
     /// each time. The buffers take some megabytes for each thread of the scan. Storages that have no
     /// such way read plainly. A scan of a tier is `Mapped` all the same.
@@ -62,7 +65,7 @@ pub(super) struct Load<'a> {
 #[derive(Debug)]
 pub(super) enum PieceCodes {
     Mapped,
-    Read { buffer: Buffer, spare: Buffer },
+    Read { buffer: Buffer, spare: Buffer, reading: Reading },
 }
 
 impl PieceCodes {
@@ -75,9 +78,9 @@ impl PieceCodes {
         block: usize,
         rows: Range<usize>,
     ) -> Result<Checking<'c>, SegmentError> {
-        let (buffer, spare) = match self {
+        let (buffer, spare, reading) = match self {
             Self::Mapped => return reader.checking(group, block, rows),
-            Self::Read { buffer, spare } => (buffer, spare),
+            Self::Read { buffer, spare, reading } => (buffer, spare, reading),
         };
         let held = |part: &Part| reader.holds(&part.extent, group, block, rows.clone());
         if let Some(part) = buffer.parts.iter().position(held) {
@@ -85,7 +88,8 @@ impl PieceCodes {
         }
         if !spare.parts.iter().any(held) {
             spare.parts.clear();
-            spare.fill(reader, vec![reader.extent(group, None, block, rows.clone())?], || Ok(()))?;
+            let extents = vec![reader.extent(group, None, block, rows.clone())?];
+            spare.fill(reader, extents, *reading, || Ok(()))?;
         }
         spare.codes(0, reader, (group, block, rows))
     }
@@ -130,6 +134,7 @@ impl Buffer {
         &mut self,
         reader: &SegmentReader,
         extents: Vec<Extent>,
+        reading: Reading,
         check: impl Fn() -> Result<(), E>,
     ) -> Result<(), E> {
         self.parts.clear();
@@ -148,7 +153,11 @@ impl Buffer {
             let bytes = &mut memory[at..at + extent.len()];
             for (i, bytes) in bytes.chunks_mut(READ_BYTES).enumerate() {
                 check()?;
-                reader.read_direct(extent.range.start + (i * READ_BYTES) as u64, bytes)?;
+                let offset = extent.range.start + (i * READ_BYTES) as u64;
+                match reading {
+                    Reading::Direct => reader.read_direct(offset, bytes)?,
+                    _ => reader.read(offset, bytes)?,
+                }
             }
             let (length, chunks) = (extent.len(), extent.chunks());
             self.parts.push(Part { extent, at, sound: vec![false; chunks] });
@@ -172,7 +181,7 @@ impl Buffer {
 /// Hands out the pieces of a scan in order.
 pub(super) struct Stream<'e, 'a> {
     engine: &'e Engine<'a>,
-    /// `Mapped` or `Direct`.
+    /// Any but `Auto`.
     pub reading: Reading,
     keep_cache: bool,
     /// Whether there may be something to fetch.
@@ -221,7 +230,7 @@ impl<'e, 'a> Stream<'e, 'a> {
             filled: Condvar::new(),
             emptied: Condvar::new(),
         };
-        if reading == Reading::Direct {
+        if reading != Reading::Mapped {
             let ahead = (POOL_BYTES / engine.piece_bytes().max(1)).clamp(1, AHEAD);
             let buffers = (threads + ahead).min(stream.pieces);
             let pool = stream.pool.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -232,7 +241,7 @@ impl<'e, 'a> Stream<'e, 'a> {
 
     /// Runs `work`, with threads beside it that read if that is called for.
     pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
-        if self.reading != Reading::Direct {
+        if self.reading == Reading::Mapped {
             return work();
         }
         std::thread::scope(|scope| {
@@ -252,7 +261,7 @@ impl<'e, 'a> Stream<'e, 'a> {
 
     /// The next piece; none if there are no more, or with its ordinal what went wrong.
     pub fn next(&self) -> Option<Result<Load<'a>, (usize, ScanError)>> {
-        if self.reading != Reading::Direct {
+        if self.reading == Reading::Mapped {
             return self.next_mapped();
         }
         let mut pool = lock(&self.pool);
@@ -282,7 +291,7 @@ impl<'e, 'a> Stream<'e, 'a> {
         for extent in &load.leaving {
             load.columns.live().reader.storage().advise(extent.range.clone(), Advice::Done);
         }
-        if let PieceCodes::Read { buffer, spare } = load.codes {
+        if let PieceCodes::Read { buffer, spare, .. } = load.codes {
             let mut pool = lock(&self.pool);
             pool.free.push(buffer);
             pool.spares.push(spare);
@@ -352,9 +361,9 @@ impl<'e, 'a> Stream<'e, 'a> {
 
     fn read(&self, ordinal: usize, mut buffer: Buffer) -> Result<Load<'a>, ScanError> {
         let (columns, rows, extents) = self.extents(ordinal)?;
-        buffer.fill(&columns.live().reader, extents, || self.engine.check())?;
+        buffer.fill(&columns.live().reader, extents, self.reading, || self.engine.check())?;
         let spare = lock(&self.pool).spares.pop().unwrap_or_default();
-        let codes = PieceCodes::Read { buffer, spare };
+        let codes = PieceCodes::Read { buffer, spare, reading: self.reading };
         Ok(Load { ordinal, columns, rows, codes, leaving: Vec::new() })
     }
 
@@ -409,7 +418,7 @@ fn wait<'p, 'a>(
     on.wait_timeout(pool, PATIENCE).unwrap_or_else(std::sync::PoisonError::into_inner).0
 }
 
-/// `Mapped` or `Direct`, and whether something may have to be fetched.
+/// How to read, and whether something may have to be fetched.
 fn choose(engine: &Engine<'_>) -> (Reading, bool) {
     let asked = engine.plan.reading;
     let (resident, sampled) = residency(engine);

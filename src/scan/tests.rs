@@ -69,7 +69,7 @@ proptest! {
         examples in 1usize..60,
         queries in 1usize..7,
         threads in 1usize..5,
-        reading in prop_oneof![Just(Reading::Auto), Just(Reading::Mapped), Just(Reading::Direct)],
+        reading in prop_oneof![Just(Reading::Auto), Just(Reading::Mapped), Just(Reading::Buffered), Just(Reading::Direct)],
         piece_rows in 1usize..9,
         tile_rows in 1u32..12,
     ) {

@@ -1,5 +1,6 @@
 //! Reads a segment: everything is checked when it is opened, and each chunk when it is first touched.
 
+use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -317,6 +318,11 @@ impl SegmentReader {
         })
     }
 
+    /// Reads a part of a file.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SegmentError> {
+        self.bytes.read_at(offset, buffer).map_err(|error| self.unreadable(offset, &error))
+    }
+
     /// Reads a part of a file past the page cache: whole pages into memory that begins at one.
     pub fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SegmentError> {
         self.bytes.read_direct(offset, buffer).map_err(|error| self.unreadable(offset, &error))
@@ -601,7 +607,7 @@ impl SegmentReader {
         let extent = self.extent_of(ordinal, region, used.clone())?;
         let offset = extent.range.start;
         let mut bytes = vec![0; extent.len()];
-        self.bytes.read_at(offset, &mut bytes).map_err(|error| self.unreadable(offset, &error))?;
+        self.read(offset, &mut bytes)?;
         for (i, chunk) in bytes.chunks(CHUNK).enumerate() {
             self.check_bytes(ordinal, extent.first_chunk + i, chunk)?;
         }
@@ -628,7 +634,7 @@ impl SegmentReader {
         // One frame and nothing after it; its decompressed length is bounded by the footer's check.
         let one_frame =
             zstd::zstd_safe::find_frame_compressed_size(&used).is_ok_and(|size| size == used.len());
-        let raw = zstd::bulk::decompress(&used, to_usize(region.raw));
+        let raw = decompress(&used, to_usize(region.raw));
         match raw {
             Ok(raw) if one_frame && raw.len() as u64 == region.raw => Ok(raw),
             _ => Err(self.damaged(region, format!("not one zstd frame of {} bytes", region.raw))),
@@ -687,6 +693,21 @@ impl SegmentReader {
         }
         Ok(names)
     }
+}
+
+/// Decompresses one frame of at most `capacity` bytes.
+fn decompress(frame: &[u8], capacity: usize) -> io::Result<Vec<u8>> {
+    thread_local! {
+        // A new one for each column would cost more than most columns do.
+        static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(decompressor) => decompressor,
+            None => kept.insert(zstd::bulk::Decompressor::new()?),
+        };
+        decompressor.decompress(frame, capacity)
+    })
 }
 
 fn check_header(bytes: &[u8], file: &str, identity: &Identity) -> Result<Header, SegmentError> {

@@ -52,6 +52,11 @@ pub(crate) trait Kernel: std::fmt::Debug + Send + Sync {
     /// `i8` rows and 16-bit queries: the exact integer sums.
     fn i8(&self, rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: &mut [i64]);
 
+    /// Whether [`Kernel::bytes`] is faster than [`Kernel::i8`] for many queries.
+    fn has_bytes(&self) -> bool {
+        false
+    }
+
     /// `i8` rows and queries in signed bytes: the exact integer sums. For screening many queries.
     fn bytes(&self, rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>, out: &mut [i32]) {
         scalar::bytes(rows, batch, queries, out);

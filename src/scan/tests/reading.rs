@@ -18,11 +18,12 @@ use crate::{Index, Row, Snapshot};
 
 const DIMS: [u32; 2] = [5000, 900];
 const ROWS: u32 = 1500;
-const MODES: [(Reading, bool); 5] = [
+const MODES: [(Reading, bool); 6] = [
     (Reading::Auto, true),
     (Reading::Auto, false),
     (Reading::Mapped, true),
     (Reading::Mapped, false),
+    (Reading::Buffered, true),
     (Reading::Direct, true),
 ];
 

@@ -52,6 +52,10 @@ impl Kernel for Neon {
         unsafe { i8_rows(rows, batch, queries, out) }
     }
 
+    fn has_bytes(&self) -> bool {
+        true
+    }
+
     fn bytes(&self, rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>, out: &mut [i32]) {
         rows.check(batch.dims(), batch.len(), &queries, out.len());
         if self.dotprod {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::super::narrow::{Narrow, Scale};
 use super::super::packed::{BitLine, FloatLine, FloatQueries, IntegerLine, IntegerQueries, PlaneQueries};
 use super::super::{Kernel, Rows};
-use super::{filled_up, load, put, tiles};
+use super::{FIRST_CACHE, filled_up, load, one_query_or_tiles, put, tiles};
 
 /// Proof that the instructions exist.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ fn f16_rows(rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn i8_rows(rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: &mut [i64]) {
-    tiles!(rows, queries, out, R = 2, Q = 4, i8_tile, |query| batch.lines(query));
+    one_query_or_tiles!(rows, queries, out, R = 2, Q = 4, i8_tile, |query| batch.lines(query));
 }
 
 /// Lanes 0 to 7 and lanes 8 to 15.

@@ -50,6 +50,10 @@ impl Kernel for Avx512Vnni {
         unsafe { i8_rows(rows, batch, queries, out) }
     }
 
+    fn has_bytes(&self) -> bool {
+        true
+    }
+
     fn bytes(&self, rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>, out: &mut [i32]) {
         rows.check(batch.dims(), batch.len(), &queries, out.len());
         // SAFETY: `self` exists only where `detect` has found the features.
@@ -348,9 +352,9 @@ unsafe fn count<const R: usize, const P: usize>(
     for bit in 0..P {
         // SAFETY: the caller vouches for the line, 64 aligned bytes.
         let plane = unsafe { _mm512_load_si512(planes.add(bit).cast()) };
-        for k in 0..R {
-            let set = _mm512_popcnt_epi64(_mm512_and_si512(x[k], plane));
-            counts[k][bit] = _mm512_add_epi64(counts[k][bit], set);
+        for (counts, &x) in counts.iter_mut().zip(&x) {
+            let set = _mm512_popcnt_epi64(_mm512_and_si512(x, plane));
+            counts[bit] = _mm512_add_epi64(counts[bit], set);
         }
     }
 }
