@@ -205,9 +205,9 @@ impl ByteQueries {
 #[repr(C, align(64))]
 pub(crate) struct BitLine(pub [u8; 64]);
 
-/// A batch of queries in bit planes, for rows of one bit a dim: two's complement of six bits.
+/// A batch of queries in bit planes, for rows of one bit a dim: two's complement of four bits.
 ///
-/// Line after line for each 512 dims of a query: the plane of bit 0 to that of bit 5, which counts
+/// Line after line for each 512 dims of a query: the plane of bit 0 to that of bit 3, which counts
 /// negatively.
 #[derive(Debug, Clone)]
 pub(crate) struct PlaneQueries {
@@ -219,9 +219,9 @@ pub(crate) struct PlaneQueries {
 
 impl PlaneQueries {
     /// Bits of a query's number.
-    pub const PLANES: usize = 6;
+    pub const PLANES: usize = 4;
     /// The largest number that a query may hold.
-    pub const LARGEST: i8 = 31;
+    pub const LARGEST: i8 = 7;
 
     /// An empty batch for a block of `dims` numbers.
     pub fn new(dims: usize) -> Self {

@@ -338,40 +338,56 @@ impl RowFactors {
         narrow: &Narrow,
     ) -> Result<(), ScanError> {
         let norms = &columns.norms(batch.ordinals())?[block];
-        let scales = &columns.scales(batch.ordinals())?[block];
-        let number = |numbers: &[f32], row: u32| f64::from(numbers[row as usize]);
-        let scale = |row: u32| if scales.is_empty() { 1.0 } else { number(scales, row) };
-        let all = |to: &mut Vec<f64>, of: &dyn Fn(usize, u32) -> f64| {
-            to.clear();
-            to.extend(selected.iter().enumerate().map(|(i, &row)| of(i, row)));
-        };
-        all(&mut self.norms, &|_, row| number(norms, row));
+        take(&mut self.norms, norms, selected);
         self.rests.clear();
         self.spreads.clear();
         self.tiny.clear();
-        match screen.source {
-            Source::Codes => all(&mut self.scales, &|_, row| scale(row)),
-            Source::Narrowed => {
-                all(&mut self.scales, &|i, row| f64::from(narrow.scales()[i]) * scale(row));
-                all(&mut self.rests, &|i, row| f64::from(narrow.residuals()[i]) * scale(row));
+        if let Source::Tier(tier) = screen.source {
+            let blocks = batch.blocks.iter();
+            let blocks = blocks.map(|block| tier.covers(block.encoding).then_some(block.block));
+            let (first, second) = &columns.factors(tier, blocks)?[block];
+            take(&mut self.scales, first, selected);
+            if tier == Tier::I8 {
+                take(&mut self.rests, second, selected);
+            } else {
+                self.rests.clone_from(&self.scales);
+                take(&mut self.spreads, second, selected);
             }
-            Source::Tier(tier) => {
-                let blocks = batch.blocks.iter();
-                let blocks = blocks.map(|block| tier.covers(block.encoding).then_some(block.block));
-                let (first, second) = &columns.factors(tier, blocks)?[block];
-                all(&mut self.scales, &|_, row| number(first, row));
-                if tier != Tier::I8 {
-                    all(&mut self.rests, &|_, row| number(first, row));
-                    all(&mut self.spreads, &|_, row| number(second, row));
-                } else {
-                    all(&mut self.rests, &|_, row| number(second, row));
-                }
+            if screen.underflow > 0.0 {
+                // An `f16` row's scale is at most its norm, or less than 1.
+                self.tiny.extend(self.norms.iter().map(|norm| screen.underflow * norm.max(1.0)));
             }
+            return Ok(());
+        }
+        let scales = &columns.scales(batch.ordinals())?[block];
+        if scales.is_empty() {
+            self.scales.clear();
+            self.scales.resize(selected.len(), 1.0);
+        } else {
+            take(&mut self.scales, scales, selected);
         }
         if screen.underflow > 0.0 {
-            all(&mut self.tiny, &|_, row| screen.underflow * scale(row));
+            self.tiny.extend(self.scales.iter().map(|scale| screen.underflow * scale));
+        }
+        if screen.source == Source::Narrowed {
+            let residuals = self.scales.iter().zip(narrow.residuals());
+            self.rests.extend(residuals.map(|(scale, &residual)| scale * f64::from(residual)));
+            for (scale, &narrowed) in self.scales.iter_mut().zip(narrow.scales()) {
+                *scale *= f64::from(narrowed);
+            }
         }
         Ok(())
+    }
+}
+
+/// The numbers of the selected rows.
+fn take(to: &mut Vec<f64>, from: &[f32], selected: &[u32]) {
+    to.clear();
+    let (first, last) = (selected[0] as usize, selected[selected.len() - 1] as usize);
+    if last + 1 - first == selected.len() {
+        to.extend(from[first..=last].iter().map(|&number| f64::from(number)));
+    } else {
+        to.extend(selected.iter().map(|&row| f64::from(from[row as usize])));
     }
 }
 

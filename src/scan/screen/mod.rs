@@ -15,7 +15,7 @@
 //! - **Signs.** What the sign tier leaves of a row, of norm `spread`, is orthogonal to it, so under
 //!   a uniformly random rotation its product with the query is sub-Gaussian with the variance proxy
 //!   `(spread |q|)^2 / (dims - 1)` (format-spec/encodings.md). The rotated query is rounded at random
-//!   to six bits in steps of `t`, which adds `dims (gain t)^2 / 4` (Hoeffding). Blocks add up to `V`.
+//!   to four bits in steps of `t`, which adds `dims (gain t)^2 / 4` (Hoeffding). Blocks add up to `V`.
 //!   By the union bound over all `pairs` of a row and a query (and an end), no score at all leaves
 //!   its interval of half the width `sqrt(2 ln(pairs / delta) V)`, but with probability `delta`.
 //!

@@ -21,19 +21,17 @@ pub(super) fn plane_rows(rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<u
 /// 512 bits.
 type Bits = [uint8x16_t; 4];
 
-/// Sums of a row and a query: of planes 0, 1 and 2, and of planes 3, 4 and 5 with an eighth of their
-/// weights.
+/// Sums of a row and a query: of planes 0 and 1, and of planes 2 and 3 with a quarter of their weights.
 type Sums = (uint16x8_t, int16x8_t);
 
 /// Steps of 512 dims before the sums of 16 bits could overflow. In a step, a byte's four counts add up
-/// to at most 32 for a plane: to `7 * 32` with the weights of the low planes, and between `-4 * 32` and
-/// `3 * 32` with those of the high planes; and two bytes come together.
+/// to at most 32 for a plane: to `3 * 32` with the weights of the low planes, and between `-2 * 32` and
+/// `32` with those of the high planes; and two bytes come together.
 const STEPS: usize = 128;
-const _: () = assert!(7 * 32 <= u8::MAX as usize && 4 * 32 <= i8::MIN.unsigned_abs() as usize);
-const _: () = assert!(STEPS * 2 * 7 * 32 <= u16::MAX as usize);
-const _: () = assert!(STEPS * 2 * 4 * 32 <= i16::MIN.unsigned_abs() as usize);
+const _: () = assert!(STEPS * 2 * 3 * 32 <= u16::MAX as usize);
+const _: () = assert!(STEPS * 2 * 2 * 32 <= i16::MIN.unsigned_abs() as usize);
 
-/// A step of 512 dims of a query: the plane of bit 0 to that of bit 5.
+/// A step of 512 dims of a query: the plane of bit 0 to that of bit 3.
 type Planes = [BitLine; PlaneQueries::PLANES];
 
 /// A row of a bit a dim, in whole bytes, and a query of the same dims.
@@ -64,9 +62,9 @@ fn product(row: &[u8], query: &[BitLine]) -> i32 {
 #[target_feature(enable = "neon")]
 fn count(sums: &mut Sums, bits: &[u8; 64], planes: &Planes) {
     let x = load(bits);
-    let [one, two, four, eight, sixteen, sign] = planes.each_ref().map(|plane| shared(x, load(&plane.0)));
-    let low = vaddq_u8(vaddq_u8(one, vshlq_n_u8::<1>(two)), vshlq_n_u8::<2>(four));
-    let high = vsubq_u8(vaddq_u8(eight, vshlq_n_u8::<1>(sixteen)), vshlq_n_u8::<2>(sign));
+    let [one, two, four, sign] = planes.each_ref().map(|plane| shared(x, load(&plane.0)));
+    let low = vaddq_u8(one, vshlq_n_u8::<1>(two));
+    let high = vsubq_u8(four, vshlq_n_u8::<1>(sign));
     *sums = (vpadalq_u8(sums.0, low), vpadalq_s8(sums.1, vreinterpretq_s8_u8(high)));
 }
 
@@ -90,5 +88,5 @@ fn shared(x: Bits, q: Bits) -> uint8x16_t {
 #[inline]
 #[target_feature(enable = "neon")]
 fn flush((low, high): Sums) -> i32 {
-    vaddlvq_u16(low).cast_signed() + 8 * vaddlvq_s16(high)
+    vaddlvq_u16(low).cast_signed() + 4 * vaddlvq_s16(high)
 }

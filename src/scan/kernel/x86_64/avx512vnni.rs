@@ -343,7 +343,6 @@ fn planes_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[Bit
 /// `planes` leads to as many lines as there are planes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
-#[expect(clippy::needless_range_loop, reason = "a plane is loaded once for all rows")]
 unsafe fn count<const R: usize, const P: usize>(
     counts: &mut [[__m512i; P]; R],
     x: [__m512i; R],
