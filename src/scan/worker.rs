@@ -212,14 +212,19 @@ impl<'e, 'a> Worker<'e, 'a> {
             self.selected.clear();
         } else if !reaches(least, &self.bars) {
             let columns = columns.norms(batch.ordinals())?;
-            let mut norms = vec![0.0; columns.len()];
-            let bars = &self.bars;
-            self.selected.retain(|&row| {
-                for (norm, column) in norms.iter_mut().zip(columns) {
-                    *norm = column[row as usize];
-                }
-                reaches(&norms, bars)
-            });
+            if let [norms] = columns {
+                let least = screen::least_norm(batch, &self.bars);
+                self.selected.retain(|&row| f64::from(norms[row as usize]) >= least);
+            } else {
+                let mut norms = vec![0.0; columns.len()];
+                let bars = &self.bars;
+                self.selected.retain(|&row| {
+                    for (norm, column) in norms.iter_mut().zip(columns) {
+                        *norm = column[row as usize];
+                    }
+                    reaches(&norms, bars)
+                });
+            }
         }
         self.found.counts.rows_by_norm += (before - self.selected.len()) as u64;
         Ok(())

@@ -357,3 +357,13 @@ pub(super) fn reach<'b>(batch: &'b Batch, norms: &'b [f32]) -> impl Iterator<Ite
         blocks.map(of_block).sum::<f64>() * block::ABOVE
     })
 }
+
+/// With one block: rows with a smaller norm reach no bar of any query. Bars are above 0.
+pub(super) fn least_norm(batch: &Batch, bars: &[Bar]) -> f64 {
+    let block = &batch.blocks[0];
+    let tiny = block.weight.abs() * block::underflow(block.dims, block.encoding);
+    let of_query = |(&(top, bottom), reach): (&Bar, &f64)| {
+        (top.min(bottom) / block::ABOVE - tiny) / (reach + tiny) * (1.0 - EPSILON)
+    };
+    bars.iter().zip(&block.reach).map(of_query).fold(f64::INFINITY, f64::min)
+}
