@@ -233,6 +233,16 @@ class Measured:
                 return found
         return None
 
+    def recall(self, line: Line) -> float:
+        """The recall of the like for as many queries as there are: that of one query says little."""
+        alike = [
+            other
+            for other in self.lines
+            if (other.case, other.system, other.encoding, other.k, other.warm)
+            == (line.case, line.system, line.encoding, line.k, line.warm)
+        ]
+        return max(alike, key=lambda other: other.batch).recall or 0
+
     def against_peers(self, encoding: str, batch: int) -> list[tuple[float, str]]:
         """How much longer the fastest peer takes that finds as many of the true best."""
         found = []
@@ -243,7 +253,7 @@ class Measured:
                 if not line.is_gradix
                 and not is_roof(line)
                 and (line.case, line.batch, line.k, line.warm) == (ours.case, ours.batch, ours.k, True)
-                and (line.recall or 0) >= (ours.recall or 0) - EQUAL_RECALL
+                and self.recall(line) >= self.recall(ours) - EQUAL_RECALL
             ]
             if peers:
                 fastest = min(peers, key=lambda line: line.seconds or math.inf)
