@@ -39,7 +39,7 @@ KS = (10, 100)
 RUNS = 5
 ENOUGH_SECONDS = 1.5
 # All searches of a peer in one case take about so long at most.
-BUDGET_SECONDS = 45.0
+BUDGET_SECONDS = 20.0
 LIMIT_SECONDS = float(os.environ.get("GRADIX_BENCH_PEER_SECONDS") or 12)
 # A case with more bytes is large; and a peer may take this share of the memory that is free.
 LARGE_BYTES = 2 << 30

@@ -198,7 +198,8 @@ impl<'a> Scan<'a> {
         self
     }
 
-    /// How many threads of its own the scan starts; 0, the default, means rayon's global ones.
+    /// How many threads the scan runs on: rayon's global ones if there are as many, else its own. 0, the
+    /// default, means all of rayon's.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
@@ -259,7 +260,8 @@ impl<'a> Scan<'a> {
             Plan { batch, filter, grouping, kernel, ends, limits, path, screen, delta, reading, keep_cache };
         let watch = Watch::new(self.cancel, self.progress, self.segments);
         let engine = Engine::new(self.segments, plan, watch, threads);
-        let ranking = if self.threads == 0 {
+        // Starting threads takes longer than a small scan: as many as there are anyway will do.
+        let ranking = if self.threads == 0 || threads == rayon::current_num_threads() {
             engine.run(threads, started)?
         } else {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
