@@ -104,7 +104,8 @@ impl<'e, 'a> Screener<'e, 'a> {
             take: 0,
             scored: 0,
             rows: Vec::new(),
-            most: engine.plan.ends.0.saturating_add(engine.plan.ends.1),
+            // A tile has fewer rows than that.
+            most: engine.plan.ends.0.saturating_add(engine.plan.ends.1).min(1 << 30),
             pause: 0,
             next_pause: PAUSES.start,
         }
