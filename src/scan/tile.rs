@@ -13,6 +13,8 @@ use crate::segment::{Codes, Kind};
 
 /// Besides `Limits::tile_rows`, a tile has at most so many bytes of codes
 const TILE_BYTES: usize = 4 << 20;
+/// (or so many, if what a screen keeps of them is read again from the second cache)
+const READ_TWICE: usize = 1 << 20;
 /// and so many scores.
 const TILE_SCORES: usize = 32_768;
 /// Fewer queries at once would leave the kernels' registers empty.
@@ -31,8 +33,12 @@ const CHECKED_BYTES: usize = 32 << 10;
 /// batch alone and a scan can be cancelled between two calls.
 pub(super) fn tile_rows(plan: &Plan) -> u32 {
     let (batch, limit) = (&plan.batch, plan.limits.tile_rows);
+    let bytes = match &plan.screen {
+        Some(screen) if screen.reads_codes => READ_TWICE,
+        _ => TILE_BYTES,
+    };
     let rows = (limit as usize)
-        .min(TILE_BYTES / plan.row_bytes())
+        .min(bytes / plan.row_bytes())
         .min(TILE_SCORES / batch.queries)
         .min(plan.kernel.products() / batch.dims().saturating_mul(batch.queries));
     let step = ROWS.into_iter().find(|&step| step <= rows).unwrap_or(ROWS[2]);

@@ -160,7 +160,7 @@ impl<'e, 'a> Worker<'e, 'a> {
             return Ok(());
         }
         if let Some(screener) = &mut self.screener
-            && screener.is_due()
+            && screener.is_due(self.found.counts.rows)
         {
             let screen = screener.plan();
             self.found.counts.rows_screened += count as u64;

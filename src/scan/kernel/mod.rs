@@ -40,7 +40,7 @@ pub(crate) trait Kernel: std::fmt::Debug + Send + Sync {
 
     /// How many products take it some milliseconds.
     fn products(&self) -> usize {
-        1 << 26
+        1 << 28
     }
 
     /// `f32` rows: sixteen lanes of fused multiply-adds in f32.

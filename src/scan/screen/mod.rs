@@ -84,7 +84,7 @@ pub(super) struct Screener<'e, 'a> {
 }
 
 /// A screen that does not pay is tried again after so many tiles, then twice as many, up to the last.
-const PAUSES: Range<u32> = 1..512;
+const PAUSES: Range<u32> = 1..32;
 
 impl<'e, 'a> Screener<'e, 'a> {
     pub fn new(engine: &'e Engine<'a>, screen: &'e Screen) -> Self {
@@ -111,8 +111,12 @@ impl<'e, 'a> Screener<'e, 'a> {
         }
     }
 
-    /// Whether the next tile is to be screened.
-    pub fn is_due(&mut self) -> bool {
+    /// Whether the next tile is to be screened, after so many rows. A bar that few rows have raised leaves
+    /// nothing out, which says nothing of the rows to come.
+    pub fn is_due(&mut self, rows: u64) -> bool {
+        if self.screen.reads_codes && rows < 8 * self.most as u64 {
+            return false;
+        }
         let due = self.pause == 0;
         self.pause = self.pause.saturating_sub(1);
         due
