@@ -346,3 +346,37 @@ fn snapshot_scans_its_generation() {
     assert_eq!(ids(after.scan(&queries).unwrap().top_k(9).exclude_ids(["b", "d"])), "ec");
     assert_eq!(ids(after.scan(&queries).unwrap().top_k(9).sources(["new"])), "b");
 }
+
+/// Catches a screen whose intervals are so wide that it leaves nothing out where most could be.
+#[test]
+fn screens_leave_most_rows_out() {
+    const DIMS: u32 = 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let spec = SketchSpec::dense("test", "1", [("all", DIMS)]);
+    let schema = Schema::new(spec.clone(), Encoding::F16).unwrap();
+    let schema = schema.with_tiers([Tier::Sign { seed: 8 }, Tier::I8]).unwrap();
+    let index = crate::Index::options().create(folder.path().join("a.gradix"), &schema).unwrap();
+    let mut rng = Rng::new(4);
+    let mut noise = || (0..DIMS).map(|_| rng.below(1 << 20) as f32 / 524_288.0 - 1.0).collect::<Vec<_>>();
+    let common = noise();
+    let mut writer = index.writer().unwrap();
+    for row in 0..4000 {
+        // One row of forty is like the query.
+        let share = if row % 40 == 0 { 0.9 } else { 0.0 };
+        let values = common.iter().zip(noise()).map(|(c, n)| share * c + (1.0 - share) * n).collect();
+        writer.append(format!("{row}"), &Sketch::dense(spec.clone(), values).unwrap()).unwrap();
+    }
+    writer.commit().unwrap();
+    let snapshot = index.snapshot().unwrap();
+    let queries = [Sketch::dense(spec.clone(), common.clone()).unwrap()];
+    for path in [ScanPath::Bytes, ScanPath::I8Tier, ScanPath::SignTier] {
+        let mut scan = snapshot.scan(&queries).unwrap().top_k(10).threads(1).path(path);
+        // Never put aside, whatever this machine's speeds are.
+        scan.limits = Limits { break_even: Some(1.0), ..Limits::DEFAULT };
+        let ranking = scan.guarantee(Guarantee::Probable { delta: 1e-9 }).run().unwrap();
+        let statistics = ranking.statistics();
+        assert_eq!(statistics.path, path);
+        assert!(statistics.rows_screened > 3000, "{path} looked at {}", statistics.rows_screened);
+        assert!(statistics.scores_kept * 10 < statistics.rows_screened, "{path}: {statistics:?}");
+    }
+}

@@ -69,6 +69,9 @@ impl Counts {
     }
 }
 
+/// Rows of a worker's first tile.
+const FIRST_ROWS: u32 = 192;
+
 pub(super) struct Worker<'e, 'a> {
     engine: &'e Engine<'a>,
     scorer: TileScorer<'e, 'a>,
@@ -127,7 +130,12 @@ impl<'e, 'a> Worker<'e, 'a> {
         let plan = &self.engine.plan;
         while rows.start < rows.end {
             self.engine.check()?;
-            let end = rows.end.min(rows.start.saturating_add(self.tile_rows));
+            // Few rows at first, which raise the bars for those that follow; a tier's are cheap, and the
+            // most promising of many do that better.
+            let seen = u32::try_from(self.found.counts.rows).unwrap_or(u32::MAX);
+            let first = if plan.reads_tier() { u32::MAX } else { seen.max(FIRST_ROWS) };
+            let tile_rows = self.tile_rows.min(first);
+            let end = rows.end.min(rows.start.saturating_add(tile_rows));
             plan.filter.select(columns.live(), columns, rows.start..end, &mut self.selected)?;
             rows.start = end;
             if self.selected.is_empty() {
