@@ -8,6 +8,7 @@ mod code;
 mod encoding;
 mod error;
 pub mod lanes;
+pub(crate) mod mix;
 mod query;
 mod rotation;
 #[cfg(test)]

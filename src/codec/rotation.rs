@@ -5,6 +5,8 @@ use std::array::from_fn;
 
 use sha2::{Digest as _, Sha512};
 
+use super::mix::mix;
+
 /// Elements that one word of signs is for.
 const WORD: usize = 32;
 /// Words of signs that are made at once, so that the hashes vectorise.
@@ -78,15 +80,6 @@ fn round(numbers: &mut [f32], keys: (u32, u32)) {
     mix_halves(numbers);
     hadamard(&mut numbers[..width]);
     hadamard(&mut numbers[dims - width..]);
-}
-
-#[inline(always)]
-fn mix(mut x: u32) -> u32 {
-    x ^= x >> 16;
-    x = x.wrapping_mul(0x7FEB_352D);
-    x ^= x >> 15;
-    x = x.wrapping_mul(0x846C_A68B);
-    x ^ x >> 16
 }
 
 #[inline(always)]

@@ -341,9 +341,8 @@ impl<'a> Scan<'a> {
         let ranges: Vec<_> = self.schema.spec().ranges().collect();
         let mut blocks = Vec::with_capacity(batch.blocks.len());
         for block in &batch.blocks {
-            self.cancel.check()?;
             let queries = self.queries.iter().map(|query| &query.values()[ranges[block.block].clone()]);
-            blocks.push(BlockScreen::new(self.schema, block, queries, path));
+            blocks.push(BlockScreen::new(self.schema, block, queries, path, &self.cancel)?);
         }
         let confidence = match self.guarantee {
             Guarantee::Probable { delta } if path == ScanPath::SignTier => {

@@ -234,14 +234,10 @@ impl Task<'_> {
         let (read, compute) = self.parts(path);
         let again = kept * self.rows as f64;
         let queries = self.batch.queries as f64;
-        let bytes = match self.tier_bytes(path) {
-            0 => self.batch.row_bytes(),
-            bytes => bytes,
-        };
         PathCost {
             path,
             impossible: self.impossible(path),
-            bytes: self.rows * bytes as u64 + (again * self.batch.row_bytes() as f64) as u64,
+            bytes: self.rows * self.read_bytes(path) as u64 + (again * self.batch.row_bytes() as f64) as u64,
             read_seconds: read + again * self.batch.row_bytes() as f64 / memory_bandwidth(self.threads),
             compute_seconds: compute + again * queries * self.score_seconds(path),
             kept,
@@ -251,14 +247,13 @@ impl Task<'_> {
     /// Seconds of reading and of computing, without what a screen keeps.
     fn parts(&self, path: ScanPath) -> (f64, f64) {
         let (speeds, queries) = (Speeds::of(self.kernel), self.batch.queries);
-        let mut bytes = self.tier_bytes(path);
         let mut compute = 0.0;
         for block in &self.batch.blocks {
             let dims = block.dims;
             compute += match path {
                 ScanPath::Auto | ScanPath::Full => speeds.exact(block.encoding, dims, queries),
                 ScanPath::Bytes => {
-                    let narrows = block.encoding != Encoding::I8 && bytes == 0;
+                    let narrows = block.encoding != Encoding::I8 && self.tier_bytes(path) == 0;
                     speeds.bytes.seconds(dims, queries)
                         + if narrows { speeds.narrow * dims as f64 } else { 0.0 }
                 }
@@ -269,11 +264,19 @@ impl Task<'_> {
         if path != ScanPath::Full {
             compute += speeds.pair * (queries * self.batch.blocks.len()) as f64;
         }
-        if bytes == 0 {
-            bytes = self.batch.row_bytes();
-        }
         let rows = self.rows as f64;
-        (rows * bytes as f64 / memory_bandwidth(self.threads), rows * compute / self.threads as f64)
+        (
+            rows * self.read_bytes(path) as f64 / memory_bandwidth(self.threads),
+            rows * compute / self.threads as f64,
+        )
+    }
+
+    /// Bytes that a path reads of every row.
+    fn read_bytes(&self, path: ScanPath) -> usize {
+        match self.tier_bytes(path) {
+            0 => self.batch.row_bytes(),
+            bytes => bytes,
+        }
     }
 
     /// Bytes of the tier of a row that a path reads: codes and factors, and the norms; 0 where it reads
@@ -289,15 +292,9 @@ impl Task<'_> {
                 .sum()
         };
         match path {
-            ScanPath::Auto | ScanPath::Full => 0,
-            ScanPath::Bytes | ScanPath::I8Tier => {
-                if has_i8 {
-                    of(false)
-                } else {
-                    0
-                }
-            }
+            ScanPath::Bytes | ScanPath::I8Tier if has_i8 => of(false),
             ScanPath::SignTier => of(true),
+            _ => 0,
         }
     }
 }

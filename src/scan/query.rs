@@ -74,12 +74,10 @@ impl Batch {
         let pack = |&(block, weight): &(usize, f64)| {
             let (range, encoding) = (ranges[block].clone(), schema.encodings()[block]);
             let dims = range.len();
-            let packed =
-                pack(queries.iter().map(|query| &query.values()[range.clone()]), dims, encoding, cancel)?;
-            let reach = queries
-                .iter()
-                .map(|query| weight.abs() * screen::reach_of_one(&query.values()[range.clone()], encoding));
-            Ok(BlockQueries { block, dims, encoding, weight, packed, reach: reach.collect() })
+            let values = queries.iter().map(|query| &query.values()[range.clone()]);
+            let (packed, mut reach) = pack(values, dims, encoding, cancel)?;
+            reach.iter_mut().for_each(|reach| *reach *= weight.abs());
+            Ok(BlockQueries { block, dims, encoding, weight, packed, reach })
         };
         let blocks = selected.iter().map(pack).collect::<Result<Vec<_>, ScanError>>()?;
         let mut lengths = None;
@@ -95,6 +93,12 @@ impl Batch {
             lengths = Some(found);
         }
         Ok(Self { blocks, queries: queries.len(), lengths })
+    }
+
+    /// The length of a row over the blocks, out of the norms of each.
+    pub fn row_length(&self, norms: &[Vec<f32>], row: u32) -> f64 {
+        let weights = self.blocks.iter().map(|block| block.weight);
+        length(weights.zip(norms.iter().map(|norms| norms[row as usize])))
     }
 
     /// The ordinals of the blocks in the schema.
@@ -114,7 +118,7 @@ impl Batch {
 }
 
 /// `sqrt(sum of w * norm^2)`: square, weight and sum rounded one after the other.
-pub(super) fn length(weights_and_norms: impl Iterator<Item = (f64, f32)>) -> f64 {
+fn length(weights_and_norms: impl Iterator<Item = (f64, f32)>) -> f64 {
     let mut sum = 0f64;
     for (weight, norm) in weights_and_norms {
         let norm = f64::from(norm);
@@ -123,17 +127,20 @@ pub(super) fn length(weights_and_norms: impl Iterator<Item = (f64, f32)>) -> f64
     sum.sqrt()
 }
 
-/// A large batch takes a while, so each query may be the last.
+/// The queries for the kernels, and how far each reaches with a row of norm 1. A large batch takes a while,
+/// so each query may be the last.
 fn pack<'a>(
     queries: impl Iterator<Item = &'a [f32]>,
     dims: usize,
     encoding: Encoding,
     cancel: &CancelToken,
-) -> Result<Packed, ScanError> {
+) -> Result<(Packed, Vec<f64>), ScanError> {
+    let mut reach = Vec::new();
     let mut floats = FloatQueries::new(dims);
     let (mut integers, mut scales) = (IntegerQueries::new(dims), Vec::new());
     for query in queries {
         cancel.check()?;
+        reach.push(screen::reach_of_one(query, encoding));
         match encoding {
             Encoding::F32 | Encoding::F16 => floats.push(query),
             Encoding::I8 => {
@@ -143,8 +150,9 @@ fn pack<'a>(
             }
         }
     }
-    Ok(match encoding {
+    let packed = match encoding {
         Encoding::F32 | Encoding::F16 => Packed::Float(floats),
         Encoding::I8 => Packed::Integer { queries: integers, scales },
-    })
+    };
+    Ok((packed, reach))
 }

@@ -6,7 +6,7 @@ use super::columns::GroupColumns;
 use super::engine::{Engine, Plan};
 use super::error::ScanError;
 use super::kernel::{Kernel, Rows, Select};
-use super::query::{BlockQueries, Packed, length};
+use super::query::{BlockQueries, Packed};
 use super::stream::PieceCodes;
 use crate::codec::Encoding;
 use crate::segment::{Codes, Kind};
@@ -190,8 +190,7 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         let batch = &self.engine.plan.batch;
         let norms = columns.norms(batch.ordinals())?;
         for (i, &row) in selected.iter().enumerate() {
-            let weights = batch.blocks.iter().map(|block| block.weight);
-            let row_length = length(weights.zip(norms.iter().map(|norms| norms[row as usize])));
+            let row_length = batch.row_length(norms, row);
             for (query, &query_length) in lengths.iter().enumerate() {
                 let score = &mut self.scores[query * selected.len() + i];
                 *score = if query_length == 0.0 || row_length == 0.0 {

@@ -1,6 +1,7 @@
 //! One block of a screen: which of its bytes are multiplied, and what the products tell of the score.
 
 use super::super::columns::GroupColumns;
+use super::super::control::CancelToken;
 use super::super::error::ScanError;
 use super::super::kernel::{ByteQueries, IntegerQueries, Narrow, PlaneQueries};
 use super::super::planner::ScanPath;
@@ -110,20 +111,28 @@ impl BlockScreen {
         block: &BlockQueries,
         queries: impl Iterator<Item = &'q [f32]>,
         path: ScanPath,
-    ) -> Self {
+        cancel: &CancelToken,
+    ) -> Result<Self, ScanError> {
         let sign = schema.tiers().iter().find(|tier| matches!(tier, Tier::Sign { .. }));
         if path == ScanPath::SignTier
             && let Some(&tier @ Tier::Sign { seed }) = sign
         {
             let ordinal = u32::try_from(block.block).unwrap_or(u32::MAX);
-            return Self::signs(block, queries, tier, &Rotation::new(seed, ordinal, block.dims), seed);
+            return Self::signs(
+                block,
+                queries,
+                tier,
+                &Rotation::new(seed, ordinal, block.dims),
+                seed,
+                cancel,
+            );
         }
         let source = match block.encoding {
             Encoding::I8 => Source::Codes,
             Encoding::F16 | Encoding::F32 if schema.tiers().contains(&Tier::I8) => Source::Tier(Tier::I8),
             Encoding::F16 | Encoding::F32 => Source::Narrowed,
         };
-        Self::bytes(block, queries, source, path == ScanPath::Bytes)
+        Self::bytes(block, queries, source, path == ScanPath::Bytes, cancel)
     }
 
     /// The queries in signed bytes, or in 16-bit integers, for rows in signed bytes.
@@ -132,10 +141,12 @@ impl BlockScreen {
         queries: impl Iterator<Item = &'q [f32]>,
         source: Source,
         many: bool,
-    ) -> Self {
+        cancel: &CancelToken,
+    ) -> Result<Self, ScanError> {
         let mut screen = Self::empty(block, source);
         let (mut bytes, mut integers) = (Vec::new(), IntegerQueries::new(block.dims));
         for query in queries {
+            cancel.check()?;
             let (target, rounding) = target(query, block.encoding);
             let largest = target.iter().fold(0f64, |most, x| most.max(x.abs()));
             let most = if many { 127.0 } else { f64::from(IntegerQueries::LARGEST) };
@@ -162,7 +173,7 @@ impl BlockScreen {
         } else {
             Queries::Integers(integers)
         };
-        screen
+        Ok(screen)
     }
 
     /// The queries rotated and in bit planes, for rows of one bit a dim.
@@ -172,12 +183,14 @@ impl BlockScreen {
         tier: Tier,
         rotation: &Rotation,
         seed: u64,
-    ) -> Self {
+        cancel: &CancelToken,
+    ) -> Result<Self, ScanError> {
         let mut screen = Self::empty(block, Source::Tier(tier));
         let mut planes = PlaneQueries::new(block.dims);
         let dims = block.dims as f64;
         let mut coin = Coin::new(seed ^ block.block as u64);
         for query in queries {
+            cancel.check()?;
             let (target, rounding) = target(query, block.encoding);
             // So that squares and sums in f32 neither overflow nor vanish.
             let largest = target.iter().fold(0f64, |most, x| most.max(x.abs()));
@@ -207,7 +220,7 @@ impl BlockScreen {
             screen.by_gain.push((weight * step).powi(2) * ABOVE * dims / 4.0);
         }
         screen.queries = Queries::Planes(planes);
-        screen
+        Ok(screen)
     }
 
     fn empty(block: &BlockQueries, source: Source) -> Self {

@@ -34,7 +34,7 @@ use super::columns::GroupColumns;
 use super::engine::Engine;
 use super::error::ScanError;
 use super::kernel::Narrow;
-use super::query::{Batch, BlockQueries, length};
+use super::query::{Batch, BlockQueries};
 use super::stream::PieceCodes;
 use super::tile;
 use crate::codec::Encoding;
@@ -293,8 +293,7 @@ impl<'e, 'a> Screener<'e, 'a> {
         let batch = &self.engine.plan.batch;
         let norms = columns.norms(batch.ordinals())?;
         for (i, &row) in selected.iter().enumerate() {
-            let weights = batch.blocks.iter().map(|block| block.weight);
-            let row_length = length(weights.zip(norms.iter().map(|norms| norms[row as usize])));
+            let row_length = batch.row_length(norms, row);
             for (query, &query_length) in lengths.iter().enumerate() {
                 let at = query * selected.len() + i;
                 let product = row_length * query_length;

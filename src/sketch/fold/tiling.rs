@@ -2,6 +2,8 @@
 
 use sha2::{Digest as _, Sha512};
 
+use crate::codec::mix::mix;
+
 /// Elements of a tile, and lanes of the sums.
 pub(super) const TILE: usize = 16;
 
@@ -94,15 +96,4 @@ impl Tiling {
     pub(super) fn hash(&self, t: u32) -> u32 {
         mix(mix(t.wrapping_add(self.mix_keys.0)) ^ self.mix_keys.1)
     }
-}
-
-/// The constants of the 32-bit finaliser "lowbias32", found by C. Wellons' search.
-pub(super) const MIX: [u32; 2] = [0x7FEB_352D, 0x846C_A68B];
-
-fn mix(mut x: u32) -> u32 {
-    x ^= x >> 16;
-    x = x.wrapping_mul(MIX[0]);
-    x ^= x >> 15;
-    x = x.wrapping_mul(MIX[1]);
-    x ^ x >> 16
 }

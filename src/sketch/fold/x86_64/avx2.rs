@@ -1,8 +1,9 @@
 use std::arch::x86_64::*;
 
-use super::super::tiling::{MIX, TILE, Tile, Tiling};
+use super::super::tiling::{TILE, Tile, Tiling};
 use super::{AHEAD, BATCH};
 use crate::codec::lanes::SquareSum;
+use crate::codec::mix::MIX;
 
 /// The sum of squares by the portable code, compiled for wider vectors.
 #[target_feature(enable = "avx2")]

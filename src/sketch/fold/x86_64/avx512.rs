@@ -1,8 +1,9 @@
 use std::arch::x86_64::*;
 
-use super::super::tiling::{MIX, TILE, Tile, Tiling};
+use super::super::tiling::{TILE, Tile, Tiling};
 use super::{AHEAD, BATCH};
 use crate::codec::lanes;
+use crate::codec::mix::MIX;
 
 /// [`lanes::sum_of_squares`] with eight lanes to a vector.
 #[target_feature(enable = "avx512f")]
