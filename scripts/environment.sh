@@ -43,7 +43,7 @@ export GRADIX_TOOLS="$GRADIX_CACHE/tools"
 
 # The demo, the tests, clippy and the docs share this feature set, and with it every built crate.
 # It includes `burn`. (`cuda` cannot be built everywhere: its build script wants LLVM.)
-export GRADIX_FEATURES=wgpu
+export GRADIX_FEATURES=wgpu,serde
 
 # Points cargo at the RocksDB archive in the cache, building it first if it is not there. A caller
 # who sets ROCKSDB_LIB_DIR keeps his own.

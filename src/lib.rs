@@ -43,6 +43,7 @@
 #[cfg(feature = "burn")]
 pub mod burn;
 pub mod codec;
+mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -53,11 +54,13 @@ mod schema;
 pub mod segment;
 pub mod sketch;
 
-pub use codec::{Encoding, Tier};
+pub use codec::{EncodeError, Encoding, Tier};
+pub use error::{Error, ErrorKind, Result};
 pub use index::{
     AppendError, Collection, ColumnStats, Commit, CommitError, CompactOptions, Compaction, CreateError,
-    Example, ExampleRow, Finding, GcOptions, GetError, Index, IndexOptions, MaintenanceError, OpenError,
-    PreparedCommit, Report, Row, SegmentStats, Snapshot, SnapshotError, Stats, Writer, WriterError,
+    Example, ExampleRow, Finding, GcOptions, GetError, Ids, Index, IndexOptions, MaintenanceError, OpenError,
+    PreparedCommit, Report, Row, Rows, SegmentStats, Snapshot, SnapshotError, SourceCount, Stats, StoredRow,
+    Writer, WriterError,
 };
 pub use manifest::ManifestError;
 pub use scan::{CancelToken, Grouping, Hit, Metric, Ranking, Scan, ScanError, SpanFilter};

@@ -1,4 +1,5 @@
-//! Memory stays bounded: an index ten times larger than the process may have is appended and scanned.
+//! Memory stays bounded: an index ten times larger than the process may have is appended, scanned and
+//! read row by row.
 //!
 //! The limit is RLIMIT_DATA, which counts heap and private memory but not the pages of mapped files,
 //! which the kernel can drop. (It counts stacks too; those of C++ threads are as large as `ulimit -s`.) `GRADIX_MEMORY_TEST_MB` and `GRADIX_MEMORY_LIMIT_MB` change the sizes
@@ -17,7 +18,7 @@ fn megabytes(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
-/// Catches an append or a scan whose memory grows with the index.
+/// Catches an append, a scan or an iterator whose memory grows with the index.
 #[test]
 fn index_ten_times_the_memory_limit_is_written_and_scanned() {
     if std::env::var_os("GRADIX_MEMORY_CHILD").is_some() {
@@ -86,6 +87,17 @@ fn write_and_scan() {
     assert_eq!(ranking.statistics().rows_scored, id);
     // The greatest inner product of a row of the batch is with itself: first the one with the least id.
     assert_eq!(ranking.query(1)[0].id, 1u64.to_be_bytes());
+    let mut rows = 0;
+    for (row, id) in snapshot.iter().with_sketches().zip(0u64..) {
+        let row = row.unwrap();
+        assert_eq!(row.id, id.to_be_bytes());
+        // `f16` changes the numbers by 2^-11 of the greatest at most.
+        let (read, written) = (row.sketch.unwrap(), &sketches[(id % BATCH) as usize]);
+        assert!((read.values()[7] - written.values()[7]).abs() < 1e-3);
+        rows += 1;
+    }
+    assert_eq!(rows, id);
+    assert!(snapshot.ids().map(Result::unwrap).eq((0..id).map(u64::to_be_bytes)));
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let field = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();

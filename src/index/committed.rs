@@ -24,7 +24,7 @@ pub(super) fn write(folder: &Path, generation: u64) -> Result<(), ManifestError>
     bytes.extend(crc.to_le_bytes());
     replace_file(folder, NAME, &bytes).map_err(|source| {
         let path = folder.join(NAME);
-        ManifestError::Database { path, operation: "write", source: source.into() }
+        ManifestError::Database { path, operation: "write", source }
     })
 }
 
@@ -35,7 +35,7 @@ pub(super) fn read(folder: &Path) -> Result<u64, ManifestError> {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(source) => {
-            return Err(ManifestError::Database { path, operation: "read", source: source.into() });
+            return Err(ManifestError::Database { path, operation: "read", source });
         }
     };
     let is_sound =

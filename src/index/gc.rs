@@ -43,6 +43,7 @@ impl GcOptions {
 
 /// What garbage collection took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Collection {
     /// The oldest generation that can still be read.

@@ -4,7 +4,8 @@
 //!   lock).
 //! - How do rows get in? `rows` checks and encodes them, `pending` keeps what is not committed,
 //!   `writer` commits.
-//! - How do they come out? `snapshot`.
+//! - How do they come out? `snapshot` (by id, and ranked by a scan), `iterate` (one after the other),
+//!   `ids`, `sources`.
 //! - How is it kept in order? `compact`, `gc`, `verify`, `stats`.
 //!
 //! This is the only folder that joins segments and manifest. Depends on all others but the adapter.
@@ -13,10 +14,13 @@ mod committed;
 mod compact;
 pub(crate) mod error;
 mod gc;
+mod ids;
 mod index_file;
+mod iterate;
 mod pending;
 mod rows;
 mod snapshot;
+mod sources;
 mod stats;
 mod verify;
 mod writer;
@@ -26,8 +30,11 @@ pub use error::{
     AppendError, CommitError, CreateError, GetError, MaintenanceError, OpenError, SnapshotError, WriterError,
 };
 pub use gc::{Collection, GcOptions};
+pub use ids::Ids;
+pub use iterate::{Rows, StoredRow};
 pub use rows::Row;
 pub use snapshot::{Example, ExampleRow, Snapshot};
+pub use sources::SourceCount;
 pub use stats::{ColumnStats, SegmentStats, Stats};
 pub use verify::{Finding, Report};
 pub use writer::{Commit, PreparedCommit, Writer};
@@ -242,6 +249,15 @@ impl Index {
     /// How to create or open an index.
     pub fn options() -> IndexOptions {
         IndexOptions::default()
+    }
+
+    /// Creates an index with the default options, in a folder that does not exist yet or is empty, and
+    /// opens it.
+    ///
+    /// # Errors
+    /// As [`IndexOptions::create`].
+    pub fn create(path: impl AsRef<Path>, schema: &Schema) -> Result<Self, CreateError> {
+        Self::options().create(path, schema)
     }
 
     /// Opens an index with the default options.

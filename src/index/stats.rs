@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::error::SnapshotError;
 use super::snapshot::Snapshot;
 use crate::segment::Column;
 
-/// Counts and sizes of one generation. Serialises to JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// Counts and sizes of one generation. `Serialize` with the feature `serde`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// The generation.
@@ -28,7 +28,8 @@ pub struct Stats {
 }
 
 /// The size of one column.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ColumnStats {
     /// Its kind: `codes`, `scales`, `norms`, `ids`, `spans`, `sources`, `metadata`, `factors`,
@@ -43,7 +44,8 @@ pub struct ColumnStats {
 }
 
 /// Counts and sizes of one segment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SegmentStats {
     /// Its UUID, in text form.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use serde::Serialize;
 
 use super::Shared;
 use super::compact::Columns;
@@ -14,8 +13,9 @@ use crate::manifest::ManifestError;
 use crate::schema::Schema;
 use crate::segment::{EncodedRow, Kind, LiveSegment, SegmentError, SegmentReader, TierEncoder};
 
-/// What a verification saw. Serialises to JSON.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+/// What a verification saw. `Serialize` with the feature `serde`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Report {
     /// The generation that was verified.
@@ -41,7 +41,8 @@ impl Report {
 }
 
 /// One thing that is not as it must be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Finding {
     /// The file, or the manifest's column family.

@@ -44,6 +44,7 @@ pub struct Writer {
 
 /// A commit that is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Commit {
     /// The generation that it made.

@@ -1,18 +1,19 @@
+use std::io;
 use std::path::PathBuf;
 
 /// Why the manifest could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestError {
-    /// RocksDB failed.
+    /// The database, or a file beside it, could not be read or written.
     #[error("{}: cannot {operation}", path.display())]
     Database {
         /// The manifest's folder.
         path: PathBuf,
         /// What was tried.
         operation: &'static str,
-        /// What RocksDB said.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        /// What the database or the system said: `InvalidData` where it found its own files damaged.
+        source: io::Error,
     },
     /// A value is not what the format says.
     #[error("{}: damaged record {key} in column family {family}: {reason}", path.display())]

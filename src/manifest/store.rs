@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -146,8 +147,8 @@ impl Manifest {
                     return Err(database(path, "open the database for reading", source));
                 }
                 (Ok(_), None) if attempt == ATTEMPTS => {
-                    let source = std::io::Error::from(std::io::ErrorKind::ResourceBusy);
-                    return Err(database(path, "find the database at rest", source));
+                    let source = io::ErrorKind::ResourceBusy.into();
+                    return Err(failed(path, "find the database at rest", source));
                 }
                 _ => std::thread::sleep(Duration::from_millis(u64::from(attempt))),
             }
@@ -288,9 +289,20 @@ impl Manifest {
         &self,
         mut each: impl FnMut(&[u8], ExampleHistory) -> Result<(), ManifestError>,
     ) -> Result<(), ManifestError> {
-        self.for_each(EXAMPLES, &[], |id, value| {
-            each(id, self.check_places(id, self.parse(EXAMPLES, id, value)?)?)?;
+        self.for_each_example_from(&[], |id, history| {
+            each(id, history)?;
             Ok(true)
+        })
+    }
+
+    /// Calls back for each example from the id `start` on, in the order of ids, until it says `false`.
+    pub fn for_each_example_from(
+        &self,
+        start: &[u8],
+        mut each: impl FnMut(&[u8], ExampleHistory) -> Result<bool, ManifestError>,
+    ) -> Result<(), ManifestError> {
+        self.for_each(EXAMPLES, start, |id, value| {
+            each(id, self.check_places(id, self.parse(EXAMPLES, id, value)?)?)
         })
     }
 
@@ -408,7 +420,7 @@ impl Batch<'_> {
     ) -> Result<(), ManifestError> {
         let mut bytes = Vec::with_capacity(dead.serialized_size());
         dead.serialize_into(&mut bytes)
-            .map_err(|source| database(&self.manifest.path, "encode a record", source))?;
+            .map_err(|source| failed(&self.manifest.path, "encode a record", source))?;
         self.put(DELETES, &deletes_key(segment, generation), &DeletesRecord(bytes))
     }
 
@@ -448,8 +460,8 @@ impl Batch<'_> {
         key: &[u8],
         record: &impl Serialize,
     ) -> Result<(), ManifestError> {
-        let value =
-            encode(record).map_err(|source| database(&self.manifest.path, "encode a record", source))?;
+        let value = encode(record)
+            .map_err(|error| failed(&self.manifest.path, "encode a record", io::Error::other(error)))?;
         self.batch.put_cf(self.manifest.family(family)?, key, value);
         Ok(())
     }
@@ -460,16 +472,28 @@ impl Batch<'_> {
     }
 }
 
-fn database(
-    path: &Path,
-    operation: &'static str,
-    source: impl std::error::Error + Send + Sync + 'static,
-) -> ManifestError {
-    ManifestError::Database { path: path.to_owned(), operation, source: Box::new(source) }
+fn database(path: &Path, operation: &'static str, source: rocksdb::Error) -> ManifestError {
+    failed(path, operation, to_io(source))
+}
+
+fn failed(path: &Path, operation: &'static str, source: io::Error) -> ManifestError {
+    ManifestError::Database { path: path.to_owned(), operation, source }
+}
+
+/// RocksDB's error as one of the standard library, so that its type stays in this file.
+fn to_io(error: rocksdb::Error) -> io::Error {
+    use rocksdb::ErrorKind;
+    let kind = match error.kind() {
+        ErrorKind::Corruption => io::ErrorKind::InvalidData,
+        ErrorKind::Busy | ErrorKind::TryAgain => io::ErrorKind::ResourceBusy,
+        ErrorKind::TimedOut => io::ErrorKind::TimedOut,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error.into_string())
 }
 
 /// Tables, logs, and what lists them.
-fn database_files(folder: &Path) -> std::io::Result<Files> {
+fn database_files(folder: &Path) -> io::Result<Files> {
     let mut files = Files::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;

@@ -1,0 +1,397 @@
+//! One error that every operation's error converts into, and the kinds of error that a caller acts on.
+
+use std::io;
+
+use crate::codec::EncodeError;
+use crate::index::{
+    AppendError, CommitError, CreateError, GetError, MaintenanceError, OpenError, SnapshotError, WriterError,
+};
+use crate::manifest::ManifestError;
+use crate::scan::{KernelError, ScanError};
+use crate::segment::SegmentError;
+use crate::sketch::SketchError;
+
+/// A result whose error is [`Error`], for functions that do several things with an index.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Any error of this crate. Every operation has an error of its own, which says what can go wrong there;
+/// all of them convert into this one with `?`.
+///
+/// It displays as the error within, and has the same [`source`](std::error::Error::source).
+///
+/// ```
+/// use std::path::Path;
+///
+/// use gradix::sketch::{Sketch, SketchSpec, Sketcher};
+/// use gradix::{Encoding, ErrorKind, Index, Schema};
+///
+/// fn rank(path: &Path, gradient: &[f32]) -> gradix::Result<Vec<Vec<u8>>> {
+///     let spec = SketchSpec::rapid_grad(7, 4096);
+///     let index = Index::create(path, &Schema::new(spec.clone(), Encoding::F16)?)?;
+///     let sketcher = Sketcher::new(spec)?;
+///     let mut fold = sketcher.start();
+///     fold.add("layers.0.weight", gradient)?;
+///     let sketch: Sketch = fold.finish()?;
+///     let mut writer = index.writer()?;
+///     writer.append("example", &sketch)?;
+///     writer.commit()?;
+///     let ranking = index.snapshot()?.scan(&[sketch])?.top_k(10).run()?;
+///     Ok(ranking.query(0).iter().map(|hit| hit.id.clone()).collect())
+/// }
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("my.gradix");
+/// assert_eq!(rank(&path, &[1.0, 2.0])?, [b"example"]);
+/// // The index is there already, now.
+/// assert_eq!(rank(&path, &[1.0, 2.0]).unwrap_err().kind(), ErrorKind::AlreadyExists);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// From [`Writer::append`](crate::Writer::append) and the other changes to an index.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// From [`Writer::commit`](crate::Writer::commit).
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// From [`Index::create`](crate::Index::create).
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// From [`Snapshot::get`](crate::Snapshot::get) and the iterators of a snapshot.
+    #[error(transparent)]
+    Get(#[from] GetError),
+    /// From [`Writer::compact`](crate::Writer::compact) and [`Writer::gc`](crate::Writer::gc).
+    #[error(transparent)]
+    Maintenance(#[from] MaintenanceError),
+    /// From [`Index::open`](crate::Index::open).
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// From [`Index::snapshot`](crate::Index::snapshot).
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// From [`Index::writer`](crate::Index::writer).
+    #[error(transparent)]
+    Writer(#[from] WriterError),
+    /// From the manifest alone, as [`Snapshot::payload`](crate::Snapshot::payload) reads it.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// From a segment file alone.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// From [`Snapshot::scan`](crate::Snapshot::scan) and [`Scan::run`](crate::Scan::run).
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// From the name of a [kernel](crate::scan::KernelChoice).
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// From [`Sketcher`](crate::sketch::Sketcher), [`Sketch`](crate::sketch::Sketch) and
+    /// [`Schema`](crate::Schema).
+    #[error(transparent)]
+    Sketch(#[from] SketchError),
+    /// From the numbers of one row in one block.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// From the burn adapter.
+    #[cfg(feature = "burn")]
+    #[error(transparent)]
+    Burn(#[from] crate::burn::BurnError),
+}
+
+/// What a caller can do about an error, whichever operation it came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Stored bytes are not what was written. Trying again does not help: restore the index from a copy;
+    /// [`Index::verify`](crate::Index::verify) lists everything that is wrong.
+    Damaged,
+    /// The file system, the storage, the database or a device failed. The system's own error is the
+    /// [source](std::error::Error::source).
+    Io,
+    /// An argument is not valid, or does not fit the index. Correct the call.
+    InvalidInput,
+    /// The call is not possible now: the index was opened read-only, or there are uncommitted changes.
+    InvalidState,
+    /// What was named is not there: no index in the folder, no such id, generation, source or block.
+    NotFound,
+    /// What was to be created is there already: an index or another file in the folder, an id.
+    AlreadyExists,
+    /// The generation is not kept any more. Take a newer snapshot.
+    Expired,
+    /// Another writer is open, or never rests. Try again later.
+    Busy,
+    /// An earlier write failed. Drop the writer and open another; what was committed is there.
+    Poisoned,
+    /// The index was written by a later version, or needs a feature that this one does not have. Update.
+    Newer,
+    /// This machine cannot run what was asked for.
+    Unsupported,
+    /// The caller cancelled it.
+    Cancelled,
+}
+
+// The matches below have no catch-all arm, so that a new variant does not compile until somebody has
+// said of which kind it is.
+
+impl Error {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Append(error) => error.kind(),
+            Self::Commit(error) => error.kind(),
+            Self::Create(error) => error.kind(),
+            Self::Get(error) => error.kind(),
+            Self::Maintenance(error) => error.kind(),
+            Self::Open(error) => error.kind(),
+            Self::Snapshot(error) => error.kind(),
+            Self::Writer(error) => error.kind(),
+            Self::Manifest(error) => error.kind(),
+            Self::Segment(error) => error.kind(),
+            Self::Scan(error) => error.kind(),
+            Self::Kernel(error) => error.kind(),
+            Self::Sketch(error) => error.kind(),
+            Self::Encode(error) => error.kind(),
+            #[cfg(feature = "burn")]
+            Self::Burn(error) => error.kind(),
+        }
+    }
+}
+
+impl AppendError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::DuplicateId { .. } => ErrorKind::AlreadyExists,
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::IdLength { .. }
+            | Self::OtherSpec { .. }
+            | Self::NoRows { .. }
+            | Self::TooLarge { .. }
+            | Self::EmptySpan { .. }
+            | Self::SourceLength { .. }
+            | Self::MetadataLength { .. } => ErrorKind::InvalidInput,
+            Self::Encode { source, .. } => source.kind(),
+            Self::Segment(error) => error.kind(),
+            Self::Manifest(error) => error.kind(),
+            Self::Poisoned => ErrorKind::Poisoned,
+        }
+    }
+}
+
+impl CommitError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::PayloadLength { .. } => ErrorKind::InvalidInput,
+            Self::Segment(error) => error.kind(),
+            Self::Manifest(error) => error.kind(),
+            Self::Poisoned => ErrorKind::Poisoned,
+        }
+    }
+}
+
+impl CreateError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Exists { .. } | Self::NotEmpty { .. } => ErrorKind::AlreadyExists,
+            Self::Schema(error) => error.kind(),
+            Self::Io { .. } => ErrorKind::Io,
+            Self::Manifest(error) => error.kind(),
+            Self::Open(error) => error.kind(),
+        }
+    }
+}
+
+impl GetError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Expired { .. } => ErrorKind::Expired,
+            Self::Misplaced { .. } => ErrorKind::Damaged,
+            Self::Segment(error) => error.kind(),
+            Self::Manifest(error) => error.kind(),
+        }
+    }
+}
+
+impl MaintenanceError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Uncommitted => ErrorKind::InvalidState,
+            Self::Segment(error) => error.kind(),
+            Self::Commit(error) => error.kind(),
+            Self::Manifest(error) => error.kind(),
+            Self::Snapshot(error) => error.kind(),
+            Self::Poisoned => ErrorKind::Poisoned,
+        }
+    }
+}
+
+impl OpenError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotAnIndex { .. } => ErrorKind::NotFound,
+            Self::Newer { .. } | Self::UnknownFeature { .. } => ErrorKind::Newer,
+            Self::Damaged { .. } | Self::ForeignManifest { .. } => ErrorKind::Damaged,
+            Self::Io { .. } => ErrorKind::Io,
+            Self::Manifest(error) => error.kind(),
+        }
+    }
+}
+
+impl SnapshotError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoSuchGeneration { asked, oldest, .. } if asked < oldest => ErrorKind::Expired,
+            Self::NoSuchGeneration { .. } => ErrorKind::NotFound,
+            Self::OtherSegment { .. } | Self::DeadRows { .. } => ErrorKind::Damaged,
+            Self::Segment(error) => error.kind(),
+            Self::Manifest(error) => error.kind(),
+        }
+    }
+}
+
+impl WriterError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Busy { .. } => ErrorKind::Busy,
+            Self::ReadOnly { .. } => ErrorKind::InvalidState,
+            Self::UnknownFeature { .. } => ErrorKind::Newer,
+            Self::Io { .. } => ErrorKind::Io,
+            Self::Manifest(error) => error.kind(),
+        }
+    }
+}
+
+impl ManifestError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Database { source, .. } => match source.kind() {
+                io::ErrorKind::InvalidData => ErrorKind::Damaged,
+                io::ErrorKind::ResourceBusy => ErrorKind::Busy,
+                _ => ErrorKind::Io,
+            },
+            Self::Damaged { .. } => ErrorKind::Damaged,
+            Self::Newer { .. } => ErrorKind::Newer,
+        }
+    }
+}
+
+impl SegmentError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { .. } => ErrorKind::Io,
+            Self::Newer { .. } | Self::UnknownFeature { .. } => ErrorKind::Newer,
+            Self::NotASegment { .. }
+            | Self::Foreign { .. }
+            | Self::OtherSchema { .. }
+            | Self::Misplaced { .. }
+            | Self::Damaged { .. } => ErrorKind::Damaged,
+        }
+    }
+}
+
+impl ScanError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoQueries
+            | Self::NoResults
+            | Self::OtherSpec { .. }
+            | Self::NormTooLarge { .. }
+            | Self::NoBlocks
+            | Self::NotSelected { .. }
+            | Self::InvalidWeight { .. }
+            | Self::InvalidDelta { .. }
+            | Self::WeightsOverflow { .. } => ErrorKind::InvalidInput,
+            Self::UnknownBlock { .. } | Self::UnknownSource { .. } => ErrorKind::NotFound,
+            Self::Lookup { source } => source.downcast_ref().map_or(ErrorKind::Io, GetError::kind),
+            Self::Segment(error) => error.kind(),
+            Self::Kernel(error) => error.kind(),
+            Self::Threads { .. } => ErrorKind::Io,
+            Self::Cancelled => ErrorKind::Cancelled,
+        }
+    }
+}
+
+impl KernelError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unknown { .. } => ErrorKind::InvalidInput,
+            Self::Unsupported { .. } => ErrorKind::Unsupported,
+        }
+    }
+}
+
+impl SketchError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::InvalidSpec { .. }
+            | Self::NoSketcher { .. }
+            | Self::NoBlock { .. }
+            | Self::NotFinite { .. }
+            | Self::Overflow { .. }
+            | Self::TooLong { .. }
+            | Self::Width { .. }
+            | Self::NotFiniteValue { .. }
+            | Self::NotNested { .. } => ErrorKind::InvalidInput,
+            Self::NoKernel { .. } => ErrorKind::Unsupported,
+        }
+    }
+}
+
+impl EncodeError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFinite { .. } | Self::NormTooLarge { .. } => ErrorKind::InvalidInput,
+        }
+    }
+}
+
+#[cfg(feature = "burn")]
+impl crate::burn::BurnError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NothingSelected { .. }
+            | Self::MissingGradient { .. }
+            | Self::NotTapped { .. }
+            | Self::ForeignLayer { .. }
+            | Self::NothingTapped
+            | Self::BatchSize { .. }
+            | Self::Shape { .. }
+            | Self::FullyMasked { .. }
+            | Self::Target { .. } => ErrorKind::InvalidInput,
+            Self::Read { .. } => ErrorKind::Io,
+            Self::Sketch(error) => error.kind(),
+            Self::Example { source, .. } => source.kind(),
+        }
+    }
+}
