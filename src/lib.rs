@@ -42,11 +42,13 @@
 
 #[cfg(feature = "burn")]
 pub mod burn;
+mod bytes;
 pub mod codec;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
 mod index;
+mod lock;
 mod manifest;
 pub mod scan;
 mod schema;
