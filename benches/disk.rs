@@ -165,7 +165,7 @@ mod linux {
         let names = storage.list().unwrap_or_default();
         let of_file = |name: &String| {
             let Ok(file) = storage.open(name) else { return 0 };
-            let pages = (0..file.bytes().len() as u64).step_by(1 << 18);
+            let pages = (0..file.len()).step_by(1 << 18);
             (1 << 18) * pages.filter(|&page| file.is_resident(page)).count() as u64
         };
         names.iter().map(of_file).sum()

@@ -1,36 +1,180 @@
 //! gradix: an embeddable storage engine for **gradient indexes**.
 //!
 //! A gradient index holds one compressed gradient (a [sketch](sketch::Sketch)), or several, for every
-//! training example of a model. Given the gradient of something that the model said, it ranks the
-//! examples by their influence on it: which training data made the model say this?
+//! training example of a model. Given the gradient of a model's output, it ranks the examples by their
+//! influence on it: which training data made the model say this?
+//!
+//! # Append and scan
 //!
 //! ```
-//! use gradix::{Encoding, Index, Schema, sketch::{Sketcher, SketchSpec}};
-//! # let folder = tempfile::tempdir()?;
+//! use gradix::sketch::{SketchSpec, Sketcher};
+//! use gradix::{Encoding, Index, Schema};
+//!
+//! # fn main() -> gradix::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
 //! # let path = folder.path().join("my.gradix");
-//! // How gradients become sketches: 4096 buckets, signs and places from seed 7.
+//! // How gradients become sketches (4096 buckets, seed 7), and how sketches become bytes.
 //! let spec = SketchSpec::rapid_grad(7, 4096);
-//! let index = Index::options().create(&path, &Schema::new(spec.clone(), Encoding::F16)?)?;
+//! let index = Index::create(&path, &Schema::new(spec.clone(), Encoding::F16)?)?;
 //!
 //! // The gradient of each training example, one parameter tensor after the other.
 //! let sketcher = Sketcher::new(spec)?;
-//! let mut writer = index.writer()?;
+//! let mut writer = index.writer()?; // one at a time, over all processes
 //! for (id, gradient) in [("sea", [3.0f32, -1.0, 2.0]), ("land", [-2.0, 0.5, 1.0])] {
 //!     let mut fold = sketcher.start();
 //!     fold.add("layers.0.weight", &gradient)?;
 //!     writer.append(id, &fold.finish()?)?;
 //! }
-//! writer.commit()?; // durable from here on; dropping the writer instead would leave nothing
+//! writer.commit()?; // durable when it returns; a writer that is dropped commits nothing
 //!
-//! // The gradient of a generation is the query.
+//! // The gradient of an output is the query.
 //! let mut fold = sketcher.start();
 //! fold.add("layers.0.weight", &[1.0, 0.0, 1.0])?;
-//! let ranking = index.snapshot()?.scan(&[fold.finish()?])?.top_k(10).run()?;
-//! assert_eq!(ranking.query(0)[0].id, b"sea");
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! let queries = [fold.finish()?];
+//!
+//! let snapshot = index.snapshot()?; // Clone + Send + Sync; shows this generation for as long as it lives
+//! let ranking = snapshot.scan(&queries)?.top_k(10).bottom_k(10).run()?;
+//! assert_eq!(ranking.query(0)[0].id, b"sea"); // the highest score
+//! assert_eq!(ranking.opponents(0)[0].id, b"land"); // the lowest
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! `ARCHITECTURE.md` says what lies where and why; `format-spec/` fixes every byte on disk.
+//! # Spans, sources and filters
+//!
+//! An example has one row for the whole of it, or several for token ranges. A row can have a source label,
+//! which scans can be limited to, and metadata, which gradix keeps and does not interpret.
+//!
+//! ```
+//! use gradix::sketch::{Sketch, SketchSpec};
+//! use gradix::{Encoding, Grouping, Index, Row, Schema, Span, SpanFilter};
+//!
+//! # fn main() -> gradix::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path().join("my.gradix");
+//! // Numbers that another program has made: blocks by name, and how many numbers each has.
+//! let spec = SketchSpec::dense("logra", "rank 2", [("layers.0", 2), ("layers.1", 2)]);
+//! let index = Index::create(&path, &Schema::new(spec.clone(), Encoding::F32)?)?;
+//! let mut writer = index.writer()?;
+//! let sketch = |values: [f32; 4]| Sketch::dense(spec.clone(), values.to_vec());
+//! let (first, second) = (sketch([1.0, 0.0, 0.0, 0.0])?, sketch([0.0, 4.0, 1.0, 0.0])?);
+//! writer.append_rows(
+//!     "page 7",
+//!     &[
+//!         Row::new(&first).span(Span::tokens(0, 128)).source("wiki").metadata(b"page 7, first half"),
+//!         Row::new(&second).span(Span::tokens(128, 256)).source("wiki"),
+//!     ],
+//! )?;
+//! writer.append("unlabelled", &first)?;
+//! writer.commit()?;
+//!
+//! let snapshot = index.snapshot()?;
+//! let queries = [sketch([1.0, 1.0, 1.0, 1.0])?];
+//! let ranking = snapshot
+//!     .scan(&queries)?
+//!     .top_k(10)
+//!     .sources(["wiki"])
+//!     .spans(SpanFilter::Tokens)
+//!     .blocks(["layers.0"])
+//!     .grouping(Grouping::Max) // one hit for each example: its best row
+//!     .run()?;
+//! let hits = ranking.query(0);
+//! assert_eq!((hits.len(), hits[0].score, hits[0].span), (1, 4.0, Span::tokens(128, 256)));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Faster scans: tiers
+//!
+//! A tier is a coarse copy of the rows beside their codes. It is made when rows are appended, and a scan
+//! reads it to rule out most of the rows; those that remain are scored from the codes themselves.
+//!
+//! ```
+//! use gradix::scan::Guarantee;
+//! use gradix::sketch::{Sketch, SketchSpec};
+//! use gradix::{Encoding, Index, Schema, Tier};
+//!
+//! # fn main() -> gradix::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path().join("my.gradix");
+//! let spec = SketchSpec::dense("mine", "v1", [("all", 64)]);
+//! let schema = Schema::new(spec.clone(), Encoding::F16)?.with_tiers([Tier::Sign { seed: 1 }, Tier::I8])?;
+//! let index = Index::create(&path, &schema)?;
+//! # let mut writer = index.writer()?;
+//! # let query = Sketch::dense(spec.clone(), vec![1.0; 64])?;
+//! # writer.append("one", &query)?;
+//! # writer.commit()?;
+//! # let queries = [query];
+//! # let snapshot = index.snapshot()?;
+//! // Exact, by the way through the rows that costs the least.
+//! let scan = snapshot.scan(&queries)?.top_k(100);
+//! println!("{}", scan.explain()?);
+//! let ranking = scan.run()?;
+//! assert_eq!(ranking.statistics().delta, None);
+//!
+//! // Or with a probability of failure that is asked for by name, reading one bit a dim of most rows.
+//! let guarantee = Guarantee::Probable { delta: 1e-6 };
+//! let ranking = snapshot.scan(&queries)?.top_k(100).guarantee(guarantee).run()?;
+//! # assert_eq!(ranking.query(0)[0].id, b"one");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Deletes, and reading without ranking
+//!
+//! ```
+//! use gradix::sketch::{Sketch, SketchSpec};
+//! use gradix::{CompactOptions, Encoding, GcOptions, Index, Row, Schema};
+//!
+//! # fn main() -> gradix::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path().join("my.gradix");
+//! # let spec = SketchSpec::dense("mine", "v1", [("all", 2)]);
+//! # let index = Index::create(&path, &Schema::new(spec.clone(), Encoding::I8)?)?;
+//! let mut writer = index.writer()?;
+//! let sketch = Sketch::dense(spec, vec![1.0, 2.0])?;
+//! for id in ["news/1", "news/2", "wiki/1"] {
+//!     writer.append(id, &sketch)?;
+//! }
+//! let before = writer.commit()?.generation;
+//!
+//! // Both take effect with the next commit, together.
+//! writer.delete("news/1")?;
+//! writer.replace("news/2", &[Row::new(&sketch).source("news")])?;
+//! writer.commit()?;
+//! // Deleted rows take room until they are compacted away and nobody can ask for them any more.
+//! writer.compact(CompactOptions::all())?;
+//! writer.gc(GcOptions::default().keep_generations(10))?;
+//!
+//! let snapshot = index.snapshot()?;
+//! assert_eq!(snapshot.ids_with_prefix("news/").count(), 1);
+//! assert!(snapshot.get("news/1")?.is_none());
+//! for row in &snapshot {
+//!     let row = row?; // id, span, source, metadata, norms; `snapshot.iter().with_sketches()` for the rest
+//!     println!("{} bytes of id, source {:?}", row.id.len(), row.source);
+//! }
+//! assert_eq!(snapshot.sources()?.len(), 2); // one example without a label, one of "news"
+//! // Earlier generations stay readable until they are collected.
+//! assert_eq!(index.snapshot_at(before)?.rows(), 3);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Errors
+//!
+//! Each operation has an error enum of its own, which names the file and offset, or the example and block.
+//! All of them convert into [`Error`], and [`Error::kind`] says what can be done about it.
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `serde` | `Serialize` for statistics, reports, commits and collections |
+//! | `burn` | `gradix::burn`: sketches from the gradients of a burn model, on its CPU device |
+//! | `wgpu`, `cuda` | the same on these devices |
+//!
+//! The repository's `ARCHITECTURE.md` says how the engine works and why; its `format-spec` folder fixes the
+//! bytes on disk.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -42,12 +186,15 @@
 
 #[cfg(feature = "burn")]
 pub mod burn;
-pub mod codec;
+mod bytes;
+#[cfg_attr(not(test), expect(dead_code, reason = "the order of sums, which tests compare kernels with"))]
+mod codec;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
 mod index;
+mod lock;
 mod manifest;
 pub mod scan;
 mod schema;

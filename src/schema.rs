@@ -1,4 +1,4 @@
-//! What every row of an index looks like: the sketch spec, and an encoding for each block, coarse tiers.
+//! What every row of an index looks like: the sketch spec, an encoding for each block, and the tiers.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -26,7 +26,7 @@ pub struct Schema {
     tiers: Vec<Tier>,
 }
 
-/// No tiers are told by leaving the key out.
+/// A schema without tiers has no such key.
 fn some_tiers<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<Tier>, D::Error> {
     let tiers = Vec::deserialize(source)?;
     if tiers.is_empty() { Err(serde::de::Error::custom("an empty list of tiers")) } else { Ok(tiers) }
@@ -53,13 +53,13 @@ impl Schema {
     }
 
     /// The same with these tiers, in whatever order, in place of those that it has. They take room and
-    /// time when rows are written, and let scans leave most of the rows out.
+    /// time when rows are written, and let scans prune most of the rows.
     ///
     /// # Errors
     /// A kind of tier stands twice, or would be for no block.
     pub fn with_tiers(mut self, tiers: impl IntoIterator<Item = Tier>) -> Result<Self, SketchError> {
         self.tiers = tiers.into_iter().collect();
-        self.tiers.sort_by_key(|tier| tier.number());
+        self.tiers.sort_by_key(|tier| tier.kind().number());
         self.check()?;
         Ok(self)
     }
@@ -112,7 +112,7 @@ impl Schema {
             let reason = format!("{encodings} encodings for {blocks} blocks");
             return Err(SketchError::InvalidSpec { reason });
         }
-        if self.tiers.windows(2).any(|pair| pair[0].number() >= pair[1].number()) {
+        if self.tiers.windows(2).any(|pair| pair[0].kind().number() >= pair[1].kind().number()) {
             let reason = "tiers that stand twice or out of order".into();
             return Err(SketchError::InvalidSpec { reason });
         }

@@ -327,22 +327,23 @@ fn damaged_segment_is_one_error_and_the_end() {
     drop(writer);
     let file = segment_file(&index, 2);
     let sound_bytes = fs::read(&file).unwrap();
-    let read = |with_sketches: bool| {
-        let rows = index.snapshot().unwrap().iter();
-        if with_sketches { rows.with_sketches() } else { rows }
-    };
+    fn read(snapshot: &Snapshot, with_sketches: bool) -> gradix::Rows<'_> {
+        if with_sketches { snapshot.iter().with_sketches() } else { snapshot.iter() }
+    }
+    let snapshot = index.snapshot().unwrap();
     let sound: [Vec<StoredRow>; 2] =
-        [false, true].map(|sketches| read(sketches).map(Result::unwrap).collect());
+        [false, true].map(|sketches| read(&snapshot, sketches).map(Result::unwrap).collect());
+    drop(snapshot);
     let mut errors = [0; 2];
     for at in (4096..sound_bytes.len()).step_by(37) {
         let mut damaged = sound_bytes.clone();
         damaged[at] ^= 0x10;
         fs::write(&file, &damaged).unwrap();
-        let Ok(snapshot) = index.snapshot() else { continue };
-        drop(snapshot);
         for with_sketches in [false, true] {
+            // A new snapshot reads the file anew.
+            let Ok(snapshot) = index.snapshot() else { continue };
             let sound = &sound[usize::from(with_sketches)];
-            let mut rows = read(with_sketches);
+            let mut rows = read(&snapshot, with_sketches);
             let before: Vec<StoredRow> = rows.by_ref().map_while(Result::ok).collect();
             // What came before the error is right; nothing comes after it.
             assert_eq!(before, sound[..before.len()], "byte {at}");
@@ -350,7 +351,7 @@ fn damaged_segment_is_one_error_and_the_end() {
             if before.len() < sound.len() {
                 errors[usize::from(with_sketches)] += 1;
                 assert!((20..40).contains(&before.len()), "byte {at}");
-                let error = read(with_sketches).find_map(Result::err).unwrap();
+                let error = read(&snapshot, with_sketches).find_map(Result::err).unwrap();
                 assert!(
                     matches!(&error, GetError::Segment(gradix::SegmentError::Damaged { .. })),
                     "{error:?}"
@@ -362,5 +363,5 @@ fn damaged_segment_is_one_error_and_the_end() {
     // Codes are read for sketches only.
     assert!(errors[0] > 20 && errors[1] > errors[0] + 20, "{errors:?}");
     fs::write(&file, &sound_bytes).unwrap();
-    assert_eq!(read(true).map(Result::unwrap).collect::<Vec<_>>(), sound[1]);
+    assert_eq!(read(&index.snapshot().unwrap(), true).map(Result::unwrap).collect::<Vec<_>>(), sound[1]);
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gradix::segment::storage::{Storage, StorageBytes, StorageFile};
@@ -75,8 +76,16 @@ impl StorageFile for OpenFile {
 }
 
 impl StorageBytes for Bytes {
-    fn bytes(&self) -> &[u8] {
-        &self.0
+    fn len(&self) -> u64 {
+        StorageBytes::len(&*self.0)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, buffer)
+    }
+
+    fn mapped(&self, range: Range<u64>) -> Option<&[u8]> {
+        self.0.mapped(range)
     }
 }
 

@@ -5,7 +5,12 @@ use super::{CodeFault, Encoding};
 ///
 /// # Errors
 /// The first fault, looked for in the order length, scale, codes, padding.
-pub fn check_codes(encoding: Encoding, codes: &[u8], dims: usize, scale: f32) -> Result<(), CodeFault> {
+pub(crate) fn check_codes(
+    encoding: Encoding,
+    codes: &[u8],
+    dims: usize,
+    scale: f32,
+) -> Result<(), CodeFault> {
     let expected = encoding.stride(dims);
     if codes.len() != expected {
         return Err(CodeFault::Length { given: codes.len(), expected });

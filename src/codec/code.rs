@@ -19,8 +19,7 @@ pub struct Encoded {
 }
 
 /// The L2 norm: squares and sums in `f64` in sixteen lanes, the root in `f64`, rounded to `f32`.
-#[must_use]
-pub fn norm(values: &[f32]) -> f32 {
+pub(crate) fn norm(values: &[f32]) -> f32 {
     root(lanes::sum_of_squares(values))
 }
 

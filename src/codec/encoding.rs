@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use super::TierKind;
+
 /// How a block's numbers become bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -12,6 +14,8 @@ pub enum Encoding {
     /// Signed bytes with one scale for each row and block: seven bits of precision.
     I8,
 }
+
+listed!(Encoding { F32, F16, I8 });
 
 impl Encoding {
     /// Bytes of one code.
@@ -33,27 +37,22 @@ impl Encoding {
     /// Whether each row has a scale.
     #[must_use]
     pub const fn has_scale(self) -> bool {
-        !matches!(self, Self::F32)
-    }
-
-    /// Its number in a segment's region table.
-    pub(crate) const fn number(self) -> u16 {
         match self {
-            Self::F32 => 1,
-            Self::F16 => 2,
-            Self::I8 => 3,
+            Self::F32 => false,
+            Self::F16 | Self::I8 => true,
         }
     }
 
-    /// The version of each encoding in a segment's region table.
-    pub(crate) const VERSION: u16 = 1;
-
-    /// Whether a stored scale is one that encoding can have given a row: +0, or a normal number within
-    /// what the norm allows; for `f16` a power of two.
+    /// Whether `scale` is one that this encoding can have given a row: +0, or a normal positive number
+    /// within what the norm allows; for `f16` a power of two. `f32` has no scale, so none is.
     pub(crate) fn may_scale_by(self, scale: f32) -> bool {
-        let (bits, limit) = (scale.to_bits(), if self == Self::F16 { 2f32.powi(47) } else { 2f32.powi(56) });
-        let mantissa = if self == Self::F16 { bits & 0x007F_FFFF } else { 0 };
-        bits == 0 || (scale.is_normal() && scale > 0.0 && scale <= limit && mantissa == 0)
+        let is_within = |limit: f32| scale.is_normal() && scale > 0.0 && scale <= limit;
+        let is_power_of_two = scale.to_bits() & 0x007F_FFFF == 0;
+        match self {
+            Self::F32 => false,
+            Self::F16 => scale.to_bits() == 0 || (is_within(2f32.powi(47)) && is_power_of_two),
+            Self::I8 => scale.to_bits() == 0 || is_within(2f32.powi(56)),
+        }
     }
 
     /// Its name: `f32`, `f16`, `i8`.
@@ -70,5 +69,39 @@ impl Encoding {
 impl std::fmt::Display for Encoding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// What the codes of a region are: those of rows, or those that only a tier has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CodeEncoding {
+    Row(Encoding),
+    /// One bit a number.
+    Signs,
+}
+
+impl CodeEncoding {
+    /// Its number in a segment's region table.
+    pub(crate) const fn number(self) -> u16 {
+        match self {
+            Self::Row(Encoding::F32) => 1,
+            Self::Row(Encoding::F16) => 2,
+            Self::Row(Encoding::I8) => 3,
+            Self::Signs => 4,
+        }
+    }
+
+    /// Its version there.
+    pub(crate) const fn version(self) -> u16 {
+        match self {
+            Self::Row(Encoding::F32 | Encoding::F16 | Encoding::I8) | Self::Signs => 1,
+        }
+    }
+
+    /// The encoding that a region table names so.
+    pub(crate) fn from_number(number: u16) -> Option<Self> {
+        let of_rows = Encoding::ALL.iter().map(|&encoding| Self::Row(encoding));
+        let of_tiers = TierKind::ALL.iter().map(|tier| tier.encoding());
+        of_rows.chain(of_tiers).find(|encoding| encoding.number() == number)
     }
 }

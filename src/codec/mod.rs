@@ -3,6 +3,19 @@
 //!
 //! Depends on nothing else in the crate.
 
+/// Gives an enum the list `ALL` of its variants. A variant that is missing there is a compile error.
+macro_rules! listed {
+    ($type:ident { $($variant:ident),+ $(,)? } $(and $other:pat)?) => {
+        impl $type {
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$variant),+];
+        }
+        const _: fn($type) = |value| match value {
+            $($type::$variant)|+ $(| $other)? => {}
+        };
+    };
+}
+pub(crate) use listed;
+
 mod check;
 mod code;
 mod encoding;
@@ -15,13 +28,18 @@ mod rotation;
 mod tests;
 mod tier;
 
-pub use check::check_codes;
-pub use code::{Encoded, norm};
 pub use encoding::Encoding;
 pub use error::{CodeFault, EncodeError};
-pub use query::{QuantisedQuery, quantise_query};
-pub use rotation::Rotation;
-pub use tier::{Factors, Tier, i8_tier, sign_tier};
+pub use tier::Tier;
+
+pub(crate) use check::check_codes;
+#[cfg(test)]
+pub(crate) use code::Encoded;
+pub(crate) use code::norm;
+pub(crate) use encoding::CodeEncoding;
+pub(crate) use query::quantise_query;
+pub(crate) use rotation::Rotation;
+pub(crate) use tier::{Factors, TierEncoder, TierKind};
 
 /// A row whose norm in a block is above 2^62 is refused, so that no product of a row and a query
 /// overflows.

@@ -7,7 +7,7 @@ const MOST: f32 = 32_512.0;
 
 /// A query's numbers in one block as 16-bit integers, for the exact integer sums over `i8` codes.
 #[derive(Debug, Clone, PartialEq)]
-pub struct QuantisedQuery {
+pub(crate) struct QuantisedQuery {
     /// `dims` integers from -32512 to 32512.
     pub codes: Vec<i16>,
     /// The query scale: a number of the query is about `code * scale`. 0 if all are 0.
@@ -15,9 +15,8 @@ pub struct QuantisedQuery {
 }
 
 /// Quantises a query's numbers in one block, which must be finite as those of a sketch are.
-#[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "clamped to the range of the code")]
-pub fn quantise_query(values: &[f32]) -> QuantisedQuery {
+pub(crate) fn quantise_query(values: &[f32]) -> QuantisedQuery {
     let largest = values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
     if largest == 0.0 {
         return QuantisedQuery { codes: vec![0; values.len()], scale: 0.0 };

@@ -13,22 +13,15 @@ const WORD: usize = 32;
 const WORDS: usize = 16;
 /// The levels below this width are done within so many neighbours.
 const TILE: usize = 16;
-/// And those below this one within so many, which stay in the first cache.
+/// And those below this one within so many, which stay in L1.
 const BLOCK: usize = 4096;
 
 /// A rotation of a block's numbers: three rounds of random signs and Hadamard transforms.
 ///
 /// The same seed, block and dims always give the same rotation. It keeps norms and scores but for
 /// rounding, at most 2^-16 of the norm.
-///
-/// ```
-/// let rotation = gradix::codec::Rotation::new(7, 0, 4);
-/// let mut numbers = [3.0, 0.0, 0.0, 0.0];
-/// rotation.apply(&mut numbers);
-/// assert!((gradix::codec::norm(&numbers) - 3.0).abs() < 1e-5);
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rotation {
+pub(crate) struct Rotation {
     dims: usize,
     /// The keys of each round's signs.
     rounds: [(u32, u32); 3],
@@ -36,7 +29,6 @@ pub struct Rotation {
 
 impl Rotation {
     /// The rotation of block `block`, which has `dims` numbers.
-    #[must_use]
     pub fn new(seed: u64, block: u32, dims: usize) -> Self {
         let mut hash = Sha512::new();
         hash.update(b"gradix.rotation.1");
@@ -49,7 +41,6 @@ impl Rotation {
     }
 
     /// How many numbers it turns.
-    #[must_use]
     pub fn dims(&self) -> usize {
         self.dims
     }

@@ -338,3 +338,28 @@ fn encodings_equal_the_known_answers() {
         assert_eq!(a.mul_add(b, c).to_bits(), expected.to_bits());
     }
 }
+
+/// Catches two encodings or tiers that files name by the same number, a number that is read as another's,
+/// and one that changed: files that are already written have these.
+#[test]
+fn numbers_name_one_encoding_or_tier_each() {
+    let encodings: Vec<_> = (0..=u16::MAX).filter_map(CodeEncoding::from_number).collect();
+    let row = CodeEncoding::Row;
+    let expected = [row(Encoding::F32), row(Encoding::F16), row(Encoding::I8), CodeEncoding::Signs];
+    assert_eq!(encodings, expected);
+    assert_eq!(expected.map(CodeEncoding::number), [1, 2, 3, 4]);
+    assert_eq!(expected.map(CodeEncoding::version), [1; 4]);
+    let tiers: Vec<_> = (0..=u16::MAX).filter_map(TierKind::from_number).collect();
+    assert_eq!(tiers, [TierKind::Sign, TierKind::I8]);
+    assert_eq!([TierKind::Sign, TierKind::I8].map(TierKind::number), [1, 2]);
+    assert!(Encoding::ALL.iter().all(|&encoding| encodings.contains(&row(encoding))));
+    assert!(TierKind::ALL.iter().all(|tier| encodings.contains(&tier.encoding())));
+}
+
+/// Catches a rotation that does more than rotate.
+#[test]
+fn rotation_keeps_the_norm_of_one_number() {
+    let mut numbers = [3.0, 0.0, 0.0, 0.0];
+    Rotation::new(7, 0, 4).apply(&mut numbers);
+    assert!((norm(&numbers) - 3.0).abs() < 1e-5);
+}

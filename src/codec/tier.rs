@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::code::{encode_i8, largest};
 use super::lanes::{LANES, halve_f64};
-use super::{Encoding, LEAST_SCALE, Rotation};
+use super::{CodeEncoding, Encoding, LEAST_SCALE, Rotation};
 
-/// A coarse copy of the rows that lets a scan leave most of them out. Scores are never computed from
-/// it: what it does not rule out is scored from the rows themselves.
+/// A coarse copy of the rows, by which a scan prunes most of them. Scores are never computed from it: the
+/// candidates that remain are scored from the rows themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "Description", into = "Description")]
 #[non_exhaustive]
 pub enum Tier {
-    /// One bit a dim, the sign after a random [rotation](Rotation), for every block.
+    /// One bit a dim, the sign after a random rotation, for every block.
     Sign {
         /// Seed of the rotation; any number will do that the data does not depend on.
         seed: u64,
@@ -53,22 +53,60 @@ impl From<Tier> for Description {
     }
 }
 
+/// Which tier it is, apart from its parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TierKind {
+    Sign,
+    I8,
+}
+
+listed!(TierKind { Sign, I8 });
+
+impl TierKind {
+    /// Its number in a segment's region table, in the order of the file. 0 is the row itself.
+    pub(crate) const fn number(self) -> u16 {
+        match self {
+            Self::Sign => 1,
+            Self::I8 => 2,
+        }
+    }
+
+    /// The tier that a region table names so.
+    pub(crate) fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.number() == number)
+    }
+
+    /// Its name: `sign`, `i8`.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Sign => "sign",
+            Self::I8 => "i8",
+        }
+    }
+
+    /// How its codes are encoded.
+    pub(crate) const fn encoding(self) -> CodeEncoding {
+        match self {
+            Self::Sign => CodeEncoding::Signs,
+            Self::I8 => CodeEncoding::Row(Encoding::I8),
+        }
+    }
+}
+
 impl Tier {
     /// Its name: `sign`, `i8`.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Sign { .. } => "sign",
-            Self::I8 => "i8",
-        }
+        self.kind().name()
     }
 
     /// Whether blocks of this encoding have it.
     #[must_use]
     pub const fn covers(self, encoding: Encoding) -> bool {
-        match self {
-            Self::Sign { .. } => true,
-            Self::I8 => !matches!(encoding, Encoding::I8),
+        match (self, encoding) {
+            (Self::Sign { .. }, Encoding::F32 | Encoding::F16 | Encoding::I8)
+            | (Self::I8, Encoding::F32 | Encoding::F16) => true,
+            (Self::I8, Encoding::I8) => false,
         }
     }
 
@@ -81,19 +119,10 @@ impl Tier {
         }
     }
 
-    /// Its number in a segment's region table. The row itself is tier 0.
-    pub(crate) const fn number(self) -> u16 {
+    pub(crate) const fn kind(self) -> TierKind {
         match self {
-            Self::Sign { .. } => 1,
-            Self::I8 => 2,
-        }
-    }
-
-    /// The number of its codes' encoding in a segment's region table.
-    pub(crate) const fn encoding_number(self) -> u16 {
-        match self {
-            Self::Sign { .. } => 4,
-            Self::I8 => Encoding::I8.number(),
+            Self::Sign { .. } => TierKind::Sign,
+            Self::I8 => TierKind::I8,
         }
     }
 
@@ -115,10 +144,10 @@ const MOST_REMAINDER: f32 = 151_115_727_451_828_646_838_272.0; // 2^77
 
 /// What a row's codes in a tier need beside them.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Factors {
+pub(crate) struct Factors {
     /// `sign`: the gain. `i8`: the scale.
     pub first: f32,
-    /// `sign`: the spread. `i8`: the residual. A bound of the norm of what the codes leave out.
+    /// `sign`: the spread. `i8`: the residual. A bound of the norm of what the codes do not hold.
     pub second: f32,
 }
 
@@ -135,12 +164,48 @@ impl std::fmt::Display for Factors {
     }
 }
 
+/// Makes a tier of one block, row after row.
+#[derive(Debug)]
+pub(crate) enum TierEncoder {
+    Sign(Rotation),
+    I8 { dims: usize },
+}
+
+impl TierEncoder {
+    /// Of block `block`, which has `dims` numbers.
+    pub fn new(tier: Tier, block: u32, dims: usize) -> Self {
+        match tier {
+            Tier::Sign { seed } => Self::Sign(Rotation::new(seed, block, dims)),
+            Tier::I8 => Self::I8 { dims },
+        }
+    }
+
+    /// Writes a row's codes in the tier, `codes` being those that the row is stored by; the padding after
+    /// them becomes zero. `scratch` is overwritten; it saves allocations to pass the same one again.
+    ///
+    /// # Panics
+    /// If `codes` or `own` are not one row stride long.
+    pub fn encode(
+        &self,
+        encoding: Encoding,
+        codes: &[u8],
+        scale: f32,
+        own: &mut [u8],
+        scratch: &mut Vec<f32>,
+    ) -> Factors {
+        match self {
+            Self::Sign(rotation) => sign_tier(rotation, encoding, codes, scale, own, scratch),
+            Self::I8 { dims } => i8_tier(encoding, *dims, codes, scale, own, scratch),
+        }
+    }
+}
+
 /// Writes the bits of one row in one block, `codes` being those that the row is stored by; the padding
 /// after the bits becomes zero. `scratch` is overwritten; it saves allocations to keep it.
 ///
 /// # Panics
 /// If `codes` or `bits` are not one row stride long, the rotation's dims being the block's.
-pub fn sign_tier(
+fn sign_tier(
     rotation: &Rotation,
     encoding: Encoding,
     codes: &[u8],
@@ -266,7 +331,7 @@ fn up(value: f64) -> f32 {
 ///
 /// # Panics
 /// If `codes` or `bytes` are not one row stride long.
-pub fn i8_tier(
+fn i8_tier(
     encoding: Encoding,
     dims: usize,
     codes: &[u8],

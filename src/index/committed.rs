@@ -8,8 +8,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use crate::bytes::{u32_at, u64_at};
 use crate::manifest::ManifestError;
-use crate::segment::layout::{u32_at, u64_at};
 use crate::segment::storage::replace_file;
 
 const NAME: &str = "COMMITTED";

@@ -5,11 +5,7 @@ use uuid::Uuid;
 use super::error::MaintenanceError;
 use super::snapshot::Snapshot;
 use super::writer::Writer;
-use crate::codec::Factors;
-use crate::schema::Schema;
-use crate::segment::{
-    Codes, EncodedRow, EncodedTier, LiveSegment, NO_SOURCE, RowTags, SegmentError, SegmentReader,
-};
+use crate::segment::{EncodedRow, LiveSegment, RowGroup};
 
 /// Which segments to compact.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,7 +80,7 @@ impl Writer {
             let share = u128::from(living(segment)) * u128::from(segment.reader.bytes());
             let alive = u64::try_from(share / u128::from(segment.reader.rows().max(1))).unwrap_or(u64::MAX);
             if !inputs.is_empty() && bytes + alive > limit {
-                self.compact_into_one(&snapshot, &inputs, &mut done)?;
+                self.compact_into_one(&inputs, &mut done)?;
                 inputs.clear();
                 bytes = 0;
             }
@@ -92,18 +88,17 @@ impl Writer {
             bytes += alive;
         }
         if !inputs.is_empty() {
-            self.compact_into_one(&snapshot, &inputs, &mut done)?;
+            self.compact_into_one(&inputs, &mut done)?;
         }
         Ok(done)
     }
 
     fn compact_into_one(
         &mut self,
-        snapshot: &Snapshot,
         inputs: &[&LiveSegment],
         done: &mut Compaction,
     ) -> Result<(), MaintenanceError> {
-        let copied = inputs.iter().try_for_each(|segment| self.copy(snapshot.schema(), segment, done));
+        let copied = inputs.iter().try_for_each(|segment| self.copy(segment, done));
         if let Err(error) = copied {
             // The copies are of no use; the originals are untouched.
             if !self.poisoned {
@@ -119,99 +114,32 @@ impl Writer {
         Ok(())
     }
 
-    fn copy(
-        &mut self,
-        schema: &Schema,
-        segment: &LiveSegment,
-        done: &mut Compaction,
-    ) -> Result<(), MaintenanceError> {
+    fn copy(&mut self, segment: &LiveSegment, done: &mut Compaction) -> Result<(), MaintenanceError> {
         let reader = &segment.reader;
         reader.check_copyable()?;
-        for (ordinal, group) in reader.groups().iter().enumerate() {
-            let (ids, metadata) = (reader.ids(ordinal)?, reader.metadata(ordinal)?);
-            let (spans, sources) = (reader.spans(ordinal)?, reader.sources(ordinal)?);
-            let columns = Columns::read(reader, schema, ordinal)?;
-            let mut row = 0;
-            while row < ids.len() {
-                let id = ids.get(row);
-                let same = (row..ids.len()).take_while(|&next| ids.get(next) == id).count();
-                let rows = row..row + same;
-                row = rows.end;
-                // An id can stand here twice, if it was deleted and appended again: deletes take
-                // whole runs, so the living rows are one example's.
-                let alive: Vec<usize> =
-                    rows.filter(|&row| !segment.dead.contains(group.first_row + to_u32(row))).collect();
-                done.rows_dropped += (same - alive.len()) as u64;
+        for group in 0..reader.groups().len() {
+            let mut group = RowGroup::open(reader, group)?;
+            let mut next = 0;
+            while next < group.len() {
+                let run = group.run(next);
+                next = run.end;
+                // Deletes take whole examples, so the living rows of a run are one example's.
+                let mut alive = run.clone().collect::<Vec<usize>>();
+                alive.retain(|&row| !segment.dead.contains(group.ordinal(row)));
+                done.rows_dropped += (run.len() - alive.len()) as u64;
                 if alive.is_empty() {
                     continue;
                 }
-                let encoded: Vec<EncodedRow> = alive.iter().map(|&row| columns.row(row)).collect();
-                let tags = alive.iter().map(|&row| RowTags {
-                    span: spans[row],
-                    source: match sources[row] {
-                        NO_SOURCE => None,
-                        source => reader.source_names().get(source as usize).map(String::as_str),
-                    },
-                    metadata: metadata.get(row),
-                });
+                let encoded = alive.iter().map(|&row| group.encoded(row));
+                let encoded: Vec<EncodedRow> = encoded.collect::<Result<_, _>>()?;
+                let tags = alive.iter().map(|&row| group.tags(row));
+                let id = group.id(run.start);
                 let location = self.write(id, encoded.iter().zip(tags))?;
                 self.pending.relocate(id, location);
                 done.rows_copied += alive.len() as u64;
             }
         }
         Ok(())
-    }
-}
-
-/// The numeric columns of a row group.
-pub(super) struct Columns<'a> {
-    codes: Vec<Codes<'a>>,
-    scales: Vec<Vec<f32>>,
-    norms: Vec<Vec<f32>>,
-    /// For each tier: the columns of each block that has it.
-    tiers: Vec<Vec<TierColumns<'a>>>,
-}
-
-struct TierColumns<'a> {
-    codes: Codes<'a>,
-    factors: (Vec<f32>, Vec<f32>),
-}
-
-impl<'a> Columns<'a> {
-    pub fn read(reader: &'a SegmentReader, schema: &Schema, group: usize) -> Result<Self, SegmentError> {
-        let blocks = 0..schema.encodings().len();
-        let rows = 0..reader.groups()[group].rows as usize;
-        let tiers = schema.tiers().iter().map(|tier| {
-            let columns = schema.tier_blocks(*tier).map(|(block, _)| {
-                let codes = reader.tier_codes_of(group, *tier, block, rows.clone())?;
-                Ok(TierColumns { codes, factors: reader.factors(group, *tier, block)? })
-            });
-            columns.collect()
-        });
-        Ok(Self {
-            tiers: tiers.collect::<Result<_, SegmentError>>()?,
-            codes: blocks.clone().map(|block| reader.codes(group, block)).collect::<Result<_, _>>()?,
-            scales: blocks.clone().map(|block| reader.scales(group, block)).collect::<Result<_, _>>()?,
-            norms: blocks.map(|block| reader.norms(group, block)).collect::<Result<_, _>>()?,
-        })
-    }
-
-    pub fn row(&self, row: usize) -> EncodedRow {
-        EncodedRow {
-            codes: self.codes.iter().flat_map(|codes| codes.row(row)).copied().collect(),
-            scales: self.scales.iter().map(|scales| scales.get(row).copied().unwrap_or(1.0)).collect(),
-            norms: self.norms.iter().map(|norms| norms[row]).collect(),
-            tiers: self.tiers.iter().map(|columns| tier_row(columns, row)).collect(),
-        }
-    }
-}
-
-fn tier_row(columns: &[TierColumns<'_>], row: usize) -> EncodedTier {
-    let factors =
-        |column: &TierColumns<'_>| Factors { first: column.factors.0[row], second: column.factors.1[row] };
-    EncodedTier {
-        codes: columns.iter().flat_map(|column| column.codes.row(row)).copied().collect(),
-        factors: columns.iter().map(factors).collect(),
     }
 }
 
@@ -226,8 +154,4 @@ fn choose(snapshot: &Snapshot, options: CompactOptions, limit: u64) -> Vec<&Live
         |segment: &LiveSegment| segment.dead.len() as f64 >= options.dead * f64::from(segment.reader.rows());
     let several = snapshot.segments().iter().filter(|segment| small(segment)).count() > 1;
     snapshot.segments().iter().filter(|segment| gappy(segment) || (several && small(segment))).collect()
-}
-
-fn to_u32(row: usize) -> u32 {
-    u32::try_from(row).unwrap_or(u32::MAX)
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::error::MaintenanceError;
+use super::now_ms;
 use super::writer::Writer;
-use super::{lock, now_ms};
+use crate::lock::lock;
 use crate::manifest::{Batch, StateRecord};
 use crate::segment::file_name;
 

@@ -6,9 +6,9 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::error::{CreateError, OpenError};
+use crate::bytes::{u32_at, u64_at, uuid_at};
 use crate::schema::{self, Schema};
 use crate::segment::Identity;
-use crate::segment::layout::{array_at, u32_at, u64_at, uuid_at};
 use crate::segment::storage::replace_file;
 
 pub(crate) const CONTAINER_VERSION: u32 = 1;
@@ -104,7 +104,6 @@ pub(crate) fn read(folder: &Path) -> Result<(Identity, Features), OpenError> {
         return Err(OpenError::UnknownFeature { path, bits });
     }
     let schema = Schema::from_json(body).map_err(|reason| damaged(HEADER, reason))?;
-    let schema_digest: [u8; 32] = array_at(&schema::digest(body), 0);
-    let identity = Identity { index: uuid_at(header, 40), schema, schema_digest };
+    let identity = Identity { index: uuid_at(header, 40), schema, schema_digest: schema::digest(body) };
     Ok((identity, Features { write: u64_at(header, 24) }))
 }

@@ -1,13 +1,11 @@
 //! Reads the rows of a snapshot one after the other, without ranking them.
 
-use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
 
 use super::error::GetError;
-use super::snapshot::Snapshot;
-use crate::schema::Schema;
-use crate::segment::{ByteStrings, Kind, NO_SOURCE, SegmentError, SegmentReader, Span};
+use super::snapshot::{Snapshot, read_sketch};
+use crate::segment::{RowGroup, SegmentError, Span};
 use crate::sketch::{Sketch, SketchSpec};
 
 /// One row of an index, as [`Snapshot::iter`] reads it.
@@ -36,32 +34,35 @@ impl StoredRow {
     }
 }
 
-/// The rows of a snapshot that are not deleted, in row order: segments in the order in which they were
-/// committed, and the rows of each as they were appended. Made by [`Snapshot::iter`].
+/// The rows of a snapshot that are not deleted. Made by [`Snapshot::iter`].
+///
+/// They come in row order: segments in the order of the commits that added them, and the rows of each as
+/// they were appended. Where one commit has added several segments, their order is arbitrary, but the
+/// same in every snapshot. The rows of an example always stand together.
 ///
 /// An item is an error where a segment cannot be read or is damaged; no other item follows it.
 ///
-/// Memory: the ids, spans, sources, metadata, scales and norms of one row group (its codes have about
-/// 32 MiB, and are not loaded), and the row that is returned; it does not depend on the size of the index.
-#[derive(Debug, Clone)]
+/// Memory: the ids, spans, sources, metadata, scales and norms of one row group, and the row that is
+/// returned; it does not depend on the size of the index.
+#[derive(Debug)]
 #[must_use = "iterators do nothing until they are consumed"]
-pub struct Rows {
-    snapshot: Snapshot,
+pub struct Rows<'a> {
+    snapshot: &'a Snapshot,
     spec: Arc<SketchSpec>,
     with_sketches: bool,
     /// Where the next row is looked for: the ordinal of the segment, of its row group, of the row there.
     segment: usize,
     group: usize,
     row: usize,
-    /// The columns of that row group, once one of its rows was read.
-    columns: Option<Arc<GroupColumns>>,
+    /// That row group, once one of its rows was read.
+    open: Option<RowGroup<'a>>,
     remaining: u64,
 }
 
-impl Rows {
-    fn new(snapshot: Snapshot) -> Self {
+impl<'a> Rows<'a> {
+    fn new(snapshot: &'a Snapshot) -> Self {
         let (spec, remaining) = (Arc::new(snapshot.schema().spec().clone()), snapshot.rows());
-        Self { snapshot, spec, with_sketches: false, segment: 0, group: 0, row: 0, columns: None, remaining }
+        Self { snapshot, spec, with_sketches: false, segment: 0, group: 0, row: 0, open: None, remaining }
     }
 
     /// Reads the sketches too. Without them no codes are read, which are nearly all of an index's bytes.
@@ -79,27 +80,34 @@ impl Rows {
             let alive = |row: &u32| !segment.dead.contains(group.first_row + row);
             let first = u32::try_from(self.row).unwrap_or(u32::MAX);
             let Some(row) = (first..group.rows).find(alive) else {
-                (self.group, self.row, self.columns) = (self.group + 1, 0, None);
+                (self.group, self.row, self.open) = (self.group + 1, 0, None);
                 continue;
             };
             let row = row as usize;
-            let schema = self.snapshot.schema();
-            let columns = match &mut self.columns {
-                Some(columns) => columns,
-                none => none.insert(Arc::new(GroupColumns::read(&segment.reader, schema, self.group)?)),
+            let rows = match &mut self.open {
+                Some(rows) => rows,
+                none => none.insert(RowGroup::open(&segment.reader, self.group)?),
             };
             self.row = row + 1;
-            let mut read = columns.row(row);
-            if self.with_sketches {
-                read.sketch = Some(columns.sketch(schema, &self.spec, row)?);
-            }
-            return Ok(Some(read));
+            let sketch = match self.with_sketches {
+                true => Some(read_sketch(&segment.reader, &self.spec, self.group, rows, row)?),
+                false => None,
+            };
+            let tags = rows.tags(row);
+            return Ok(Some(StoredRow {
+                id: rows.id(row).to_vec(),
+                span: tags.span,
+                source: tags.source.map(str::to_owned),
+                metadata: tags.metadata.to_vec(),
+                norms: rows.norms(row)?,
+                sketch,
+            }));
         }
         Ok(None)
     }
 }
 
-impl Iterator for Rows {
+impl Iterator for Rows<'_> {
     type Item = Result<StoredRow, GetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -109,7 +117,7 @@ impl Iterator for Rows {
                 row.map(Ok)
             }
             Err(error) => {
-                (self.segment, self.columns, self.remaining) = (usize::MAX, None, 0);
+                (self.segment, self.open, self.remaining) = (usize::MAX, None, 0);
                 Some(Err(error.into()))
             }
         }
@@ -121,75 +129,11 @@ impl Iterator for Rows {
     }
 }
 
-impl FusedIterator for Rows {}
-
-/// The small columns of one row group, and the way to its codes.
-struct GroupColumns {
-    reader: Arc<SegmentReader>,
-    group: usize,
-    ids: ByteStrings,
-    spans: Vec<Span>,
-    sources: Vec<u32>,
-    metadata: ByteStrings,
-    /// For each block: of each row; no scales where the encoding has none.
-    scales: Vec<Vec<f32>>,
-    norms: Vec<Vec<f32>>,
-}
-
-impl GroupColumns {
-    fn read(reader: &Arc<SegmentReader>, schema: &Schema, group: usize) -> Result<Self, SegmentError> {
-        let blocks = 0..schema.encodings().len();
-        Ok(Self {
-            ids: reader.ids(group)?,
-            spans: reader.spans(group)?,
-            sources: reader.sources(group)?,
-            metadata: reader.metadata(group)?,
-            scales: blocks.clone().map(|block| reader.scales(group, block)).collect::<Result<_, _>>()?,
-            norms: blocks.map(|block| reader.norms(group, block)).collect::<Result<_, _>>()?,
-            reader: Arc::clone(reader),
-            group,
-        })
-    }
-
-    /// A row without its sketch.
-    fn row(&self, row: usize) -> StoredRow {
-        let source = match self.sources[row] {
-            NO_SOURCE => None,
-            source => self.reader.source_names().get(source as usize).cloned(),
-        };
-        StoredRow {
-            id: self.ids.get(row).to_vec(),
-            span: self.spans[row],
-            source,
-            metadata: self.metadata.get(row).to_vec(),
-            norms: self.norms.iter().map(|norms| norms[row]).collect(),
-            sketch: None,
-        }
-    }
-
-    fn sketch(&self, schema: &Schema, spec: &Arc<SketchSpec>, row: usize) -> Result<Sketch, SegmentError> {
-        let mut values = vec![0f32; spec.dims()];
-        for ((block, range), &encoding) in spec.ranges().enumerate().zip(schema.encodings()) {
-            let codes = self.reader.codes_of(self.group, block, row..row + 1)?;
-            let scale = self.scales[block].get(row).copied().unwrap_or(1.0);
-            encoding.decode(codes.row(0), scale, &mut values[range]);
-        }
-        Sketch::dense(Arc::clone(spec), values)
-            .map_err(|error| self.reader.fault(Kind::Codes, self.group, 0, format!("row {row}: {error}")))
-    }
-}
-
-impl fmt::Debug for GroupColumns {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GroupColumns").field("group", &self.group).finish_non_exhaustive()
-    }
-}
+impl FusedIterator for Rows<'_> {}
 
 impl Snapshot {
     /// Reads the rows one after the other, in row order, without ranking them and without loading the
     /// index: ids, spans, sources, metadata and norms, and with [`Rows::with_sketches`] the sketches.
-    ///
-    /// The iterator holds the snapshot, and can be moved to another thread.
     ///
     /// ```
     /// # use gradix::{Encoding, Index, Row, Schema, sketch::{Sketch, SketchSpec}};
@@ -214,16 +158,16 @@ impl Snapshot {
     /// assert_eq!(rows[0].sketch.as_ref().map(Sketch::values), Some(&[3.0, 4.0][..]));
     /// # Ok::<(), gradix::Error>(())
     /// ```
-    pub fn iter(&self) -> Rows {
-        Rows::new(self.clone())
+    pub fn iter(&self) -> Rows<'_> {
+        Rows::new(self)
     }
 }
 
-impl IntoIterator for &Snapshot {
+impl<'a> IntoIterator for &'a Snapshot {
     type Item = Result<StoredRow, GetError>;
-    type IntoIter = Rows;
+    type IntoIter = Rows<'a>;
 
-    fn into_iter(self) -> Rows {
+    fn into_iter(self) -> Rows<'a> {
         self.iter()
     }
 }

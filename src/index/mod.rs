@@ -42,11 +42,12 @@ pub use writer::{Commit, PreparedCommit, Writer};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
+use crate::lock::lock;
 use crate::manifest::{IndexRecord, Manifest, ManifestError};
 use crate::schema::{self, Schema};
 use crate::segment::storage::{FileStorage, Storage, sync_folder};
@@ -99,11 +100,6 @@ pub(crate) struct Shared {
     readers: Mutex<HashMap<Uuid, Weak<SegmentReader>>>,
     /// How many snapshots hold each generation.
     pins: Mutex<BTreeMap<u64, usize>>,
-}
-
-/// A lock whose data is sound after a panic elsewhere: every change under it is a single step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn now_ms() -> u64 {

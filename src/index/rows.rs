@@ -2,7 +2,7 @@
 
 use super::error::AppendError;
 use crate::schema::Schema;
-use crate::segment::{EncodedRow, MAX_ID, MAX_METADATA, MAX_SOURCE, RowTags, Span, TierEncoder};
+use crate::segment::{EncodedRow, MAX_ID, MAX_METADATA, MAX_SOURCE, RowEncoder, RowTags, Span};
 use crate::sketch::Sketch;
 
 /// An example has at most this many rows.
@@ -71,7 +71,7 @@ pub(super) fn check_id(id: &[u8]) -> Result<(), AppendError> {
 /// Checks all rows of an example and encodes them. Touches nothing.
 pub(super) fn encode(
     schema: &Schema,
-    tiers: &TierEncoder,
+    encoder: &RowEncoder,
     id: &[u8],
     rows: &[Row<'_>],
 ) -> Result<Vec<EncodedRow>, AppendError> {
@@ -83,15 +83,17 @@ pub(super) fn encode(
     if rows.len() > MAX_ROWS || bytes > MAX_STRING_BYTES {
         return Err(AppendError::TooLarge { id: id.to_owned(), rows: rows.len(), bytes });
     }
-    let encode = |(ordinal, row)| {
-        let mut encoded = encode_row(schema, id, ordinal, row)?;
-        encoded.tiers = tiers.encode(&encoded);
-        Ok(encoded)
-    };
+    let encode = |(ordinal, row)| encode_row(schema, encoder, id, ordinal, row);
     rows.iter().enumerate().map(encode).collect()
 }
 
-fn encode_row(schema: &Schema, id: &[u8], row: usize, given: &Row<'_>) -> Result<EncodedRow, AppendError> {
+fn encode_row(
+    schema: &Schema,
+    encoder: &RowEncoder,
+    id: &[u8],
+    row: usize,
+    given: &Row<'_>,
+) -> Result<EncodedRow, AppendError> {
     let id = || id.to_owned();
     if given.sketch.spec() != schema.spec() {
         let (given, index) = (Box::new(given.sketch.spec().clone()), Box::new(schema.spec().clone()));
@@ -107,24 +109,8 @@ fn encode_row(schema: &Schema, id: &[u8], row: usize, given: &Row<'_>) -> Result
     if metadata.len() > MAX_METADATA as usize {
         return Err(AppendError::MetadataLength { id: id(), row, length: metadata.len() });
     }
-    let blocks = schema.encodings().len();
-    let mut encoded = EncodedRow {
-        codes: vec![0; schema.row_bytes()],
-        scales: Vec::with_capacity(blocks),
-        norms: Vec::with_capacity(blocks),
-        tiers: Vec::new(),
-    };
-    let mut codes = &mut encoded.codes[..];
-    for ((ordinal, range), encoding) in schema.spec().ranges().enumerate().zip(schema.encodings()) {
-        let (own, rest) = std::mem::take(&mut codes).split_at_mut(schema.stride(ordinal));
-        let values = &given.sketch.values()[range];
-        let done = encoding.encode(values, own).map_err(|source| {
-            let block = schema.spec().blocks()[ordinal].name.clone();
-            AppendError::Encode { id: id(), row, block, source }
-        })?;
-        encoded.scales.push(done.scale);
-        encoded.norms.push(done.norm);
-        codes = rest;
-    }
-    Ok(encoded)
+    encoder.encode(given.sketch.values()).map_err(|(block, source)| {
+        let block = schema.spec().blocks()[block].name.clone();
+        AppendError::Encode { id: id(), row, block, source }
+    })
 }

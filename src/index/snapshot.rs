@@ -11,8 +11,8 @@ use super::{Shared, lock};
 use crate::manifest::{Location, Manifest, ManifestError, SegmentRecord};
 use crate::scan::{ExampleRows, Scan, ScanError};
 use crate::schema::Schema;
-use crate::segment::{LiveSegment, NO_SOURCE, SegmentError, SegmentReader, Span};
-use crate::sketch::Sketch;
+use crate::segment::{Kind, LiveSegment, RowGroup, SegmentError, SegmentReader, Span};
+use crate::sketch::{Sketch, SketchSpec};
 
 /// A view of one generation of an index. Cheap to clone, usable from every thread; while it lives,
 /// its files stay readable, whatever is appended, deleted, compacted or collected.
@@ -195,13 +195,13 @@ impl Snapshot {
         let first = location.first_row;
         let (group, start) = reader.locate(first).ok_or_else(|| misplaced(first))?;
         let rows = start..start + location.rows as usize;
-        let ids = reader.ids(group)?;
-        for row in rows.clone() {
-            if row >= ids.len() || ids.get(row) != id {
-                return Err(misplaced(first));
-            }
+        let mut group_rows = RowGroup::with_rows(reader, group, rows.clone())?;
+        if rows.end > group_rows.len() || rows.clone().any(|row| group_rows.id(row) != id) {
+            return Err(misplaced(first));
         }
-        let rows = read_rows(reader, self.schema(), group, rows)?;
+        let spec = Arc::new(self.schema().spec().clone());
+        let read = |row| read_row(reader, &spec, group, &mut group_rows, row);
+        let rows = rows.map(read).collect::<Result<_, _>>()?;
         Ok(Some(Example { id: id.to_owned(), rows }))
     }
 
@@ -308,44 +308,36 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Decodes rows of one row group.
-fn read_rows(
+fn read_row(
     reader: &SegmentReader,
-    schema: &Schema,
+    spec: &Arc<SketchSpec>,
     group: usize,
-    rows: std::ops::Range<usize>,
-) -> Result<Vec<ExampleRow>, SegmentError> {
-    let spec = Arc::new(schema.spec().clone());
-    let (spans, sources, metadata) = (reader.spans(group)?, reader.sources(group)?, reader.metadata(group)?);
-    let mut values = vec![vec![0f32; spec.dims()]; rows.len()];
-    let mut norms = vec![Vec::new(); rows.len()];
-    for ((block, range), &encoding) in spec.ranges().enumerate().zip(schema.encodings()) {
-        let codes = reader.codes_of(group, block, rows.clone())?;
-        let (scales, block_norms) = (reader.scales(group, block)?, reader.norms(group, block)?);
-        for (i, row) in rows.clone().enumerate() {
-            let scale = scales.get(row).copied().unwrap_or(1.0);
-            encoding.decode(codes.row(i), scale, &mut values[i][range.clone()]);
-            norms[i].push(block_norms[row]);
-        }
-    }
-    let mut read = Vec::with_capacity(rows.len());
-    for ((row, values), norms) in rows.zip(values).zip(norms) {
-        let sketch = Sketch::dense(Arc::clone(&spec), values).map_err(|error| {
-            reader.fault(crate::segment::Kind::Codes, group, 0, format!("row {row}: {error}"))
-        })?;
-        let source = match sources[row] {
-            NO_SOURCE => None,
-            source => reader.source_names().get(source as usize).cloned(),
-        };
-        read.push(ExampleRow {
-            span: spans[row],
-            source,
-            metadata: metadata.get(row).to_vec(),
-            sketch,
-            norms,
-        });
-    }
-    Ok(read)
+    rows: &mut RowGroup<'_>,
+    row: usize,
+) -> Result<ExampleRow, SegmentError> {
+    let sketch = read_sketch(reader, spec, group, rows, row)?;
+    let tags = rows.tags(row);
+    Ok(ExampleRow {
+        span: tags.span,
+        source: tags.source.map(str::to_owned),
+        metadata: tags.metadata.to_vec(),
+        sketch,
+        norms: rows.norms(row)?,
+    })
+}
+
+/// The numbers of a row of a row group.
+pub(super) fn read_sketch(
+    reader: &SegmentReader,
+    spec: &Arc<SketchSpec>,
+    group: usize,
+    rows: &mut RowGroup<'_>,
+    row: usize,
+) -> Result<Sketch, SegmentError> {
+    let mut values = vec![0f32; spec.dims()];
+    rows.row(row)?.decode(&mut values);
+    Sketch::dense(Arc::clone(spec), values)
+        .map_err(|error| reader.fault(Kind::Codes, group, 0, format!("row {row}: {error}")))
 }
 
 impl fmt::Debug for Snapshot {

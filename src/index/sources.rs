@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::GetError;
 use super::snapshot::Snapshot;
-use crate::segment::{LiveSegment, NO_SOURCE, SegmentError};
+use crate::segment::{LiveSegment, SegmentError};
 
 /// How much of a snapshot has one source label, or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +89,8 @@ fn count(segment: &LiveSegment) -> Result<Vec<Count>, SegmentError> {
             if id != before {
                 (examples, before) = (examples + 1, id);
             }
-            let source = if sources[row] == NO_SOURCE { none } else { sources[row] as usize };
+            // What is not the ordinal of a name says that there is none.
+            let source = (sources[row] as usize).min(none);
             counts[source].rows += 1;
             if last_example[source] != examples {
                 (counts[source].examples, last_example[source]) = (counts[source].examples + 1, examples);

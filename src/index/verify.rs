@@ -5,13 +5,12 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::Shared;
-use super::compact::Columns;
 use super::error::{SnapshotError, show_id};
 use super::snapshot::Snapshot;
 use crate::codec;
 use crate::manifest::ManifestError;
 use crate::schema::Schema;
-use crate::segment::{EncodedRow, Kind, LiveSegment, SegmentError, SegmentReader, TierEncoder};
+use crate::segment::{CodeColumn, LiveSegment, RowEncoder, RowGroup, SegmentError, SegmentReader};
 
 /// What a verification saw. `Serialize` with the feature `serde`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -168,95 +167,96 @@ fn verify_segment(reader: &SegmentReader, schema: &Schema, sha256: Option<[u8; 3
     let file = reader.file();
     let before = report.findings.len();
     reader.verify(|error| report.findings.push(Finding::from_error(file, &error)));
-    if sha256.is_some_and(|expected| expected != reader.sha256()) && report.findings.len() == before {
-        report.findings.push(Finding::new(file, "the file's digest is not the manifest's"));
-    }
-    let groups: Vec<Result<Vec<String>, SegmentError>> =
-        (0..reader.groups().len()).into_par_iter().map(|group| verify_rows(reader, schema, group)).collect();
-    for group in groups {
-        match group {
-            Ok(messages) => {
-                report.findings.extend(messages.into_iter().map(|message| Finding::new(file, message)));
-            }
-            Err(error) => {
-                // Unless the checksums have said so already.
-                let finding = Finding::from_error(file, &error);
-                if !report.findings[before..].contains(&finding) {
-                    report.findings.push(finding);
-                }
-            }
+    if report.findings.len() == before
+        && let Some(expected) = sha256
+    {
+        match reader.sha256() {
+            Ok(found) if found == expected => {}
+            Ok(_) => report.findings.push(Finding::new(file, "the file's digest is not the manifest's")),
+            Err(error) => report.findings.push(Finding::from_error(file, &error)),
         }
+    }
+    let encoder = RowEncoder::new(schema);
+    let groups = (0..reader.groups().len()).into_par_iter();
+    let groups: Vec<_> = groups.map(|group| verify_rows(reader, schema, &encoder, group)).collect();
+    for (messages, error) in groups {
+        report.findings.extend(messages.into_iter().map(|message| Finding::new(file, message)));
+        // Unless the checksums have said so already.
+        let finding = error.map(|error| Finding::from_error(file, &error));
+        report.findings.extend(finding.filter(|finding| !report.findings[before..].contains(finding)));
     }
     report.segments += 1;
     report.rows += u64::from(reader.rows());
     report.bytes += reader.bytes();
 }
 
-fn verify_rows(reader: &SegmentReader, schema: &Schema, group: usize) -> Result<Vec<String>, SegmentError> {
+/// What is wrong with the rows of a row group; and an error, if that is why no more were looked at.
+fn verify_rows(
+    reader: &SegmentReader,
+    schema: &Schema,
+    encoder: &RowEncoder,
+    group: usize,
+) -> (Vec<String>, Option<SegmentError>) {
     let mut messages = Vec::new();
-    for (block, ((range, &encoding), spec)) in
-        schema.spec().ranges().zip(schema.encodings()).zip(schema.spec().blocks()).enumerate()
-    {
-        let (codes, scales) = (reader.codes(group, block)?, reader.scales(group, block)?);
-        let norms = reader.norms(group, block)?;
-        let mut values = vec![0f32; range.len()];
-        for (row, &norm) in norms.iter().enumerate() {
-            let scale = scales.get(row).copied().unwrap_or(1.0);
-            let fault = codec::check_codes(encoding, codes.row(row), range.len(), scale)
-                .err()
-                .map(|fault| fault.to_string());
-            let fault = fault.or_else(|| {
-                encoding.decode(codes.row(row), scale, &mut values);
-                let found = codec::norm(&values);
-                (found.to_bits() != norm.to_bits())
-                    .then(|| format!("norm {norm} where the codes have {found}"))
-            });
-            if let Some(fault) = fault {
-                let message = format!("block {:?}, row group {group}, row {row}: {fault}", spec.name);
-                messages.push(reader.fault(Kind::Codes, group, block, message).to_string());
-            }
-        }
-    }
-    messages.extend(verify_tiers(reader, schema, group)?);
-    // The small columns are parsed in full.
-    reader.ids(group)?;
-    reader.spans(group)?;
-    reader.sources(group)?;
-    reader.metadata(group)?;
-    Ok(messages)
+    let found = |column: CodeColumn, row: usize, fault: String| {
+        let name = &schema.spec().blocks()[column.block].name;
+        let message = format!("block {name:?}, row group {group}, row {row}: {fault}");
+        messages.push(reader.code_fault(column, message).to_string());
+    };
+    let error = try_verify_rows(reader, schema, encoder, group, found).err();
+    (messages, error)
 }
 
-/// Whether the tiers are those of the rows, bit for bit.
-fn verify_tiers(reader: &SegmentReader, schema: &Schema, group: usize) -> Result<Vec<String>, SegmentError> {
-    let mut messages = Vec::new();
-    if schema.tiers().is_empty() {
-        return Ok(messages);
-    }
-    let encoder = TierEncoder::new(schema);
-    let rows = reader.groups()[group].rows as usize;
-    let stored = Columns::read(reader, schema, group)?;
-    for row in 0..rows {
-        let stored: EncodedRow = stored.row(row);
-        for ((tier, stored), made) in schema.tiers().iter().zip(&stored.tiers).zip(encoder.encode(&stored)) {
-            let mut start = 0;
-            let blocks = schema.tier_blocks(*tier).zip(stored.factors.iter().zip(&made.factors));
-            for ((block, dims), (factors, expected)) in blocks {
-                let codes = start..start + tier.stride(dims);
-                start = codes.end;
-                let what = if stored.codes[codes.clone()] != made.codes[codes] {
+fn try_verify_rows(
+    reader: &SegmentReader,
+    schema: &Schema,
+    encoder: &RowEncoder,
+    group: usize,
+    mut found: impl FnMut(CodeColumn, usize, String),
+) -> Result<(), SegmentError> {
+    // The small columns are parsed in full.
+    let mut rows = RowGroup::open(reader, group)?;
+    let mut values = vec![0f32; schema.spec().dims()];
+    for row in 0..rows.len() {
+        let stored = rows.row(row)?;
+        for ((block, range), &encoding) in schema.spec().ranges().enumerate().zip(schema.encodings()) {
+            let (codes, scale, values) = (stored.codes(block), stored.scale(block), &mut values[range]);
+            let fault = match codec::check_codes(encoding, codes, values.len(), scale) {
+                Err(fault) => Some(fault.to_string()),
+                Ok(()) => {
+                    encoding.decode(codes, scale, values);
+                    let (norm, expected) = (stored.norm(block), codec::norm(values));
+                    (norm.to_bits() != expected.to_bits())
+                        .then(|| format!("norm {norm} where the codes have {expected}"))
+                }
+            };
+            if let Some(fault) = fault {
+                found(CodeColumn { group, tier: None, block }, row, fault);
+            }
+        }
+        if schema.tiers().is_empty() {
+            continue;
+        }
+        // Whether the tiers are those of the row, bit for bit.
+        let made = encoder.tiers(|block| (stored.codes(block), stored.scale(block)));
+        for ((&tier, made), stored) in schema.tiers().iter().zip(made).zip(rows.tiers(row)?) {
+            let mut end = 0;
+            let factors = stored.factors.iter().zip(&made.factors);
+            for ((block, dims), (factors, expected)) in schema.tier_blocks(tier).zip(factors) {
+                let codes = end..end + tier.stride(dims);
+                end = codes.end;
+                let fault = if stored.codes[codes.clone()] != made.codes[codes] {
                     "its codes are not those of the row".into()
                 } else if factors.to_bits() != expected.to_bits() {
                     format!("its factors are {factors} where the row has {expected}")
                 } else {
                     continue;
                 };
-                let name = &schema.spec().blocks()[block].name;
-                let message = format!("block {name:?}, row group {group}, row {row}: {what}");
-                messages.push(reader.tier_fault(group, *tier, block, message).to_string());
+                found(CodeColumn { group, tier: Some(tier), block }, row, fault);
             }
         }
     }
-    Ok(messages)
+    Ok(())
 }
 
 /// Whether the manifest has each living run of rows where it is. `false` if some ids could not be

@@ -11,9 +11,10 @@ use uuid::Uuid;
 use super::error::{AppendError, CommitError, WriterError};
 use super::pending::Pending;
 use super::rows::{self, Row};
-use super::{LOCK, MANIFEST, Shared, committed, lock, now_ms, open_reader};
+use super::{LOCK, MANIFEST, Shared, committed, now_ms, open_reader};
+use crate::lock::lock;
 use crate::manifest::{CommitRecord, Location, Manifest, ManifestError, SegmentRecord, StateRecord};
-use crate::segment::{EncodedRow, RowTags, Sealed, SegmentError, SegmentWriter, TierEncoder, file_name};
+use crate::segment::{EncodedRow, RowEncoder, RowTags, Sealed, SegmentError, SegmentWriter, file_name};
 use crate::sketch::Sketch;
 
 /// A commit's payload has at most this many bytes.
@@ -34,7 +35,7 @@ pub struct Writer {
     pub(super) manifest: Arc<Manifest>,
     pub(super) state: StateRecord,
     pub(super) pending: Pending,
-    tiers: TierEncoder,
+    encoder: RowEncoder,
     open: Option<SegmentWriter>,
     pub(super) sealed: Vec<Sealed>,
     pub(super) poisoned: bool,
@@ -93,7 +94,7 @@ impl Writer {
             manifest,
             state,
             pending: Pending::default(),
-            tiers: TierEncoder::new(&shared.identity.schema),
+            encoder: RowEncoder::new(&shared.identity.schema),
             open: None,
             sealed: Vec::new(),
             poisoned: false,
@@ -150,7 +151,7 @@ impl Writer {
     pub fn append_rows(&mut self, id: impl AsRef<[u8]>, rows: &[Row<'_>]) -> Result<(), AppendError> {
         let id = id.as_ref();
         self.check_poison()?;
-        let encoded = rows::encode(&self.shared.identity.schema, &self.tiers, id, rows)?;
+        let encoded = rows::encode(&self.shared.identity.schema, &self.encoder, id, rows)?;
         if self.find(id)?.is_some() {
             return Err(AppendError::DuplicateId { id: id.to_owned() });
         }
@@ -164,9 +165,9 @@ impl Writer {
     /// As [`Writer::append_rows`], naming the first example that cannot be appended.
     pub fn append_batch<I: AsRef<[u8]> + Sync>(&mut self, batch: &[(I, Row<'_>)]) -> Result<(), AppendError> {
         self.check_poison()?;
-        let (schema, tiers) = (&self.shared.identity.schema, &self.tiers);
+        let (schema, encoder) = (&self.shared.identity.schema, &self.encoder);
         let encoded: Vec<Result<_, AppendError>> =
-            batch.par_iter().map(|(id, row)| rows::encode(schema, tiers, id.as_ref(), &[*row])).collect();
+            batch.par_iter().map(|(id, row)| rows::encode(schema, encoder, id.as_ref(), &[*row])).collect();
         let encoded: Vec<Vec<EncodedRow>> = encoded.into_iter().collect::<Result<_, _>>()?;
         let mut ids = HashSet::with_capacity(batch.len());
         for (id, _) in batch {
@@ -188,7 +189,7 @@ impl Writer {
     pub fn replace(&mut self, id: impl AsRef<[u8]>, rows: &[Row<'_>]) -> Result<(), AppendError> {
         let id = id.as_ref();
         self.check_poison()?;
-        let encoded = rows::encode(&self.shared.identity.schema, &self.tiers, id, rows)?;
+        let encoded = rows::encode(&self.shared.identity.schema, &self.encoder, id, rows)?;
         let Some(location) = self.find(id)? else { return Err(AppendError::NotFound { id: id.to_owned() }) };
         self.pending.delete(id, location);
         self.push(id, rows, &encoded)

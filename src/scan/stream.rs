@@ -14,7 +14,7 @@ use super::columns::GroupColumns;
 use super::engine::{Engine, lock};
 use super::error::ScanError;
 use crate::segment::storage::{Advice, Pages};
-use crate::segment::{Checking, Codes, Extent, SegmentError, SegmentReader};
+use crate::segment::{Checking, CodeColumn, Codes, Extent, SegmentError, SegmentReader};
 
 /// How a scan gets at the codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -78,20 +78,21 @@ impl PieceCodes {
         block: usize,
         rows: Range<usize>,
     ) -> Result<Checking<'c>, SegmentError> {
+        let column = CodeColumn { group, tier: None, block };
         let (buffer, spare, reading) = match self {
-            Self::Mapped => return reader.checking(group, block, rows),
+            Self::Mapped => return reader.checking(column, rows),
             Self::Read { buffer, spare, reading } => (buffer, spare, reading),
         };
-        let held = |part: &Part| reader.holds(&part.extent, group, block, rows.clone());
+        let held = |part: &Part| reader.holds(&part.extent, column, rows.clone());
         if let Some(part) = buffer.parts.iter().position(held) {
-            return buffer.codes(part, reader, (group, block, rows));
+            return buffer.codes(part, reader, column, rows);
         }
         if !spare.parts.iter().any(held) {
             spare.parts.clear();
-            let extents = vec![reader.extent(group, None, block, rows.clone())?];
+            let extents = vec![reader.extent(column, rows.clone())?];
             spare.fill(reader, extents, *reading, || Ok(()))?;
         }
-        spare.codes(0, reader, (group, block, rows))
+        spare.codes(0, reader, column, rows)
     }
 
     /// Rows of a block in a row group, ascending and at least one, from wherever they are; the bytes go from
@@ -104,12 +105,10 @@ impl PieceCodes {
         rows: &[u32],
     ) -> Result<Codes<'c>, SegmentError> {
         if matches!(self, Self::Mapped) {
-            return reader.codes_at(group, block, rows);
+            return reader.codes_at(CodeColumn { group, tier: None, block }, rows);
         }
         let rows = rows[0] as usize..rows[rows.len() - 1] as usize + 1;
-        let mut codes = self.of(reader, group, block, rows)?;
-        codes.finish()?;
-        Ok(codes.codes())
+        self.of(reader, group, block, rows)?.into_codes()
     }
 }
 
@@ -170,11 +169,12 @@ impl Buffer {
         &'c mut self,
         part: usize,
         reader: &'c SegmentReader,
-        rows: (usize, usize, Range<usize>),
+        column: CodeColumn,
+        rows: Range<usize>,
     ) -> Result<Checking<'c>, SegmentError> {
         let Part { extent, at, sound } = &mut self.parts[part];
         let memory = self.memory.as_deref().unwrap_or_default();
-        reader.checking_read(extent, &memory[*at..*at + extent.len()], sound, rows)
+        reader.checking_read(extent, &memory[*at..*at + extent.len()], sound, column, rows)
     }
 }
 
@@ -353,7 +353,7 @@ impl<'e, 'a> Stream<'e, 'a> {
             for (i, block) in plan.batch.ordinals().enumerate() {
                 let rows = first as usize..last as usize + 1;
                 let tier = plan.screen.as_ref().and_then(|screen| screen.blocks[i].tier());
-                extents.push(live.reader.extent(columns.group(), tier, block, rows)?);
+                extents.push(live.reader.extent(CodeColumn { group: columns.group(), tier, block }, rows)?);
             }
         }
         Ok((columns, rows, extents))
@@ -426,6 +426,9 @@ fn choose(engine: &Engine<'_>) -> (Reading, bool) {
     let reading = match asked {
         // Of the rows' own codes only a few are read then, here and there.
         _ if engine.plan.reads_tier() => Reading::Mapped,
+        Reading::Auto if !(0..engine.pieces()).all(|piece| engine.place(piece).0.is_mapped()) => {
+            Reading::Buffered
+        }
         // Some pages of a file that was all read may have gone again.
         Reading::Auto if sampled == 0 || resident >= sampled - sampled / 8 => Reading::Mapped,
         Reading::Auto if engine.plan.keep_cache && free_memory() / 2 >= engine.code_bytes() => {
@@ -447,7 +450,8 @@ fn residency(engine: &Engine<'_>) -> (usize, usize) {
         let ordinal = i * pieces / SAMPLES.min(pieces);
         let (reader, group, rows) = engine.place(ordinal);
         let rows = rows.start as usize..rows.end as usize;
-        let extent = reader.extent(group, None, blocks[i % blocks.len()], rows);
+        let column = CodeColumn { group, tier: None, block: blocks[i % blocks.len()] };
+        let extent = reader.extent(column, rows);
         if let Ok(extent) = extent
             && reader.storage().is_on_disk()
         {

@@ -55,7 +55,7 @@ pub(super) fn queries_at_once(kernel: &dyn Kernel, rows: usize, dims: usize) -> 
 pub(super) fn rows_of<'c>(
     columns: &GroupColumns<'_>,
     block: &BlockQueries,
-    codes: &Codes<'c>,
+    codes: &'c Codes<'_>,
     row_bytes: usize,
     selected: &[u32],
     list: &'c mut Vec<u32>,
@@ -68,7 +68,7 @@ pub(super) fn rows_of<'c>(
         list.extend(selected.iter().map(|&row| row - first));
         Select::List(list)
     };
-    Rows::new(codes.bytes, codes.stride, row_bytes, select).ok_or_else(|| beyond(columns, block))
+    Rows::new(&codes.bytes, codes.stride, row_bytes, select).ok_or_else(|| beyond(columns, block))
 }
 
 fn beyond(columns: &GroupColumns<'_>, block: &BlockQueries) -> ScanError {
@@ -155,10 +155,10 @@ impl<'e, 'a> TileScorer<'e, 'a> {
             };
         }
         let mut codes = codes.of(reader, group, block.block, first..last + 1)?;
-        let all = codes.codes();
+        let stride = codes.codes().stride;
         // With few queries a kernel is no slower on few rows at a time, and they are checked as it goes.
         let step = if queries.len() <= FEW_QUERIES && !codes.is_sound() {
-            (CHECKED_BYTES / all.stride / ROWS[2] * ROWS[2]).max(ROWS[2])
+            (CHECKED_BYTES / stride / ROWS[2] * ROWS[2]).max(ROWS[2])
         } else {
             codes.finish()?;
             count
@@ -167,8 +167,9 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         while start < count {
             let place = start..count.min(start + step);
             codes.advance(place.end)?;
-            let bytes = &all.bytes[start * all.stride..];
-            let rows = Rows::new(bytes, all.stride, row_bytes, Select::First(place.len()));
+            let all = codes.codes();
+            let bytes = &all.bytes[start * stride..];
+            let rows = Rows::new(bytes, stride, row_bytes, Select::First(place.len()));
             let rows = rows.ok_or_else(|| beyond(columns, block))?;
             if let Some(reason) = adder.add(&rows, &selected[place.clone()], place.clone())? {
                 // Rather than what came of it, the chunk that does not match.

@@ -1,6 +1,12 @@
-//! The small columns of a row group: byte strings, spans, sources.
+//! The bytes of the columns beside the codes: byte strings, spans, sources, numbers.
 
-use super::layout::u32_at;
+use std::collections::HashSet;
+
+use super::MAX_SOURCE;
+use crate::bytes::u32_at;
+
+/// The source ordinal of a row without one.
+pub(crate) const NO_SOURCE: u32 = u32::MAX;
 
 /// A list of byte strings in two buffers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +136,47 @@ pub(crate) fn parse_spans(raw: &[u8]) -> Result<Vec<Span>, String> {
         Some(row) => Err(format!("row {row} has the empty span {}", spans[row])),
         None => Ok(spans),
     }
+}
+
+pub(crate) fn u32s_to_bytes(numbers: &[u32]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+/// The ordinals of the rows' sources among `names` names.
+pub(crate) fn parse_sources(raw: &[u8], names: usize) -> Result<Vec<u32>, String> {
+    let sources: Vec<u32> = raw.chunks_exact(4).map(|entry| u32_at(entry, 0)).collect();
+    match sources.iter().find(|&&source| source != NO_SOURCE && source as usize >= names) {
+        Some(source) => Err(format!("source {source} of {names}")),
+        None => Ok(sources),
+    }
+}
+
+pub(crate) fn source_names_to_bytes(names: &ByteStrings) -> Vec<u8> {
+    let mut raw = u32::try_from(names.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
+    raw.extend(names.to_bytes());
+    raw
+}
+
+pub(crate) fn parse_source_names(raw: &[u8]) -> Result<Vec<String>, String> {
+    if raw.len() < 8 {
+        return Err("too short for a count".into());
+    }
+    let (count, strings) = (u32_at(raw, 0) as usize, &raw[4..]);
+    let strings = ByteStrings::parse(strings, count, 1..=MAX_SOURCE)?;
+    let mut names: Vec<String> = Vec::with_capacity(count);
+    let mut seen = HashSet::new();
+    for name in strings.iter() {
+        let name = std::str::from_utf8(name).map_err(|error| error.to_string())?;
+        if !seen.insert(name) {
+            return Err(format!("the name {name:?} occurs twice"));
+        }
+        names.push(name.to_owned());
+    }
+    Ok(names)
+}
+
+pub(crate) fn f32s_to_bytes<'a>(numbers: impl IntoIterator<Item = &'a f32>) -> Vec<u8> {
+    numbers.into_iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
 pub(crate) fn parse_f32(raw: &[u8]) -> Vec<f32> {

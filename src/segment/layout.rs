@@ -1,4 +1,4 @@
-//! The bytes of a segment's header, footer and tail. Nobody else reads or writes them.
+//! The bytes of a segment's header, footer and tail. No other module reads or writes them.
 //!
 //! Everything here is fixed by `format-spec/segment.md`; `tests::constants_never_change` pins it.
 
@@ -7,11 +7,12 @@ use std::ops::Range;
 use uuid::Uuid;
 
 use super::error::{Fault, Place};
-use crate::codec::Encoding;
+use crate::bytes::{array_at, u16_at, u32_at, u64_at, uuid_at};
+use crate::codec::{CodeEncoding, TierKind, listed};
 use crate::schema::Schema;
 
 pub(crate) const CONTAINER_VERSION: u32 = 1;
-pub(crate) const MAGIC: [u8; 8] = *b"\x89GDX\r\n\x1a\n";
+const MAGIC: [u8; 8] = *b"\x89GDX\r\n\x1a\n";
 const END_MAGIC: [u8; 8] = *b"\n\x1a\r\nXDG\x89";
 pub(crate) const PAGE: u64 = 4096;
 pub(crate) const PAGE_BYTES: usize = 4096;
@@ -44,6 +45,8 @@ pub(crate) enum Kind {
     Informative(u16),
 }
 
+listed!(Kind { Codes, Scales, Norms, Ids, Spans, Sources, Metadata, Factors, SourceNames } and Kind::Informative(_));
+
 impl Kind {
     fn number(self) -> u16 {
         match self {
@@ -61,19 +64,10 @@ impl Kind {
     }
 
     fn from_number(number: u16) -> Option<Self> {
-        Some(match number {
-            1 => Self::Codes,
-            2 => Self::Scales,
-            3 => Self::Norms,
-            4 => Self::Ids,
-            5 => Self::Spans,
-            6 => Self::Sources,
-            7 => Self::Metadata,
-            8 => Self::SourceNames,
-            9 => Self::Factors,
-            FIRST_INFORMATIVE_KIND.. => Self::Informative(number),
-            _ => return None,
-        })
+        if number >= FIRST_INFORMATIVE_KIND {
+            return Some(Self::Informative(number));
+        }
+        Self::ALL.iter().copied().find(|kind| kind.number() == number)
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -92,7 +86,11 @@ impl Kind {
     }
 
     fn may_be_compressed(self) -> bool {
-        !matches!(self, Self::Codes | Self::Scales | Self::Norms | Self::Factors)
+        match self {
+            Self::Codes | Self::Scales | Self::Norms | Self::Factors => false,
+            Self::Ids | Self::Spans | Self::Sources | Self::Metadata | Self::SourceNames => true,
+            Self::Informative(_) => true,
+        }
     }
 }
 
@@ -106,12 +104,12 @@ pub(crate) enum Compression {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Region {
     pub kind: Kind,
-    /// Of codes and factors: 0 is the row itself.
-    pub tier: u16,
+    /// Of codes and factors; none for those of the rows themselves.
+    pub tier: Option<TierKind>,
     pub block: u32,
     pub group: u32,
-    /// The number of the encoding; 0 for none.
-    pub encoding: u16,
+    /// Of codes.
+    pub encoding: Option<CodeEncoding>,
     pub compression: Compression,
     pub stride: u32,
     pub offset: u64,
@@ -133,11 +131,12 @@ impl Region {
     }
 
     pub fn place(&self) -> Place {
-        match self.kind {
-            Kind::Codes => Place::Codes { block: self.block, group: self.group, tier: tier_name(self.tier) },
-            Kind::Factors if self.tier == 1 => Place::Column { name: "sign factors", group: self.group },
-            Kind::Factors => Place::Column { name: "i8 factors", group: self.group },
-            kind => Place::Column { name: kind.name(), group: self.group },
+        let (block, group) = (self.block, self.group);
+        match (self.kind, self.tier) {
+            (Kind::Codes, tier) => Place::Codes { block, group, tier: tier.map(TierKind::name) },
+            (Kind::Factors, Some(TierKind::Sign)) => Place::Column { name: "sign factors", group },
+            (Kind::Factors, Some(TierKind::I8)) => Place::Column { name: "i8 factors", group },
+            (kind, _) => Place::Column { name: kind.name(), group },
         }
     }
 
@@ -192,15 +191,15 @@ impl Header {
         page
     }
 
-    /// Magic and version are looked at first: only then does the layout of the rest stand.
-    /// `Ok(None)`: not a segment at all.
-    pub fn parse(file: &[u8]) -> Result<Option<Self>, Fault> {
-        if file.get(..8) != Some(&MAGIC[..]) {
+    /// `start`: the file's first page, or the whole file if it is shorter. Magic and version are looked
+    /// at first: only then does the layout of the rest stand. `Ok(None)`: not a segment at all.
+    pub fn parse(start: &[u8]) -> Result<Option<Self>, Fault> {
+        if start.get(..8) != Some(&MAGIC[..]) {
             return Ok(None);
         }
         let fault = |offset, reason: &str| Err(Fault::new(Place::Header, offset, reason));
-        let Some(page) = file.get(..PAGE_BYTES) else {
-            return fault(file.len() as u64, "the file ends within its first page");
+        let Some(page) = start.get(..PAGE_BYTES) else {
+            return fault(start.len() as u64, "the file ends within its first page");
         };
         let container_version = u32_at(page, 8);
         let header = Self {
@@ -258,13 +257,12 @@ impl Footer {
             footer.extend([0; 4]);
         }
         for region in &self.regions {
-            let version = if region.encoding == 0 { 0 } else { Encoding::VERSION };
             footer.extend(region.kind.number().to_le_bytes());
-            footer.extend(region.tier.to_le_bytes());
+            footer.extend(region.tier.map_or(0, TierKind::number).to_le_bytes());
             footer.extend(region.block.to_le_bytes());
             footer.extend(region.group.to_le_bytes());
-            footer.extend(region.encoding.to_le_bytes());
-            footer.extend(version.to_le_bytes());
+            footer.extend(region.encoding.map_or(0, CodeEncoding::number).to_le_bytes());
+            footer.extend(region.encoding.map_or(0, CodeEncoding::version).to_le_bytes());
             footer.extend(u16::from(region.compression == Compression::Zstd).to_le_bytes());
             footer.extend([0; 2]);
             footer.extend(region.stride.to_le_bytes());
@@ -291,10 +289,12 @@ impl Footer {
         footer
     }
 
-    /// Finds and checks the footer of a file whose header is sound.
-    pub fn parse(file: &[u8], segment: Uuid, schema: &Schema) -> Result<Self, Fault> {
-        let bytes = find_footer(file, segment)?;
-        let start = (file.len() - TAIL_LEN - bytes.len()) as u64;
+    /// Checks the footer whose bytes the tail has found.
+    pub fn parse(bytes: &[u8], tail: &Tail, schema: &Schema) -> Result<Self, Fault> {
+        let start = tail.footer.start;
+        if crc32fast::hash(bytes) != tail.footer_checksum {
+            return Err(Fault::new(Place::Footer, start, "checksum does not match"));
+        }
         let fault = |at: usize, reason: String| Fault::new(Place::Footer, start + at as u64, reason);
         let short = || fault(0, "its length is not that of its tables".into());
         let fixed = bytes.get(..FOOTER_FIXED).ok_or_else(short)?;
@@ -378,7 +378,8 @@ impl Footer {
         for (g, group) in self.groups.iter().enumerate() {
             let rows = u64::from(group.rows);
             for (b, &encoding) in encodings.iter().enumerate() {
-                expect(Wanted::codes(g, 0, b, rows, schema.stride(b), encoding.number()))?;
+                let encoding = CodeEncoding::Row(encoding);
+                expect(Wanted::codes(g, None, b, rows, schema.stride(b), encoding))?;
             }
             if scaled > 0 {
                 expect(Wanted::column(Kind::Scales, g, Some(rows * 4 * scaled)))?;
@@ -389,14 +390,15 @@ impl Footer {
             expect(Wanted::column(Kind::Sources, g, Some(rows * 4)))?;
             expect(Wanted::column(Kind::Metadata, g, None))?;
             for tier in schema.tiers() {
-                let (number, encoding) = (tier.number(), tier.encoding_number());
+                let kind = Some(tier.kind());
                 let mut blocks = 0;
                 for (block, dims) in schema.tier_blocks(*tier) {
-                    expect(Wanted::codes(g, number, block, rows, tier.stride(dims), encoding))?;
+                    let (stride, encoding) = (tier.stride(dims), tier.kind().encoding());
+                    expect(Wanted::codes(g, kind, block, rows, stride, encoding))?;
                     blocks += 1;
                 }
                 let factors = Wanted::column(Kind::Factors, g, Some(rows * 8 * blocks));
-                expect(Wanted { tier: number, ..factors })?;
+                expect(Wanted { tier: kind, ..factors })?;
             }
         }
         expect(Wanted::column(Kind::SourceNames, 0, None))?;
@@ -410,21 +412,29 @@ impl Footer {
 /// What the schema and the groups ask of one region.
 struct Wanted {
     kind: Kind,
-    tier: u16,
+    tier: Option<TierKind>,
     group: usize,
     block: usize,
-    encoding: u16,
+    encoding: Option<CodeEncoding>,
     stride: usize,
     raw: Option<u64>,
 }
 
 impl Wanted {
-    fn codes(group: usize, tier: u16, block: usize, rows: u64, stride: usize, encoding: u16) -> Self {
-        Self { kind: Kind::Codes, tier, group, block, encoding, stride, raw: Some(rows * stride as u64) }
+    fn codes(
+        group: usize,
+        tier: Option<TierKind>,
+        block: usize,
+        rows: u64,
+        stride: usize,
+        encoding: CodeEncoding,
+    ) -> Self {
+        let (encoding, raw) = (Some(encoding), Some(rows * stride as u64));
+        Self { kind: Kind::Codes, tier, group, block, encoding, stride, raw }
     }
 
     fn column(kind: Kind, group: usize, raw: Option<u64>) -> Self {
-        Self { kind, tier: 0, group, block: 0, encoding: 0, stride: 0, raw }
+        Self { kind, tier: None, group, block: 0, encoding: None, stride: 0, raw }
     }
 
     fn is(&self, region: &Region) -> bool {
@@ -440,68 +450,78 @@ impl Wanted {
 impl std::fmt::Display for Wanted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { kind, tier, group, block, .. } = self;
-        match tier_name(*tier) {
+        match tier.map(TierKind::name) {
             None => write!(f, "{} of row group {group}, block {block}", kind.name()),
             Some(tier) => write!(f, "{} of tier {tier}, row group {group}, block {block}", kind.name()),
         }
     }
 }
 
-/// The name of a tier by its number; none for the row itself.
-pub(crate) fn tier_name(number: u16) -> Option<&'static str> {
-    match number {
-        1 => Some("sign"),
-        2 => Some("i8"),
-        _ => None,
-    }
+/// The last bytes of a file: where the footer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tail {
+    /// Where the footer lies in the file.
+    pub footer: Range<u64>,
+    footer_checksum: u32,
 }
 
-/// The footer's bytes, by way of the tail.
-fn find_footer(file: &[u8], segment: Uuid) -> Result<&[u8], Fault> {
-    let len = file.len() as u64;
-    let fault = |at: u64, reason: &str| Err(Fault::new(Place::Tail, at, reason));
-    if file.len() < PAGE_BYTES * 2 + TAIL_LEN {
-        return fault(len, "the file is too short to have one");
+impl Tail {
+    /// Where the tail of a file of this length begins.
+    pub fn start(file_len: u64) -> Result<u64, Fault> {
+        if file_len < PAGE * 2 + TAIL_LEN as u64 {
+            return Err(Fault::new(Place::Tail, file_len, "the file is too short to have one"));
+        }
+        Ok(file_len - TAIL_LEN as u64)
     }
-    let (rest, tail) = file.split_at(file.len() - TAIL_LEN);
-    let at = rest.len() as u64;
-    if tail[56..] != END_MAGIC {
-        return fault(at + 56, "the end magic is missing: the file is cut off or not a segment");
+
+    /// `tail`: the bytes from `at` to the end of the file. The footer that it names is no longer than one
+    /// that describes the bytes before it can be.
+    pub fn parse(tail: &[u8; TAIL_LEN], at: u64, segment: Uuid) -> Result<Self, Fault> {
+        let fault = |at: u64, reason: &str| Err(Fault::new(Place::Tail, at, reason));
+        if tail[56..] != END_MAGIC {
+            return fault(at + 56, "the end magic is missing: the file is cut off or not a segment");
+        }
+        if crc32fast::hash(&tail[..52]) != u32_at(tail, 52) {
+            return fault(at + 52, "checksum does not match");
+        }
+        if u32_at(tail, 20) != CONTAINER_VERSION || uuid_at(tail, 24) != segment {
+            return fault(at + 20, "version or segment is not that of the header");
+        }
+        if tail[40..52].iter().any(|&byte| byte != 0) {
+            return fault(at + 40, "reserved bytes are not zero");
+        }
+        let (offset, length) = (u64_at(tail, 0), u64_at(tail, 8));
+        if offset % PAGE != 0 || offset.checked_add(length) != Some(at) {
+            return fault(at, "the footer does not end where the tail begins");
+        }
+        // Each region takes a page or more, each group has regions, and each chunk but the last of a
+        // region is full: what is longer is read for nothing.
+        let regions = offset / PAGE;
+        let tables = (GROUP_LEN + REGION_LEN + 4) as u64 * regions + 4 * (offset / CHUNK as u64);
+        if length > FOOTER_FIXED as u64 + tables {
+            let reason = format!("{length} bytes are too many for {regions} pages of regions");
+            return Err(Fault::new(Place::Footer, offset, reason));
+        }
+        Ok(Self { footer: offset..at, footer_checksum: u32_at(tail, 16) })
     }
-    if crc32fast::hash(&tail[..52]) != u32_at(tail, 52) {
-        return fault(at + 52, "checksum does not match");
-    }
-    if u32_at(tail, 20) != CONTAINER_VERSION || uuid_at(tail, 24) != segment {
-        return fault(at + 20, "version or segment is not that of the header");
-    }
-    if tail[40..52].iter().any(|&byte| byte != 0) {
-        return fault(at + 40, "reserved bytes are not zero");
-    }
-    let (offset, length) = (u64_at(tail, 0), u64_at(tail, 8));
-    if offset % PAGE != 0 || offset.checked_add(length) != Some(at) {
-        return fault(at, "the footer does not end where the tail begins");
-    }
-    let footer = &rest[to_usize(offset)..];
-    if crc32fast::hash(footer) != u32_at(tail, 16) {
-        return Err(Fault::new(Place::Footer, offset, "checksum does not match"));
-    }
-    Ok(footer)
 }
 
 fn parse_region(entry: &[u8]) -> Result<Region, String> {
     let number = u16_at(entry, 0);
     let kind = Kind::from_number(number).ok_or_else(|| format!("unknown kind {number}"))?;
     let informative = matches!(kind, Kind::Informative(_));
-    let tier = match (kind, u16_at(entry, 2)) {
-        (Kind::Codes, tier @ 0..=2) | (Kind::Factors, tier @ 1..=2) => tier,
-        (_, 0) | (Kind::Informative(_), _) => 0,
-        (_, tier) => return Err(format!("unknown tier {tier}")),
+    let number = u16_at(entry, 2);
+    let tier = match (kind, TierKind::from_number(number)) {
+        (Kind::Codes | Kind::Factors, Some(tier)) => Some(tier),
+        (Kind::Informative(_), _) => None,
+        _ if number == 0 && kind != Kind::Factors => None,
+        _ => return Err(format!("unknown tier {number}")),
     };
-    let encoding = match (u16_at(entry, 12), u16_at(entry, 14)) {
-        (0, 0) => 0,
-        (encoding @ 1..=4, 1) => encoding,
-        _ if informative => 0,
-        (encoding, version) => return Err(format!("unknown encoding {encoding} version {version}")),
+    let (number, version) = (u16_at(entry, 12), u16_at(entry, 14));
+    let encoding = match CodeEncoding::from_number(number) {
+        Some(encoding) if encoding.version() == version => Some(encoding),
+        _ if informative || (number, version) == (0, 0) => None,
+        _ => return Err(format!("unknown encoding {number} version {version}")),
     };
     let compression = match u16_at(entry, 16) {
         0 => Compression::None,
@@ -565,26 +585,4 @@ fn count(n: usize) -> u32 {
 /// Offsets that were compared with the length of a slice before.
 pub(crate) fn to_usize(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
-}
-
-pub(crate) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let mut array = [0; N];
-    array.copy_from_slice(&bytes[at..at + N]);
-    array
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(array_at(bytes, at))
-}
-
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(array_at(bytes, at))
-}
-
-pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(array_at(bytes, at))
-}
-
-pub(crate) fn uuid_at(bytes: &[u8], at: usize) -> Uuid {
-    Uuid::from_bytes(array_at(bytes, at))
 }

@@ -1,31 +1,39 @@
 //! Segment files: immutable rows, column by column, checksummed throughout.
 //!
 //! - Where do the bytes go? [`storage`]: the trait that all I/O of segments passes through.
-//! - What do they mean? `layout` (header, footer, tail) and `columns`; nothing else touches raw bytes.
-//! - What coarse tiers does a row have? `tiers`.
-//! - Who writes and reads? `writer` streams a segment out; `reader` opens one and checks what it touches.
+//! - What do they mean? `layout` (header, footer, tail) and `columns`; no other module here turns numbers into
+//!   bytes or back.
+//! - How does a row become bytes, and numbers again? `row`.
+//! - Who writes? `writer` streams a segment out.
+//! - Who reads? `reader` opens a `file` and reads its small columns, `codes` those of the blocks and tiers,
+//!   checked at once or, by `checking`, while they are used.
 //!
 //! Depends on `codec` and the schema; knows nothing of the manifest. The bytes are fixed by
 //! `format-spec/segment.md`.
 
+mod checking;
+mod codes;
 mod columns;
 mod error;
-pub(crate) mod layout;
+mod file;
+mod layout;
 mod reader;
+mod row;
 pub mod storage;
 #[cfg(test)]
 mod tests;
-mod tiers;
 mod writer;
 
 pub use columns::Span;
 pub use error::{Place, SegmentError};
 
+pub(crate) use checking::{Checking, Extent};
+pub(crate) use codes::{CodeColumn, Codes};
 pub(crate) use columns::ByteStrings;
 pub(crate) use layout::Kind;
-pub(crate) use reader::{Checking, Codes, Column, Extent, SegmentReader};
-pub(crate) use tiers::{EncodedTier, TierEncoder};
-pub(crate) use writer::{EncodedRow, NO_SOURCE, RowTags, Sealed, SegmentWriter};
+pub(crate) use reader::{Column, SegmentReader};
+pub(crate) use row::{EncodedRow, RowEncoder, RowGroup, RowTags};
+pub(crate) use writer::{Sealed, SegmentWriter};
 
 use std::sync::Arc;
 

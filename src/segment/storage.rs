@@ -6,8 +6,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex};
 
+use crate::lock::lock;
 use file::MappedFile;
 pub(crate) use file::Pages;
 
@@ -70,23 +71,29 @@ pub trait StorageFile: Send {
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// The bytes of an immutable file.
+/// The bytes of an immutable file, by ranges.
 ///
-/// Only [`StorageBytes::bytes`] must be written; the rest is for storages that do better than memory
-/// would, and what it says has to agree with the bytes.
+/// Only [`StorageBytes::len`] and [`StorageBytes::read_at`] must be written: that is enough for an object
+/// store. The rest is for storages that can do more; what it says has to agree with the bytes.
 pub trait StorageBytes: fmt::Debug + Send + Sync {
-    /// All of them.
-    fn bytes(&self) -> &[u8];
+    /// How many there are.
+    fn len(&self) -> u64;
 
-    /// Fills `buffer` with the bytes from `offset` on.
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `buffer` with the bytes from `offset` on. Several threads may read at once.
     ///
     /// # Errors
     /// `UnexpectedEof` if there are not as many, or whatever the storage says.
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let found = self.bytes().get(start..).and_then(|bytes| bytes.get(..buffer.len()));
-        buffer.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// The bytes of a range where they lie in memory that stays valid and unchanged as long as `self`;
+    /// `None`: they have to be read.
+    fn mapped(&self, _range: Range<u64>) -> Option<&[u8]> {
+        None
     }
 
     /// Like [`StorageBytes::read_at`], but past the page cache where that is possible: for `offset`,
@@ -122,7 +129,7 @@ pub enum Advice {
     Done,
 }
 
-/// A folder of the file system. Files are mapped for reading, never loaded.
+/// A folder of the file system. Files are mapped, and read where that is better.
 #[derive(Debug)]
 pub struct FileStorage {
     folder: PathBuf,
@@ -215,8 +222,10 @@ impl StorageFile for File {
 /// Files in memory, gone with the value: for tests, and for indexes that need not last.
 #[derive(Debug, Default)]
 pub struct MemoryStorage {
-    files: Arc<RwLock<HashMap<String, Arc<Vec<u8>>>>>,
+    files: Files,
 }
+
+type Files = Arc<Mutex<HashMap<String, Arc<Vec<u8>>>>>;
 
 impl MemoryStorage {
     /// An empty storage.
@@ -229,12 +238,12 @@ impl MemoryStorage {
 struct MemoryFile {
     name: String,
     bytes: Vec<u8>,
-    files: Arc<RwLock<HashMap<String, Arc<Vec<u8>>>>>,
+    files: Files,
 }
 
 impl Storage for MemoryStorage {
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        let mut files = lock(&self.files);
         if files.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -244,7 +253,7 @@ impl Storage for MemoryStorage {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageBytes>> {
-        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        let files = lock(&self.files);
         match files.get(name) {
             Some(bytes) => Ok(Arc::clone(bytes) as Arc<dyn StorageBytes>),
             None => Err(io::ErrorKind::NotFound.into()),
@@ -252,12 +261,12 @@ impl Storage for MemoryStorage {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.files.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        lock(&self.files).remove(name);
         Ok(())
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        let files = lock(&self.files);
         Ok(files.keys().cloned().collect())
     }
 
@@ -278,16 +287,31 @@ impl StorageFile for MemoryFile {
 
     /// Only now do the bytes appear to readers.
     fn sync(&mut self) -> io::Result<()> {
-        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        let mut files = lock(&self.files);
         files.insert(self.name.clone(), Arc::new(std::mem::take(&mut self.bytes)));
         Ok(())
     }
 }
 
 impl StorageBytes for Vec<u8> {
-    fn bytes(&self) -> &[u8] {
-        self
+    fn len(&self) -> u64 {
+        Vec::len(self) as u64
     }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let end = offset.saturating_add(buffer.len() as u64);
+        buffer.copy_from_slice(part(self, offset..end).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn mapped(&self, range: Range<u64>) -> Option<&[u8]> {
+        part(self, range)
+    }
+}
+
+/// Some of `bytes`, if they are there.
+fn part(bytes: &[u8], range: Range<u64>) -> Option<&[u8]> {
+    bytes.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
 }
 
 #[cfg(test)]
@@ -300,6 +324,40 @@ mod tests {
         test(&FileStorage::new(folder.path()));
     }
 
+    fn all(storage: &dyn Storage, name: &str) -> Vec<u8> {
+        let bytes = storage.open(name).unwrap();
+        let mut read = vec![0; bytes.len() as usize];
+        bytes.read_at(0, &mut read).unwrap();
+        read
+    }
+
+    /// Catches ranges that are off by one, a read beyond the end that gives bytes or panics, and lent
+    /// bytes that are not those that are read.
+    #[test]
+    fn ranges_are_those_of_the_file() {
+        each(|storage| {
+            let expected: Vec<u8> = (0..9000u32).map(|i| (i * 7 + i / 256) as u8).collect();
+            let mut file = storage.create("a.seg").unwrap();
+            file.write(&expected).unwrap();
+            file.sync().unwrap();
+            let bytes = storage.open("a.seg").unwrap();
+            assert_eq!((bytes.len(), bytes.is_empty()), (9000, false));
+            for range in [0..9000usize, 0..0, 9000..9000, 1..2, 4095..8193, 8999..9000] {
+                let mut read = vec![0; range.len()];
+                bytes.read_at(range.start as u64, &mut read).unwrap();
+                assert_eq!(read, expected[range.clone()]);
+                let lent = bytes.mapped(range.start as u64..range.end as u64);
+                assert_eq!(lent, Some(&expected[range]));
+            }
+            for (offset, length) in [(9000, 1), (8999, 2), (u64::MAX, 1), (u64::MAX - 1, 2)] {
+                let error = bytes.read_at(offset, &mut vec![0; length]).unwrap_err();
+                let eof = [io::ErrorKind::UnexpectedEof, io::ErrorKind::InvalidInput].contains(&error.kind());
+                assert!(eof, "{error:?}");
+                assert_eq!(bytes.mapped(offset..offset.saturating_add(length as u64)), None);
+            }
+        });
+    }
+
     /// Catches a storage that overwrites a segment, or loses its bytes.
     #[test]
     fn create_refuses_a_file_that_exists() {
@@ -309,7 +367,7 @@ mod tests {
             file.write(b"two").unwrap();
             file.sync().unwrap();
             storage.sync().unwrap();
-            assert_eq!(storage.open("a.seg").unwrap().bytes(), b"onetwo");
+            assert_eq!(all(storage, "a.seg"), b"onetwo");
             let again = storage.create("a.seg").err().unwrap();
             assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
         });
@@ -325,7 +383,9 @@ mod tests {
             let bytes = storage.open("a.seg").unwrap();
             storage.remove("a.seg").unwrap();
             storage.remove("a.seg").unwrap();
-            assert_eq!(bytes.bytes(), b"bytes");
+            let mut read = [0; 5];
+            bytes.read_at(0, &mut read).unwrap();
+            assert_eq!((&read, bytes.mapped(0..5)), (b"bytes", Some(&b"bytes"[..])));
             assert!(storage.list().unwrap().is_empty());
         });
     }

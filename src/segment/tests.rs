@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use super::row::EncodedTier;
 use super::storage::{MemoryStorage, Storage as _};
 use super::*;
 use crate::codec::{Encoding, Factors, Tier};
@@ -31,7 +32,7 @@ fn constants_never_change() {
     writer.push(b"id", [(&row(&identity, 0), TAGS)].into_iter()).unwrap();
     let sealed = writer.seal().unwrap();
     let file = storage.open("02020202-0202-0202-0202-020202020202.seg").unwrap();
-    let file = file.bytes();
+    let file = file.mapped(0..file.len()).unwrap();
     assert_eq!((sealed.rows, sealed.bytes), (1, file.len() as u64));
 
     let mut header = b"\x89GDX\r\n\x1a\n\x01\0\0\0\x80\0\0\0".to_vec();
@@ -121,7 +122,8 @@ fn row_groups_keep_examples_whole() {
             let (group, place) = reader.locate(first + row as u32).unwrap();
             assert_eq!(reader.ids(group).unwrap().get(place), [i as u8]);
             assert_eq!(reader.norms(group, 0).unwrap()[place], (row % 3) as f32);
-            assert_eq!(reader.codes_of(group, 0, place..place + 1).unwrap().row(0)[0], (row % 3) as u8);
+            let column = CodeColumn { group, tier: None, block: 0 };
+            assert_eq!(reader.codes(column, place..place + 1).unwrap().row(0)[0], (row % 3) as u8);
         }
     }
     assert!(reader.locate(24).is_none());
@@ -156,7 +158,8 @@ fn tiers_come_back_where_they_were_put() {
     let reader = SegmentReader::open(storage.as_ref(), &identity, segment).unwrap();
     let places = [(0, 0, 0), (0, 1, 1), (0, 2, 2), (1, 0, 0), (1, 2, 1)];
     for (tier, block, ordinal) in places {
-        let codes = reader.tier_codes_of(0, tiers[tier], block, 2..6).unwrap();
+        let column = CodeColumn { group: 0, tier: Some(tiers[tier]), block };
+        let codes = reader.codes(column, 2..6).unwrap();
         assert_eq!(codes.bytes.len(), 4 * codes.stride);
         for row in 0..4 {
             let expected = 100 * tier as u8 + 10 * ordinal + 2 + row as u8;
@@ -166,8 +169,9 @@ fn tiers_come_back_where_they_were_put() {
         assert_eq!(first, [f32::from(ordinal * 8) + 1.0; 7]);
         assert_eq!(second, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     }
-    assert!(reader.tier_codes_of(0, Tier::I8, 1, 0..1).is_err());
-    assert_eq!(reader.codes(0, 1).unwrap().stride, 704);
+    assert!(reader.codes(CodeColumn { group: 0, tier: Some(Tier::I8), block: 1 }, 0..1).is_err());
+    let own = reader.codes(CodeColumn { group: 0, tier: None, block: 1 }, 0..7).unwrap();
+    assert_eq!((own.stride, own.bytes.len()), (704, 7 * 704));
     reader.verify(|error| panic!("{error}"));
     // Without the tiers, and the other way round, the header's bit gives it away.
     assert!(SegmentReader::open(storage.as_ref(), &plain, segment).is_err());

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::columns::{ByteStrings, Span, spans_to_bytes};
+use super::columns::{
+    ByteStrings, NO_SOURCE, Span, f32s_to_bytes, source_names_to_bytes, spans_to_bytes, u32s_to_bytes,
+};
 use super::error::SegmentError;
 use super::layout::{
     CHUNK, CONTAINER_VERSION, Compression, FEATURE_TIERS, Footer, Group, Header, Kind, PAGE, PAGE_BYTES,
     Region, chunk_checksum,
 };
+use super::row::{EncodedRow, EncodedTier, RowTags};
 use super::storage::{Storage, StorageFile};
-use super::tiers::EncodedTier;
 use super::{Identity, file_name};
+use crate::codec::{CodeEncoding, TierKind};
 
 /// The codes of a row group take about this many bytes.
 const GROUP_BYTES: usize = 32 << 20;
@@ -23,27 +26,6 @@ const GROUP_ROWS: usize = 65_536;
 /// Ids and metadata of a row group stay below this, so that their offsets fit `u32`.
 const GROUP_STRING_BYTES: usize = 256 << 20;
 const ZSTD_LEVEL: i32 = 3;
-
-/// One row, encoded: what a segment keeps of it besides id, span, source and metadata.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct EncodedRow {
-    /// The codes of all blocks, one stride after the other.
-    pub codes: Vec<u8>,
-    /// One for each block; unused where the encoding has none.
-    pub scales: Vec<f32>,
-    /// One for each block.
-    pub norms: Vec<f32>,
-    /// One for each tier of the schema.
-    pub tiers: Vec<EncodedTier>,
-}
-
-/// What a caller says of a row besides its sketch.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RowTags<'a> {
-    pub span: Span,
-    pub source: Option<&'a str>,
-    pub metadata: &'a [u8],
-}
 
 /// A segment whose file is complete and durable, but in no manifest yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,10 +212,7 @@ impl SegmentWriter {
     /// Writes everything out and makes it durable: file first, then the folder.
     pub fn seal(mut self) -> Result<Sealed, SegmentError> {
         self.close_group()?;
-        let names = &self.sources.names;
-        let mut raw = u32::try_from(names.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
-        raw.extend(names.to_bytes());
-        self.write_column(Kind::SourceNames, 0, &raw)?;
+        self.write_column(Kind::SourceNames, 0, &source_names_to_bytes(&self.sources.names))?;
         let offset = self.sink.length;
         let blocks = u32::try_from(self.group.codes.len()).unwrap_or(u32::MAX);
         self.sink.write(&self.footer.to_bytes(self.segment, blocks, offset))?;
@@ -261,28 +240,25 @@ impl SegmentWriter {
         let encodings = identity.schema.encodings();
         for (block, (codes, &encoding)) in group.codes.iter_mut().zip(encodings).enumerate() {
             let stride = identity.schema.stride(block);
-            self.write_codes(ordinal, 0, block, encoding.number(), stride, codes)?;
+            self.write_codes(ordinal, None, block, CodeEncoding::Row(encoding), stride, codes)?;
         }
         let scaled = group.scales.iter().zip(encodings).filter(|(_, encoding)| encoding.has_scale());
-        let scales: Vec<u8> = scaled.flat_map(|(scales, _)| scales).flat_map(|x| x.to_le_bytes()).collect();
+        let scales = f32s_to_bytes(scaled.flat_map(|(scales, _)| scales));
         if !scales.is_empty() {
-            self.write_numbers(Kind::Scales, ordinal, 0, scales)?;
+            self.write_numbers(Kind::Scales, ordinal, None, scales)?;
         }
-        let norms: Vec<u8> = group.norms.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
-        self.write_numbers(Kind::Norms, ordinal, 0, norms)?;
+        self.write_numbers(Kind::Norms, ordinal, None, f32s_to_bytes(group.norms.iter().flatten()))?;
         self.write_column(Kind::Ids, ordinal, &group.ids.to_bytes())?;
         self.write_column(Kind::Spans, ordinal, &spans_to_bytes(&group.spans))?;
-        let sources: Vec<u8> = group.sources.iter().flat_map(|x| x.to_le_bytes()).collect();
-        self.write_column(Kind::Sources, ordinal, &sources)?;
+        self.write_column(Kind::Sources, ordinal, &u32s_to_bytes(&group.sources))?;
         self.write_column(Kind::Metadata, ordinal, &group.metadata.to_bytes())?;
         for (tier, open) in identity.schema.tiers().iter().zip(&mut group.tiers) {
             for ((block, dims), codes) in identity.schema.tier_blocks(*tier).zip(&mut open.codes) {
-                let (encoding, stride) = (tier.encoding_number(), tier.stride(dims));
-                self.write_codes(ordinal, tier.number(), block, encoding, stride, codes)?;
+                let (encoding, stride) = (tier.kind().encoding(), tier.stride(dims));
+                self.write_codes(ordinal, Some(tier.kind()), block, encoding, stride, codes)?;
             }
-            let factors: Vec<u8> =
-                open.factors.iter().flatten().flatten().flat_map(|x| x.to_le_bytes()).collect();
-            self.write_numbers(Kind::Factors, ordinal, tier.number(), factors)?;
+            let factors = f32s_to_bytes(open.factors.iter().flatten().flatten());
+            self.write_numbers(Kind::Factors, ordinal, Some(tier.kind()), factors)?;
         }
 
         group.clear();
@@ -294,9 +270,9 @@ impl SegmentWriter {
     fn write_codes(
         &mut self,
         group: u32,
-        tier: u16,
+        tier: Option<TierKind>,
         block: usize,
-        encoding: u16,
+        encoding: CodeEncoding,
         stride: usize,
         codes: &mut Vec<u8>,
     ) -> Result<(), SegmentError> {
@@ -305,7 +281,7 @@ impl SegmentWriter {
             tier,
             block: u32::try_from(block).unwrap_or(u32::MAX),
             group,
-            encoding,
+            encoding: Some(encoding),
             compression: Compression::None,
             stride: u32::try_from(stride).unwrap_or(u32::MAX),
             offset: self.sink.length,
@@ -320,7 +296,7 @@ impl SegmentWriter {
         &mut self,
         kind: Kind,
         group: u32,
-        tier: u16,
+        tier: Option<TierKind>,
         mut bytes: Vec<u8>,
     ) -> Result<(), SegmentError> {
         let length = bytes.len() as u64;
@@ -329,7 +305,7 @@ impl SegmentWriter {
             tier,
             block: 0,
             group,
-            encoding: 0,
+            encoding: None,
             compression: Compression::None,
             stride: 0,
             offset: self.sink.length,
@@ -350,10 +326,10 @@ impl SegmentWriter {
         };
         let region = Region {
             kind,
-            tier: 0,
+            tier: None,
             block: 0,
             group,
-            encoding: 0,
+            encoding: None,
             compression,
             stride: 0,
             offset: self.sink.length,
@@ -421,6 +397,3 @@ impl Sources {
         ordinal
     }
 }
-
-/// The source ordinal of a row without one.
-pub(crate) const NO_SOURCE: u32 = u32::MAX;

@@ -8,13 +8,8 @@ fn tier_of(tier: Tier, encoding: Encoding, values: &[f32], block: u32) -> (Vec<u
     let dims = values.len();
     let mut made = vec![0xAA; tier.stride(dims)];
     let mut scratch = vec![f32::NAN; 3];
-    let factors = match tier {
-        Tier::Sign { seed } => {
-            let rotation = Rotation::new(seed, block, dims);
-            sign_tier(&rotation, encoding, &codes, scale, &mut made, &mut scratch)
-        }
-        Tier::I8 => i8_tier(encoding, dims, &codes, scale, &mut made, &mut scratch),
-    };
+    let encoder = TierEncoder::new(tier, block, dims);
+    let factors = encoder.encode(encoding, &codes, scale, &mut made, &mut scratch);
     assert!(tier.may_have(factors), "{factors}");
     (made, factors)
 }

@@ -10,7 +10,7 @@ use super::super::stream::PieceCodes;
 use crate::codec::Tier;
 use crate::codec::{Encoding, Rotation, quantise_query};
 use crate::schema::Schema;
-use crate::segment::Codes;
+use crate::segment::{CodeColumn, Codes};
 
 /// The queries as the screen has them.
 #[derive(Debug)]
@@ -252,7 +252,7 @@ impl BlockScreen {
             Source::Codes | Source::Narrowed => codes.checked(reader, group, block.block, selected)?,
             Source::Tier(tier) => {
                 let rows = selected[0] as usize..selected[selected.len() - 1] as usize + 1;
-                reader.tier_codes_of(group, tier, block.block, rows)?
+                reader.codes(CodeColumn { group, tier: Some(tier), block: block.block }, rows)?
             }
         })
     }

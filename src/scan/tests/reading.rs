@@ -59,7 +59,7 @@ fn segment(folder: &Path) -> PathBuf {
 fn drop_cache(folder: &Path) {
     let file = FileStorage::new(folder.join("files"));
     let file = file.open(&file.list().unwrap()[0]).unwrap();
-    file.advise(0..file.bytes().len() as u64, Advice::Done);
+    file.advise(0..file.len(), Advice::Done);
 }
 
 fn small_pieces(mut scan: Scan<'_>) -> Scan<'_> {
@@ -187,8 +187,16 @@ impl Storage for Watched {
 }
 
 impl StorageBytes for WatchedBytes {
-    fn bytes(&self) -> &[u8] {
-        self.bytes.bytes()
+    fn len(&self) -> u64 {
+        self.bytes.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.bytes.read_at(offset, buffer)
+    }
+
+    fn mapped(&self, range: Range<u64>) -> Option<&[u8]> {
+        self.bytes.mapped(range)
     }
 
     fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {

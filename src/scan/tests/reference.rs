@@ -12,7 +12,7 @@ use crate::scan::{ExampleRows, Grouping, Hit, Metric, Scan, ScanError, SpanFilte
 use crate::schema::Schema;
 use crate::segment::storage::{MemoryStorage, Storage};
 use crate::segment::{
-    EncodedRow, Identity, LiveSegment, RowTags, SegmentReader, SegmentWriter, Span, TierEncoder, file_name,
+    EncodedRow, Identity, LiveSegment, RowEncoder, RowTags, SegmentReader, SegmentWriter, Span, file_name,
 };
 use crate::sketch::Sketch;
 
@@ -185,7 +185,8 @@ impl Data {
         let mut segments = Vec::new();
         for (i, live) in self.segments.iter().enumerate() {
             let name = file_name(live.reader.segment());
-            let mut bytes = self.storage.open(&name).unwrap().bytes().to_vec();
+            let file = self.storage.open(&name).unwrap();
+            let mut bytes = file.mapped(0..file.len()).unwrap().to_vec();
             if i == segment {
                 bytes[4096 + 5] ^= 4;
             }
@@ -331,7 +332,7 @@ fn encode(schema: &Schema, rng: &mut Rng) -> EncodedRow {
         row.scales.push(encoded.scale);
         row.norms.push(encoded.norm);
     }
-    row.tiers = TierEncoder::new(schema).encode(&row);
+    row.tiers = RowEncoder::new(schema).tiers_of(&row);
     row
 }
 

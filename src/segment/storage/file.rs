@@ -1,4 +1,4 @@
-//! A file that is mapped, and that can also be read past the map and the page cache.
+//! A file that is mapped, and that can also be read, through the page cache or past it.
 
 use std::fs::File;
 use std::io;
@@ -61,8 +61,12 @@ impl MappedFile {
 }
 
 impl StorageBytes for MappedFile {
-    fn bytes(&self) -> &[u8] {
-        &self.map
+    fn len(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    fn mapped(&self, range: Range<u64>) -> Option<&[u8]> {
+        super::part(&self.map, range)
     }
 
     #[cfg(unix)]
