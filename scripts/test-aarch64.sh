@@ -45,10 +45,11 @@ fi
 
 # The kernels depend on little: a crate of their own needs no RocksDB.
 crate="$root/root/kernels"
-mkdir -p "$crate/src" "$crate/.cargo"
+mkdir -p "$crate/src/codec" "$crate/.cargo"
 rm -rf "$crate/src/kernel"
 cp -r src/scan/kernel "$crate/src/"
-printf '#![allow(dead_code)]\npub mod kernel;\n' >"$crate/src/lib.rs"
+cp src/codec/lanes.rs "$crate/src/codec/"
+printf '#![allow(dead_code)]\npub mod kernel;\npub mod codec {\n    pub mod lanes;\n}\n' >"$crate/src/lib.rs"
 dependency() { grep -E "^$1 = " Cargo.toml || die "Cargo.toml does not name $1"; }
 {
     printf '[package]\nname = "kernels"\nversion = "0.0.0"\nedition = "2024"\n[workspace]\n[dependencies]\n'

@@ -36,7 +36,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///     writer.append("example", &sketch)?;
 ///     writer.commit()?;
 ///     let ranking = index.snapshot()?.scan(&[sketch])?.top_k(10).run()?;
-///     Ok(ranking.query(0).iter().map(|hit| hit.id.clone()).collect())
+///     Ok(ranking.proponents(0).iter().map(|hit| hit.id.clone()).collect())
 /// }
 ///
 /// # let folder = tempfile::tempdir()?;
@@ -324,6 +324,9 @@ impl ScanError {
             | Self::InvalidWeight { .. }
             | Self::InvalidDelta { .. }
             | Self::WeightsOverflow { .. } => ErrorKind::InvalidInput,
+            Self::NoSignTier | Self::ImpossiblePath { .. } | Self::ImpossibleReading { .. } => {
+                ErrorKind::Unsupported
+            }
             Self::UnknownBlock { .. } | Self::UnknownSource { .. } => ErrorKind::NotFound,
             Self::Lookup { source } => source.downcast_ref().map_or(ErrorKind::Io, GetError::kind),
             Self::Segment(error) => error.kind(),

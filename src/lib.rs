@@ -34,7 +34,7 @@
 //!
 //! let snapshot = index.snapshot()?; // Clone + Send + Sync; shows this generation for as long as it lives
 //! let ranking = snapshot.scan(&queries)?.top_k(10).bottom_k(10).run()?;
-//! assert_eq!(ranking.query(0)[0].id, b"sea"); // the highest score
+//! assert_eq!(ranking.proponents(0)[0].id, b"sea"); // the highest score
 //! assert_eq!(ranking.opponents(0)[0].id, b"land"); // the lowest
 //! # Ok(())
 //! # }
@@ -78,7 +78,7 @@
 //!     .blocks(["layers.0"])
 //!     .grouping(Grouping::Max) // one hit for each example: its best row
 //!     .run()?;
-//! let hits = ranking.query(0);
+//! let hits = ranking.proponents(0);
 //! assert_eq!((hits.len(), hits[0].score, hits[0].span), (1, 4.0, Span::tokens(128, 256)));
 //! # Ok(())
 //! # }
@@ -115,7 +115,7 @@
 //! // Or with a probability of failure that is asked for by name, reading one bit a dim of most rows.
 //! let guarantee = Guarantee::Probable { delta: 1e-6 };
 //! let ranking = snapshot.scan(&queries)?.top_k(100).guarantee(guarantee).run()?;
-//! # assert_eq!(ranking.query(0)[0].id, b"one");
+//! # assert_eq!(ranking.proponents(0)[0].id, b"one");
 //! # Ok(())
 //! # }
 //! ```

@@ -84,9 +84,9 @@ fn write_and_scan() {
     let snapshot = index.snapshot().unwrap();
     assert_eq!(snapshot.rows(), id);
     let ranking = snapshot.scan(&sketches[..2]).unwrap().top_k(20).bottom_k(5).run().unwrap();
-    assert_eq!(ranking.statistics().rows_scored, id);
+    assert_eq!(ranking.statistics().rows, id);
     // The greatest inner product of a row of the batch is with itself: first the one with the least id.
-    assert_eq!(ranking.query(1)[0].id, 1u64.to_be_bytes());
+    assert_eq!(ranking.proponents(1)[0].id, 1u64.to_be_bytes());
     // Segments of one commit stand in any order.
     let mut seen = vec![false; rows as usize + BATCH as usize];
     for row in snapshot.iter().with_sketches() {

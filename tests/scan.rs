@@ -1,8 +1,10 @@
-//! The paths of a scan through a real index: they must give one ranking, and leave out what they can.
+//! The paths of a scan through a real index: they must give one ranking, and prune what they can.
+
+use std::ops::ControlFlow;
 
 use gradix::scan::{Guarantee, KernelChoice, Metric, Reading, ScanError, ScanPath};
 use gradix::sketch::{Sketch, SketchSpec};
-use gradix::{Encoding, Index, Ranking, Schema, Snapshot, Tier};
+use gradix::{Encoding, Grouping, Index, Ranking, Scan, Schema, Snapshot, Tier};
 
 const DIMS: u32 = 1024;
 const ROWS: usize = 6000;
@@ -56,16 +58,18 @@ fn store(encoding: Encoding, tiers: &[Tier], small_norms: bool) -> Store {
 impl Store {
     fn scan(&self, queries: usize, path: ScanPath, opponents: usize) -> Ranking {
         let scan = self.snapshot.scan(&self.queries[..queries]).unwrap().top_k(10).bottom_k(opponents);
-        let scan = scan.path(path);
-        scan.guarantee(Guarantee::Probable { delta: 1e-9 }).run().unwrap()
+        let has_sign = self.snapshot.schema().tiers().iter().any(|tier| matches!(tier, Tier::Sign { .. }));
+        let guarantee = if has_sign { Guarantee::Probable { delta: 1e-9 } } else { Guarantee::Exact };
+        scan.path(path).guarantee(guarantee).run().unwrap()
     }
 }
 
 fn assert_same(found: &Ranking, expected: &Ranking, what: &str) {
     for query in 0..expected.queries() {
-        for (found, expected) in
-            [(found.query(query), expected.query(query)), (found.opponents(query), expected.opponents(query))]
-        {
+        for (found, expected) in [
+            (found.proponents(query), expected.proponents(query)),
+            (found.opponents(query), expected.opponents(query)),
+        ] {
             let bits = |hits: &[gradix::Hit]| -> Vec<(Vec<u8>, u64)> {
                 hits.iter().map(|hit| (hit.id.clone(), hit.score.to_bits())).collect()
             };
@@ -98,9 +102,9 @@ fn screens_leave_out_none_of_the_best() {
                 assert_same(&found, &expected, path.name());
                 let statistics = found.statistics();
                 assert_eq!(statistics.path, path);
-                assert_eq!(statistics.rows_scored, ROWS as u64);
+                assert_eq!(statistics.rows, ROWS as u64);
                 assert_eq!(statistics.delta.is_some(), path == ScanPath::SignTier);
-                assert!(statistics.rows_kept <= statistics.rows_screened, "{path}");
+                assert!(statistics.candidate_rows <= statistics.rows_screened, "{path}");
                 assert!(statistics.rows_screened > 0, "{path}");
             }
         }
@@ -116,11 +120,11 @@ fn small_norms_leave_rows_unread() {
         store.snapshot.scan(&store.queries[..1]).unwrap().top_k(ROWS).path(ScanPath::Full).run().unwrap();
     let found = store.snapshot.scan(&store.queries[..1]).unwrap().top_k(10).threads(1).path(ScanPath::Full);
     let found = found.run().unwrap();
-    assert_eq!(found.query(0), &every.query(0)[..10]);
+    assert_eq!(found.proponents(0), &every.proponents(0)[..10]);
     let statistics = found.statistics();
-    assert!(statistics.rows_left_by_norm > ROWS as u64 / 2, "{} left", statistics.rows_left_by_norm);
-    let read = statistics.rows_scored - statistics.rows_left_by_norm;
-    assert_eq!(statistics.bytes_read, read * u64::from(DIMS));
+    assert!(statistics.rows_pruned_by_norm > ROWS as u64 / 2, "{} left", statistics.rows_pruned_by_norm);
+    let read = statistics.rows - statistics.rows_pruned_by_norm;
+    assert_eq!(statistics.code_bytes, read * u64::from(DIMS));
 }
 
 /// Catches cosines whose interval was not divided by the lengths.
@@ -158,13 +162,13 @@ fn readings_give_one_ranking() {
     }
 }
 
-/// Catches a plan that takes a path that the index, the guarantee or the grouping does not allow, and a
-/// probability that is none.
+/// Catches a path, a guarantee or a probability that is not possible and gives way in silence, and a plan
+/// that takes a path that the index, the guarantee or the grouping does not allow.
 #[test]
-fn paths_that_are_not_possible_are_explained_and_not_taken() {
+fn paths_that_are_not_possible_are_explained_and_refused() {
     let store = store(Encoding::I8, &[Tier::Sign { seed: 1 }], false);
     let scan = || store.snapshot.scan(&store.queries[..1]).unwrap().top_k(1);
-    let explained = scan().path(ScanPath::SignTier).explain().unwrap();
+    let explained = scan().explain().unwrap();
     assert_eq!(explained.chosen, ScanPath::Full);
     let why = |path| explained.paths.iter().find(|cost| cost.path == path).unwrap().impossible;
     assert_eq!(why(ScanPath::Full), None);
@@ -172,19 +176,40 @@ fn paths_that_are_not_possible_are_explained_and_not_taken() {
     assert_eq!(why(ScanPath::SignTier), Some("the guarantee is exact"));
     assert_eq!(why(ScanPath::I8Tier), Some("the index has no i8 tier"));
     assert!(explained.to_string().contains("-> full"), "{explained}");
-    assert_eq!(scan().path(ScanPath::SignTier).run().unwrap().statistics().path, ScanPath::Full);
 
-    let probable = scan().guarantee(Guarantee::Probable { delta: 1e-6 });
-    let explained = probable.path(ScanPath::SignTier).explain().unwrap();
+    let refused = |scan: Scan<'_>, asked| {
+        let error = scan.path(asked).explain().unwrap_err();
+        assert!(matches!(error, ScanError::ImpossiblePath { path, .. } if path == asked), "{error}");
+        error.to_string()
+    };
+    assert!(refused(scan(), ScanPath::SignTier).contains("the guarantee is exact"));
+    assert!(refused(scan(), ScanPath::I8Tier).contains("no i8 tier; ScanPath::Auto"));
+    assert!(refused(scan().grouping(Grouping::Max), ScanPath::Bytes).contains("rows are grouped"));
+    let error = scan().path(ScanPath::I8Tier).run().unwrap_err();
+    assert!(matches!(error, ScanError::ImpossiblePath { path: ScanPath::I8Tier, .. }), "{error}");
+    let all = scan().path(ScanPath::Bytes).scores(|_| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(all, ScanError::ImpossiblePath { path: ScanPath::Bytes, .. }), "{all}");
+
+    let probable = || scan().guarantee(Guarantee::Probable { delta: 1e-6 });
+    let explained = probable().path(ScanPath::SignTier).explain().unwrap();
     assert_eq!((explained.chosen, explained.rows, explained.queries), (ScanPath::SignTier, ROWS as u64, 1));
     let bytes = |path| explained.paths.iter().find(|cost| cost.path == path).unwrap().bytes;
     assert!(bytes(ScanPath::SignTier) * 4 < bytes(ScanPath::Full));
-    let grouped = scan().grouping(gradix::scan::Grouping::Max).path(ScanPath::Bytes).run().unwrap();
-    assert_eq!(grouped.statistics().path, ScanPath::Full);
+    // Grouped rows are ranked exactly, and the statistics say so.
+    let grouped = probable().grouping(Grouping::Max).run().unwrap();
+    assert_eq!((grouped.statistics().path, grouped.statistics().delta), (ScanPath::Full, None));
+    let without = self::store(Encoding::I8, &[], false);
+    let error = without.snapshot.scan(&without.queries[..1]).unwrap().top_k(1);
+    let error = error.guarantee(Guarantee::Probable { delta: 1e-6 }).run().unwrap_err();
+    assert!(matches!(error, ScanError::NoSignTier) && error.to_string().contains("Tier::Sign"), "{error}");
 
     for delta in [0.0, 1.0, -1.0, f64::NAN, f64::INFINITY] {
         let error = scan().guarantee(Guarantee::Probable { delta }).run().unwrap_err();
         assert!(matches!(error, ScanError::InvalidDelta { .. }), "{delta}: {error}");
+    }
+    for threads in [usize::MAX, 1 << 61] {
+        let error = scan().threads(threads).run().unwrap_err();
+        assert!(matches!(error, ScanError::Threads { .. }), "{error}");
     }
 }
 

@@ -237,7 +237,10 @@ fn second_reader_ranks_the_same() {
                     .unwrap();
                 for query in 0..queries.len() {
                     let expected = &answer["queries"][query];
-                    assert_eq!(Value::from(shown(ranking.query(query))), expected_hits(&expected["top"]));
+                    assert_eq!(
+                        Value::from(shown(ranking.proponents(query))),
+                        expected_hits(&expected["top"])
+                    );
                     assert_eq!(
                         Value::from(shown(ranking.opponents(query))),
                         expected_hits(&expected["bottom"])

@@ -116,7 +116,7 @@ fn each_sketch(path: &Path, dims: usize, mut each: impl FnMut(Vec<f32>)) -> Resu
     let factor = u32::try_from(spec.dims() / dims)?;
     let any = Sketch::dense(spec.clone(), vec![1.0; spec.dims()])?;
     let ranking = snapshot.scan(&[any])?.top_k(usize::try_from(snapshot.rows())?).run()?;
-    let mut ids: Vec<&[u8]> = ranking.query(0).iter().map(|hit| &hit.id[..]).collect();
+    let mut ids: Vec<&[u8]> = ranking.proponents(0).iter().map(|hit| &hit.id[..]).collect();
     ids.sort_unstable();
     for id in ids {
         let example = snapshot.get(id)?.ok_or("an id without an example")?;

@@ -264,7 +264,7 @@ impl Best {
             self.seconds = Some(seconds);
         }
         let statistics = ranking.statistics();
-        self.bytes = statistics.bytes_read + statistics.tier_bytes_read;
+        self.bytes = statistics.code_bytes + statistics.tier_bytes;
         self.kernel = statistics.kernel;
         Ok(ranking)
     }
@@ -292,7 +292,7 @@ fn recall(ranking: &Ranking, truth: &[Vec<u32>], k: usize) -> f64 {
         let truth = &truth[..k.min(truth.len())];
         let row = |id: &[u8]| std::str::from_utf8(id).ok()?.parse::<u32>().ok();
         found += ranking
-            .query(query)
+            .proponents(query)
             .iter()
             .filter_map(|hit| row(&hit.id))
             .filter(|row| truth.contains(row))

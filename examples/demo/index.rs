@@ -196,7 +196,7 @@ pub fn rank(
         .map(|query| {
             Ok(Ends {
                 proponents: ranking
-                    .query(query)
+                    .proponents(query)
                     .iter()
                     .map(|hit| place(&hit.id, hit.score))
                     .collect::<Result<_, Failure>>()?,

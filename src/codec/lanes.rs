@@ -74,17 +74,33 @@ impl SquareSum {
 }
 
 /// The dot product of `row` and `query` (equally long) in `f32`, with a fused multiply-add for each
-/// element: the oracle of every scan kernel for `f32` and `f16` codes.
+/// element.
 ///
 /// Elements beyond the shorter of the two do not count. On a target without fused multiply-add this
 /// is slow, and right.
 #[must_use]
 pub fn dot(row: &[f32], query: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    for (row, query) in row.chunks(LANES).zip(query.chunks(LANES)) {
-        for ((lane, &x), &q) in lanes.iter_mut().zip(row).zip(query) {
-            *lane = x.mul_add(q, *lane);
+    let length = row.len().min(query.len());
+    dot_lines(row[..length].iter().copied(), query[..length].chunks(LANES).map(filled_up))
+}
+
+/// [`dot`] of a query in whole lines: the oracle of every scan kernel for `f32` and `f16` codes. Where
+/// the row ends before the last line does, its elements count as +0.
+pub(crate) fn dot_lines(
+    mut row: impl Iterator<Item = f32>,
+    query: impl IntoIterator<Item = [f32; LANES]>,
+) -> f32 {
+    let mut lanes = [0.0; LANES];
+    for line in query {
+        for (lane, q) in lanes.iter_mut().zip(line) {
+            *lane = row.next().unwrap_or(0.0).mul_add(q, *lane);
         }
     }
     halve_f32(lanes)
+}
+
+fn filled_up(numbers: &[f32]) -> [f32; LANES] {
+    let mut line = [0.0; LANES];
+    line[..numbers.len()].copy_from_slice(numbers);
+    line
 }

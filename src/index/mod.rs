@@ -49,6 +49,7 @@ use uuid::Uuid;
 
 use crate::lock::lock;
 use crate::manifest::{IndexRecord, Manifest, ManifestError};
+use crate::scan::Feedback;
 use crate::schema::{self, Schema};
 use crate::segment::storage::{FileStorage, Storage, sync_folder};
 use crate::segment::{Identity, SegmentReader};
@@ -98,6 +99,8 @@ pub(crate) struct Shared {
     loading: Mutex<()>,
     /// Segments that somebody has open.
     readers: Mutex<HashMap<Uuid, Weak<SegmentReader>>>,
+    /// What scans took, beside what was planned.
+    feedback: Feedback,
     /// How many snapshots hold each generation.
     pins: Mutex<BTreeMap<u64, usize>>,
 }
@@ -227,6 +230,7 @@ impl IndexOptions {
                 manifest: RwLock::new(Some(Arc::new(manifest))),
                 loading: Mutex::new(()),
                 readers: Mutex::default(),
+                feedback: Feedback::default(),
                 pins: Mutex::default(),
             }),
         })

@@ -218,7 +218,7 @@ impl Snapshot {
     /// # writer.commit()?;
     /// let query = Sketch::dense(spec, vec![1.0, 0.5])?;
     /// let ranking = index.snapshot()?.scan(&[query])?.top_k(1).run()?;
-    /// assert_eq!((&ranking.query(0)[0].id[..], ranking.query(0)[0].score), (&b"near"[..], 5.0));
+    /// assert_eq!((&ranking.proponents(0)[0].id[..], ranking.proponents(0)[0].score), (&b"near"[..], 5.0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -232,7 +232,7 @@ impl Snapshot {
                 rows: location.first_row..location.first_row + location.rows,
             }))
         };
-        Scan::new(self.segments(), self.schema(), find, queries)
+        Scan::new(self.segments(), self.schema(), &self.inner.shared.feedback, find, queries)
     }
 
     /// The ordinal of the segment and the rows there of an example.

@@ -1,63 +1,24 @@
-//! What a scan is asked for.
+//! A scan, from its description to its results.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::control::{CancelToken, Progress};
-use super::engine::{Engine, Limits, Plan, Watch};
+use super::batch::{self, Batch};
+use super::control::{CancelToken, Control, Progress};
+use super::engine::Engine;
 use super::error::ScanError;
-use super::filter::{ExampleRows, FilterRequest, Find, RowFilter, SpanFilter};
-use super::kernel::{Kernel, KernelChoice};
-use super::planner::{Explanation, ScanPath, Task};
-use super::query::{self, Batch};
-use super::ranking::Ranking;
-use super::screen::{BlockScreen, Screen};
-use super::stream::Reading;
+use super::filter::{ExampleRows, FilterRequest, Find, SpanFilter};
+use super::hits;
+use super::kernel::KernelChoice;
+use super::options::{Ends, Grouping, Guarantee, Metric, Reading, ScanPath};
+use super::plan::{Explanation, Feedback, Limits, Plan, Planner, Wishes};
+use super::ranking::{Ranking, Statistics};
+use super::read::RowFilter;
+use super::score::{Counts, Screen};
+use super::scores::{InOrder, ScoredRows};
 use crate::schema::Schema;
 use crate::segment::LiveSegment;
 use crate::sketch::Sketch;
-
-/// How a row and a query give a score.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Metric {
-    /// The sum of products, over the selected blocks with their weights.
-    #[default]
-    InnerProduct,
-    /// The inner product divided by both lengths over the selected blocks with their weights; 0 if
-    /// one of them is 0.
-    Cosine,
-}
-
-/// What is ranked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Grouping {
-    /// Each row by itself.
-    #[default]
-    Rows,
-    /// Examples, by the greatest score among their rows that take part.
-    Max,
-    /// Examples, by the sum of their scores in row order.
-    Sum,
-}
-
-/// How sure a ranking is.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[non_exhaustive]
-pub enum Guarantee {
-    /// It is the ranking of all rows over the stored codes, bit for bit.
-    #[default]
-    Exact,
-    /// It is that, but for a probability of at most `delta`, for the whole batch: a row may be left out
-    /// whose score under the index's random rotation came out less likely than that (the module's page
-    /// says how it follows). Scores that are given are exact. Without the sign tier it is `Exact`.
-    ///
-    /// The probability is over the seed of the tier, so queries must not be made from it.
-    Probable {
-        /// Above 0 and below 1; 1e-6, say.
-        delta: f64,
-    },
-}
 
 /// A scan that is being described. Setters never fail; [`Scan::run`] says what does not fit.
 ///
@@ -67,11 +28,12 @@ pub enum Guarantee {
 pub struct Scan<'a> {
     segments: &'a [LiveSegment],
     schema: &'a Schema,
+    feedback: &'a Feedback,
     find: Box<Find<'a>>,
     queries: &'a [Sketch],
     norms: Vec<Vec<f32>>,
-    top_k: usize,
-    bottom_k: usize,
+    ends: Ends,
+    metadata: bool,
     blocks: Option<Vec<String>>,
     weights: Vec<(String, f64)>,
     metric: Metric,
@@ -89,21 +51,23 @@ pub struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// `find` looks up ids in the snapshot that `segments` belong to.
+    /// `find` looks up ids in the snapshot that `segments` belong to; `feedback` is its index's.
     pub(crate) fn new(
         segments: &'a [LiveSegment],
         schema: &'a Schema,
-        find: impl Fn(&[u8]) -> Result<Option<ExampleRows>, ScanError> + 'a,
+        feedback: &'a Feedback,
+        find: impl Fn(&[u8]) -> Result<Option<ExampleRows>, ScanError> + Send + Sync + 'a,
         queries: &'a [Sketch],
     ) -> Result<Self, ScanError> {
         Ok(Self {
             segments,
             schema,
+            feedback,
             find: Box::new(find),
             queries,
-            norms: query::check(queries, schema)?,
-            top_k: 0,
-            bottom_k: 0,
+            norms: batch::check(queries, schema)?,
+            ends: Ends::default(),
+            metadata: false,
             blocks: None,
             weights: Vec::new(),
             metric: Metric::default(),
@@ -123,13 +87,19 @@ impl<'a> Scan<'a> {
 
     /// How many proponents each query gets. Beyond the number of rows: all of them. Default 0.
     pub fn top_k(mut self, k: usize) -> Self {
-        self.top_k = k;
+        self.ends.top = k;
         self
     }
 
     /// How many opponents each query gets. Beyond the number of rows: all of them. Default 0.
     pub fn bottom_k(mut self, k: usize) -> Self {
-        self.bottom_k = k;
+        self.ends.bottom = k;
+        self
+    }
+
+    /// Whether hits come with their rows' metadata. Default: false.
+    pub fn metadata(mut self, metadata: bool) -> Self {
+        self.metadata = metadata;
         self
     }
 
@@ -165,7 +135,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The path through the rows, for those who know better than [`Scan::explain`]. One that cannot be taken
-    /// gives way to [`ScanPath::Full`]. Default: the cheapest.
+    /// is an error. Default: the cheapest.
     pub fn path(mut self, path: ScanPath) -> Self {
         self.path = path;
         self
@@ -240,62 +210,121 @@ impl<'a> Scan<'a> {
     /// Scores the rows and ranks them.
     ///
     /// # Errors
-    /// What was asked for makes no sense (see [`ScanError`]), a segment is damaged or cannot be read,
-    /// or the scan was cancelled.
+    /// What was asked for makes no sense or is not possible (see [`ScanError`]), a segment is damaged or
+    /// cannot be read, or the scan was cancelled.
     pub fn run(self) -> Result<Ranking, ScanError> {
+        if self.ends.count() == 0 {
+            return Err(ScanError::NoResults);
+        }
         let started = Instant::now();
-        let (batch, kernel, threads) = self.prepare()?;
-        let (path, break_even) = self.task(&batch, kernel, threads).choose(self.path);
-        let filter = RowFilter::new(&self.filter, self.segments, &*self.find, &self.cancel)?;
-        let break_even = self.limits.break_even.unwrap_or(break_even);
-        let screen = self.screen(&batch, kernel, threads, path, break_even)?;
-        let ends = (self.top_k, self.bottom_k);
-        let delta = match self.guarantee {
-            Guarantee::Probable { delta } if path == ScanPath::SignTier => Some(delta),
-            _ => None,
-        };
-        let (grouping, limits) = (self.grouping, self.limits);
-        let (reading, keep_cache) = (self.reading, self.keep_cache);
-        let plan =
-            Plan { batch, filter, grouping, kernel, ends, limits, path, screen, delta, reading, keep_cache };
-        let watch = Watch::new(self.cancel, self.progress, self.segments);
-        let engine = Engine::new(self.segments, plan, watch, threads);
-        // Starting threads takes longer than a small scan: as many as there are anyway will do.
-        let ranking = if self.threads == 0 || threads == rayon::current_num_threads() {
-            engine.run(threads, started)?
-        } else {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            let pool = pool.map_err(|source| ScanError::Threads { threads, source })?;
-            pool.install(|| engine.run(threads, started))?
-        };
-        let statistics = ranking.statistics();
-        tracing::debug!(
-            kernel = statistics.kernel,
-            path = statistics.path.name(),
-            threads = statistics.threads,
-            rows = statistics.rows_scored,
-            bytes = statistics.bytes_read,
-            seconds = statistics.elapsed.as_secs_f64(),
-            "scanned"
-        );
-        Ok(ranking)
+        self.on_threads(|scan, threads| {
+            let plan = scan.plan(threads, false)?;
+            let filter = scan.filter()?;
+            let screen = Screen::new(&plan, scan.rows(), &scan.cancel)?;
+            let (segments, feedback, metadata) = (scan.segments, scan.feedback, scan.metadata);
+            let control = Control::new(scan.cancel, scan.progress, total_rows(segments));
+            let engine = Engine::new(segments, &plan, &filter, &control, feedback, threads)?;
+            let found = engine.rank(screen.as_ref())?;
+            let counts = found.counts;
+            let (proponents, opponents) = hits::resolve(segments, found, metadata)?;
+            let statistics = statistics(&plan, &engine, &filter, &control, counts, started);
+            Ok(Ranking { proponents, opponents, statistics })
+        })
+    }
+
+    /// Scores the rows and passes every score on, in row order: rows as they were appended, segment by
+    /// segment. `sink` is called from the scan's threads, one call at a time, and ends the scan with
+    /// `Break`. A slow sink slows the scan down; memory depends on the batch and the threads alone.
+    ///
+    /// [`Scan::top_k`] and [`Scan::bottom_k`] have no meaning here, and rows are never pruned.
+    ///
+    /// ```
+    /// # use std::ops::ControlFlow;
+    /// # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let spec = SketchSpec::dense("mine", "v1", [("all", 2)]);
+    /// # let index = Index::options().create(folder.path().join("i"), &Schema::new(spec.clone(), Encoding::F32)?)?;
+    /// # let mut writer = index.writer()?;
+    /// # writer.append("far", &Sketch::dense(spec.clone(), vec![0.0, 1.0])?)?;
+    /// # writer.append("near", &Sketch::dense(spec.clone(), vec![3.0, 4.0])?)?;
+    /// # writer.commit()?;
+    /// let queries = [Sketch::dense(spec, vec![1.0, 0.5])?];
+    /// let mut all = Vec::new();
+    /// index.snapshot()?.scan(&queries)?.scores(|rows| {
+    ///     all.extend_from_slice(rows.scores(0));
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// assert_eq!(all, [0.5, 5.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Scan::run`]. What `sink` has got by then stands.
+    pub fn scores(
+        self,
+        sink: impl FnMut(&ScoredRows<'_>) -> ControlFlow<()> + Send,
+    ) -> Result<Statistics, ScanError> {
+        let started = Instant::now();
+        self.on_threads(|scan, threads| {
+            let plan = scan.plan(threads, true)?;
+            let filter = scan.filter()?;
+            let (segments, feedback) = (scan.segments, scan.feedback);
+            let control = Control::new(scan.cancel, scan.progress, total_rows(segments));
+            let engine = Engine::new(segments, &plan, &filter, &control, feedback, threads)?;
+            let counts = engine.every(&InOrder::new(Box::new(sink), engine.threads))?;
+            Ok(statistics(&plan, &engine, &filter, &control, counts, started))
+        })
     }
 
     /// Says which path [`Scan::run`] would take through the rows, and what each is expected to cost. Reads no
-    /// rows; measures kernels and memory the first time, some ten milliseconds.
+    /// rows.
     ///
     /// # Errors
-    /// What was asked for makes no sense (see [`ScanError`]).
+    /// What was asked for makes no sense or is not possible (see [`ScanError`]).
     pub fn explain(&self) -> Result<Explanation, ScanError> {
-        let (batch, kernel, threads) = self.prepare()?;
-        Ok(self.task(&batch, kernel, threads).explain(self.path))
+        let threads = self.thread_count();
+        self.planner(threads, false)?.explain(self.path)
+    }
+
+    /// Calls `work` with the scan and how many threads it may use, on a pool that has as many.
+    fn on_threads<R: Send>(
+        self,
+        work: impl FnOnce(Self, usize) -> Result<R, ScanError> + Send,
+    ) -> Result<R, ScanError> {
+        let threads = self.thread_count();
+        // Starting threads takes longer than a small scan: as many as there are anyway will do.
+        if threads == rayon::current_num_threads() {
+            return work(self, threads);
+        }
+        let error = |source| ScanError::Threads { threads, source };
+        if threads > rayon::max_num_threads() {
+            return Err(error(std::io::ErrorKind::InvalidInput.into()));
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.map_err(|source| error(std::io::Error::other(source)))?;
+        pool.install(|| work(self, threads))
+    }
+
+    fn thread_count(&self) -> usize {
+        if self.threads == 0 { rayon::current_num_threads() } else { self.threads }
+    }
+
+    fn rows(&self) -> u64 {
+        total_rows(self.segments)
+    }
+
+    fn filter(&self) -> Result<RowFilter, ScanError> {
+        RowFilter::new(&self.filter, self.segments, &*self.find, &self.cancel)
+    }
+
+    fn plan(&self, threads: usize, all_scores: bool) -> Result<Plan, ScanError> {
+        let (path, ends, limits) = (self.path, self.ends, self.limits);
+        let (reading, keep_cache) = (self.reading, self.keep_cache);
+        self.planner(threads, all_scores)?.plan(&Wishes { path, ends, limits, reading, keep_cache })
     }
 
     /// What can be checked without looking at rows.
-    fn prepare(&self) -> Result<(Batch, &'static dyn Kernel, usize), ScanError> {
-        if self.top_k == 0 && self.bottom_k == 0 {
-            return Err(ScanError::NoResults);
-        }
+    fn planner(&self, threads: usize, all_scores: bool) -> Result<Planner<'a>, ScanError> {
         if let Guarantee::Probable { delta } = self.guarantee
             && !(delta > 0.0 && delta < 1.0)
         {
@@ -305,12 +334,7 @@ impl<'a> Scan<'a> {
         let selected = self.selected_blocks(cosine)?;
         let kernel = self.kernel.kernel()?;
         let batch = Batch::new(self.queries, &self.norms, self.schema, &selected, cosine, &self.cancel)?;
-        let threads = if self.threads == 0 { rayon::current_num_threads() } else { self.threads };
-        Ok((batch, kernel, threads))
-    }
-
-    fn task<'t>(&'t self, batch: &'t Batch, kernel: &'static dyn Kernel, threads: usize) -> Task<'t> {
-        Task {
+        Ok(Planner {
             schema: self.schema,
             batch,
             grouping: self.grouping,
@@ -318,42 +342,9 @@ impl<'a> Scan<'a> {
             kernel,
             threads,
             rows: self.rows(),
-        }
-    }
-
-    fn rows(&self) -> u64 {
-        self.segments.iter().map(|segment| u64::from(segment.reader.rows())).sum()
-    }
-
-    /// The screen that a path needs, with the queries packed for it.
-    fn screen(
-        &self,
-        batch: &Batch,
-        kernel: &'static dyn Kernel,
-        threads: usize,
-        path: ScanPath,
-        break_even: f64,
-    ) -> Result<Option<Screen>, ScanError> {
-        if path == ScanPath::Full {
-            return Ok(None);
-        }
-        let tier_bytes = self.task(batch, kernel, threads).tier_bytes(path);
-        let ranges: Vec<_> = self.schema.spec().ranges().collect();
-        let mut blocks = Vec::with_capacity(batch.blocks.len());
-        for block in &batch.blocks {
-            let queries = self.queries.iter().map(|query| &query.values()[ranges[block.block].clone()]);
-            blocks.push(BlockScreen::new(self.schema, block, queries, path, &self.cancel)?);
-        }
-        let confidence = match self.guarantee {
-            Guarantee::Probable { delta } if path == ScanPath::SignTier => {
-                let ends = usize::from(self.top_k > 0) + usize::from(self.bottom_k > 0);
-                let pairs = self.rows() as f64 * (batch.queries * ends) as f64;
-                2.0 * (pairs / delta).ln()
-            }
-            _ => 0.0,
-        };
-        let reads_codes = tier_bytes == 0;
-        Ok(Some(Screen { blocks, confidence, break_even, tier_bytes, reads_codes }))
+            all_scores,
+            feedback: self.feedback,
+        })
     }
 
     /// The blocks in the index's order, each with its weight.
@@ -390,8 +381,7 @@ impl std::fmt::Debug for Scan<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Scan")
             .field("queries", &self.queries.len())
-            .field("top_k", &self.top_k)
-            .field("bottom_k", &self.bottom_k)
+            .field("ends", &self.ends)
             .field("blocks", &self.blocks)
             .field("weights", &self.weights)
             .field("metric", &self.metric)
@@ -405,4 +395,45 @@ impl std::fmt::Debug for Scan<'_> {
             .field("keep_cache", &self.keep_cache)
             .finish_non_exhaustive()
     }
+}
+
+fn total_rows(segments: &[LiveSegment]) -> u64 {
+    segments.iter().map(|segment| u64::from(segment.reader.rows())).sum()
+}
+
+fn statistics(
+    plan: &Plan,
+    engine: &Engine<'_, '_>,
+    filter: &RowFilter,
+    control: &Control<'_>,
+    counts: Counts,
+    started: Instant,
+) -> Statistics {
+    let statistics = Statistics {
+        kernel: plan.kernel.name(),
+        path: plan.path,
+        delta: plan.delta,
+        threads: engine.threads,
+        reading: engine.source().reading,
+        rows: counts.rows,
+        rows_filtered: control.rows_total - counts.rows,
+        rows_pruned_by_norm: counts.pruned_by_norm,
+        rows_screened: counts.screened,
+        candidate_rows: counts.candidates,
+        candidate_scores: counts.candidate_scores,
+        code_bytes: counts.code_bytes,
+        tier_bytes: counts.tier_bytes,
+        ids_missing: filter.ids_missing,
+        elapsed: started.elapsed(),
+    };
+    tracing::debug!(
+        kernel = statistics.kernel,
+        path = statistics.path.name(),
+        threads = statistics.threads,
+        rows = statistics.rows,
+        bytes = statistics.code_bytes + statistics.tier_bytes,
+        seconds = statistics.elapsed.as_secs_f64(),
+        "scanned"
+    );
+    statistics
 }

@@ -1,4 +1,5 @@
 use super::kernel::KernelError;
+use super::options::{Reading, ScanPath};
 use crate::codec::MAX_NORM;
 use crate::segment::SegmentError;
 use crate::sketch::SketchSpec;
@@ -62,6 +63,30 @@ pub enum ScanError {
         /// What was given.
         delta: f64,
     },
+    /// A probability was asked for, and there is no tier that gives one.
+    #[error(
+        "the index has no sign tier, which a probable guarantee needs: ask for an exact one, or build the \
+         index with Tier::Sign"
+    )]
+    NoSignTier,
+    /// A path was asked for that the index, the guarantee or the grouping does not allow.
+    #[error("the {path} path is not possible: {reason}; ScanPath::Auto takes one that is")]
+    ImpossiblePath {
+        /// The path.
+        path: ScanPath,
+        /// Why it is not possible.
+        reason: &'static str,
+    },
+    /// A way of reading was asked for that the storage of the segments does not have.
+    #[error(
+        "{reading} reading is not possible with this storage: {reason}; Reading::Auto takes a way that is"
+    )]
+    ImpossibleReading {
+        /// The way of reading.
+        reading: Reading,
+        /// Why it is not possible.
+        reason: &'static str,
+    },
     /// Scores are infinite under the weights that were given.
     #[error("query {query}: the weights make its scores overflow")]
     WeightsOverflow {
@@ -91,8 +116,8 @@ pub enum ScanError {
     Threads {
         /// How many were asked for.
         threads: usize,
-        /// What the thread pool said.
-        source: rayon::ThreadPoolBuildError,
+        /// What the system or the thread pool said.
+        source: std::io::Error,
     },
     /// It was cancelled through its token.
     #[error("the scan was cancelled")]

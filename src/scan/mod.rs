@@ -1,45 +1,48 @@
 //! Ranks rows by their influence: one pass over the rows of a snapshot for a whole batch of queries.
 //!
-//! - What is asked? [`Scan`], a builder with one fallible call; `query` packs the batch for it.
-//! - Which rows count? `filter`: deletes, ids, sources and spans.
-//! - Who multiplies? `kernel`, one folder for each architecture, all with the same bits.
-//! - Which path through the rows is the cheapest? `planner`; `screen` leaves rows out that cannot be
-//!   among the best, whose `bars` all workers share.
-//! - Who walks the rows? `engine` cuts row groups into pieces; each `worker` takes them in order, scores
-//!   a `tile` at a time and keeps the `best` of each query; `columns` decodes ids when one is kept.
-//! - Where do codes come from? `stream`: mapped files, or buffers that are filled ahead of the workers.
-//! - What comes out? [`Ranking`].
+//! Each file knows those before it only (`tests/structure.rs` holds it to that):
+//!
+//! 1. Who multiplies? `kernel`, one folder for each architecture, all with the same bits.
+//! 2. What is asked? `options`, `filter`, `control`, `error`; `batch` packs the queries, and `bounds`
+//!    says how far computed scores can be off.
+//! 3. What will be done? `plan`: which path through the rows is the cheapest, and what it reads.
+//! 4. How are rows brought? `read`: pieces, their columns, their codes.
+//! 5. How are they scored? `score`: tiles, screens, thresholds, the best of each query.
+//! 6. Who does it? `engine` starts the threads and merges what they found.
+//! 7. What comes out? [`Ranking`] (`hits`), or every score in row order (`scores`).
+//! 8. [`Scan`] puts it together, a builder with fallible calls at its end.
 //!
 //! Depends on `codec`, the schema, `sketch` and `segment`; knows nothing of the manifest. Scores and
 //! order are fixed by `format-spec/encodings.md`.
 
-mod bars;
-mod best;
+mod batch;
+mod bounds;
 mod builder;
-mod columns;
 mod control;
 mod engine;
 mod error;
 mod filter;
+mod hits;
 mod kernel;
-mod planner;
-mod query;
+mod options;
+mod plan;
 mod ranking;
-mod screen;
-mod stream;
-mod tile;
-mod worker;
+mod read;
+mod score;
+mod scores;
 
 #[cfg(test)]
 mod tests;
 
-pub use builder::{Grouping, Guarantee, Metric, Scan};
+pub use builder::Scan;
 pub use control::{CancelToken, Progress};
 pub use error::ScanError;
 pub use filter::SpanFilter;
 pub use kernel::{KernelChoice, KernelError};
-pub use planner::{Explanation, PathCost, ScanPath};
+pub use options::{Grouping, Guarantee, Metric, Reading, ScanPath};
+pub use plan::{Explanation, PathCost};
 pub use ranking::{Hit, Ranking, Statistics};
-pub use stream::Reading;
+pub use scores::ScoredRows;
 
 pub(crate) use filter::ExampleRows;
+pub(crate) use plan::Feedback;

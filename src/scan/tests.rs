@@ -1,5 +1,6 @@
 //! The engine against a reference that decodes every row and sorts everything.
 
+mod every;
 mod reading;
 mod reference;
 
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::engine::Limits;
+use super::plan::Limits;
 use super::*;
 use crate::codec::{Encoding, Tier};
 use crate::schema::Schema;
@@ -92,19 +93,24 @@ proptest! {
             let known = |name: &String| data.sources().contains(name);
             let unknown = request.source_names().into_iter().flatten().any(|name| !known(&name));
             match scan.run() {
+                Err(ScanError::ImpossiblePath { path: found, .. }) => {
+                    prop_assert!(request.grouping != Grouping::Rows && found == path && path != ScanPath::Full);
+                }
                 Err(ScanError::UnknownSource { .. }) => prop_assert!(unknown),
                 ranking => {
                     let ranking = ranking.unwrap();
                     prop_assert!(!unknown);
                     prop_assert_eq!(ranking.statistics().kernel, kernel.to_string());
-                    let total = ranking.statistics().rows_scored + ranking.statistics().rows_skipped;
+                    prop_assert_eq!(ranking.statistics().path, path);
+                    prop_assert!(reading == Reading::Auto || ranking.statistics().reading == reading);
+                    let total = ranking.statistics().rows + ranking.statistics().rows_filtered;
                     prop_assert_eq!(total, data.rows.len() as u64);
                     if path == ScanPath::Full {
-                        let read = ranking.statistics().rows_scored - ranking.statistics().rows_left_by_norm;
-                        prop_assert_eq!(ranking.statistics().bytes_read, read * row_bytes as u64);
+                        let read = ranking.statistics().rows - ranking.statistics().rows_pruned_by_norm;
+                        prop_assert_eq!(ranking.statistics().code_bytes, read * row_bytes as u64);
                     }
                     for (query, (top, bottom)) in expected.iter().enumerate() {
-                        prop_assert_eq!(&reference::bits(ranking.query(query)), &reference::bits(top));
+                        prop_assert_eq!(&reference::bits(ranking.proponents(query)), &reference::bits(top));
                         prop_assert_eq!(&reference::bits(ranking.opponents(query)), &reference::bits(bottom));
                     }
                 }
@@ -114,7 +120,7 @@ proptest! {
 }
 
 /// Rows wide and many enough for several row groups, pieces and tiles under the real limits. Catches
-/// a row group that is left out or scored with another one's scales.
+/// a row group that is skipped or scored with another one's scales.
 #[test]
 fn ranking_over_several_row_groups() {
     let spec = SketchSpec::dense("test", "1", [("wide", 1 << 20), ("narrow", 5)]);
@@ -128,7 +134,7 @@ fn ranking_over_several_row_groups() {
         for threads in [0, 1, 3] {
             let ranking = data.scan(&request, &queries).threads(threads).run().unwrap();
             for (query, (top, bottom)) in expected.iter().enumerate() {
-                assert_eq!(reference::bits(ranking.query(query)), reference::bits(top));
+                assert_eq!(reference::bits(ranking.proponents(query)), reference::bits(top));
                 assert_eq!(reference::bits(ranking.opponents(query)), reference::bits(bottom));
             }
         }
@@ -144,14 +150,14 @@ fn zero_rows_and_queries_have_cosine_zero() {
     let queries = [zero, data.queries(1).remove(0)];
     let ranking = data.scan(&request, &queries).run().unwrap();
     let live = data.rows.iter().filter(|row| !row.dead).count();
-    assert_eq!((ranking.query(0).len(), ranking.query(1).len()), (live, live));
-    assert!(ranking.query(0).iter().all(|hit| hit.score == 0.0));
-    let ids: Vec<_> = ranking.query(0).iter().map(|hit| &hit.id).collect();
+    assert_eq!((ranking.proponents(0).len(), ranking.proponents(1).len()), (live, live));
+    assert!(ranking.proponents(0).iter().all(|hit| hit.score == 0.0));
+    let ids: Vec<_> = ranking.proponents(0).iter().map(|hit| &hit.id).collect();
     assert!(ids.is_sorted(), "equal scores are in the order of ids");
     let zeros: Vec<_> = data.rows.iter().filter(|row| !row.dead && row.is_zero()).collect();
     assert!(!zeros.is_empty());
     for row in zeros {
-        assert!(ranking.query(1).iter().any(|hit| hit.id == row.id && hit.score == 0.0));
+        assert!(ranking.proponents(1).iter().any(|hit| hit.id == row.id && hit.score == 0.0));
     }
 }
 
@@ -162,12 +168,12 @@ fn empty_snapshot_gives_an_empty_ranking() {
     let queries = data.queries(2);
     let request = Request { top_k: usize::MAX, bottom_k: usize::MAX, ..Request::all(4) };
     let ranking = data.scan(&request, &queries).run().unwrap();
-    assert_eq!((ranking.queries(), ranking.query(1).len(), ranking.opponents(0).len()), (2, 0, 0));
-    assert!(ranking.query(7).is_empty());
+    assert_eq!((ranking.queries(), ranking.proponents(1).len(), ranking.opponents(0).len()), (2, 0, 0));
+    assert!(ranking.proponents(7).is_empty());
     let full = Data::new(&schema(), 1, 10, 1);
     let queries = full.queries(1);
     let ranking = full.scan(&request, &queries).run().unwrap();
-    assert_eq!(ranking.query(0).len(), full.rows.iter().filter(|row| !row.dead).count());
+    assert_eq!(ranking.proponents(0).len(), full.rows.iter().filter(|row| !row.dead).count());
 }
 
 /// Catches a mistake of the caller that panics, is ignored, or is told without what was wrong.
@@ -229,9 +235,9 @@ fn ids_that_are_not_there_are_counted() {
     let queries = data.queries(1);
     let scan = data.scan_all(&queries).unwrap().top_k(5).ids(["no such id"]).exclude_ids(["nor this"]);
     let ranking = scan.run().unwrap();
-    assert_eq!((ranking.query(0).len(), ranking.statistics().ids_missing), (0, 2));
+    assert_eq!((ranking.proponents(0).len(), ranking.statistics().ids_missing), (0, 2));
     let find = |_: &[u8]| Err(ScanError::Lookup { source: "gone".into() });
-    let scan = Scan::new(&data.segments, &data.schema, find, &queries).unwrap();
+    let scan = Scan::new(&data.segments, &data.schema, &data.feedback, find, &queries).unwrap();
     let error = scan.top_k(5).ids(["x"]).run().unwrap_err();
     assert!(matches!(error, ScanError::Lookup { source } if source.to_string() == "gone"));
 }
@@ -337,7 +343,7 @@ fn snapshot_scans_its_generation() {
     let queries = [sketch(1.0)];
     let ids = |scan: Scan<'_>| {
         let ranking = scan.run().unwrap();
-        ranking.query(0).iter().map(|hit| hit.id_lossy().into_owned()).collect::<String>()
+        ranking.proponents(0).iter().map(|hit| hit.id_lossy().into_owned()).collect::<String>()
     };
     assert_eq!(ids(before.scan(&queries).unwrap().top_k(9)), "fedcb");
     assert_eq!(ids(after.scan(&queries).unwrap().top_k(9)), "bedc");
@@ -347,9 +353,9 @@ fn snapshot_scans_its_generation() {
     assert_eq!(ids(after.scan(&queries).unwrap().top_k(9).sources(["new"])), "b");
 }
 
-/// Catches a screen whose intervals are so wide that it leaves nothing out where most could be.
+/// Catches a screen whose intervals are so wide that it prunes nothing where most could be.
 #[test]
-fn screens_leave_most_rows_out() {
+fn screens_prune_most_rows() {
     const DIMS: u32 = 1024;
     let folder = tempfile::tempdir().unwrap();
     let spec = SketchSpec::dense("test", "1", [("all", DIMS)]);
@@ -377,6 +383,6 @@ fn screens_leave_most_rows_out() {
         let statistics = ranking.statistics();
         assert_eq!(statistics.path, path);
         assert!(statistics.rows_screened > 3000, "{path} looked at {}", statistics.rows_screened);
-        assert!(statistics.scores_kept * 10 < statistics.rows_screened, "{path}: {statistics:?}");
+        assert!(statistics.candidate_scores * 10 < statistics.rows_screened, "{path}: {statistics:?}");
     }
 }

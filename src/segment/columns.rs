@@ -85,6 +85,7 @@ impl ByteStrings {
 
 /// The part of an example that a row stands for: the tokens `start..end`, or the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Span {
     /// The first token.
     pub start: u32,

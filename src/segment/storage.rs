@@ -105,6 +105,11 @@ pub trait StorageBytes: fmt::Debug + Send + Sync {
         self.read_at(offset, buffer)
     }
 
+    /// Whether [`StorageBytes::read_direct`] passes the page cache by.
+    fn reads_directly(&self) -> bool {
+        false
+    }
+
     /// Whether reading is more than copying from memory.
     fn is_on_disk(&self) -> bool {
         false
@@ -294,6 +299,11 @@ impl StorageFile for MemoryFile {
 }
 
 impl StorageBytes for Vec<u8> {
+    /// There is no page cache between a reader and memory.
+    fn reads_directly(&self) -> bool {
+        true
+    }
+
     fn len(&self) -> u64 {
         Vec::len(self) as u64
     }

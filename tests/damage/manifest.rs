@@ -69,7 +69,7 @@ fn use_all(path: &Path) -> Result<(), String> {
     let stats = snapshot.stats().map_err(|error| told(&error))?;
     let query = [sketch(1)];
     let ranking = snapshot.scan(&query).map_err(|error| told(&error))?.top_k(9).run();
-    let hits = ranking.map_err(|error| told(&error))?.query(0).len();
+    let hits = ranking.map_err(|error| told(&error))?.proponents(0).len();
     if (stats.rows, hits) != (3, 3) {
         wrong.push(format!("{} rows, {hits} hits", stats.rows));
     }

@@ -13,26 +13,50 @@ use super::x86_64::{Amx, Avx2, Avx512, Avx512Vnni};
 /// The environment variable that names the kernel where the caller does not.
 const VARIABLE: &str = "GRADIX_KERNEL";
 
-/// The kernel that a scan computes with. All give the same bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum KernelChoice {
-    /// The one that the environment variable `GRADIX_KERNEL` names (`scalar`, `avx2`, `avx512`,
-    /// `avx512vnni`, `amx`, `neon`), or else the fastest that the machine has.
-    #[default]
-    Auto,
+/// Makes [`KernelChoice`] with its names from one list, so that no kernel can be left out of
+/// [`KernelChoice::ALL`], which is what the tests go through.
+macro_rules! choices {
+    ($($(#[$doc:meta])+ $choice:ident = $name:literal,)+) => {
+        /// The kernel that a scan computes with. All give the same bits.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+        #[non_exhaustive]
+        pub enum KernelChoice {
+            /// The one that the environment variable `GRADIX_KERNEL` names (in lower case), or else the
+            /// fastest that the machine has.
+            #[default]
+            Auto,
+            $($(#[$doc])+ $choice,)+
+        }
+
+        impl KernelChoice {
+            /// All that there are, slowest first; a machine can run the first and some of the others.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$choice),+];
+
+            /// Its name: `auto`, or in lower case that of a kernel.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    Self::Auto => "auto",
+                    $(Self::$choice => $name,)+
+                }
+            }
+        }
+    };
+}
+
+choices! {
     /// The oracle: slow, and everywhere.
-    Scalar,
+    Scalar = "scalar",
     /// x86-64 with AVX2, FMA and F16C.
-    Avx2,
+    Avx2 = "avx2",
     /// x86-64 with AVX-512 F, BW and VL.
-    Avx512,
+    Avx512 = "avx512",
     /// x86-64 with AVX-512 F, BW, VL, VNNI and VPOPCNTDQ.
-    Avx512Vnni,
+    Avx512Vnni = "avx512vnni",
     /// x86-64 with AMX int8 that the system grants, and AVX-512.
-    Amx,
+    Amx = "amx",
     /// Little-endian aarch64 with NEON, and its dot products of bytes where the machine has them.
-    Neon,
+    Neon = "neon",
 }
 
 /// Why a kernel could not be had.
@@ -40,7 +64,7 @@ pub enum KernelChoice {
 #[non_exhaustive]
 pub enum KernelError {
     /// No kernel has this name.
-    #[error("no kernel is called {name:?}; scalar, avx2, avx512, avx512vnni, amx and neon are known")]
+    #[error("no kernel is called {name:?}; known are {}", names())]
     Unknown {
         /// What was asked for, by name or in `GRADIX_KERNEL`.
         name: String,
@@ -55,15 +79,7 @@ pub enum KernelError {
 
 impl fmt::Display for KernelChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Scalar => "scalar",
-            Self::Avx2 => "avx2",
-            Self::Avx512 => "avx512",
-            Self::Avx512Vnni => "avx512vnni",
-            Self::Amx => "amx",
-            Self::Neon => "neon",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -71,24 +87,17 @@ impl FromStr for KernelChoice {
     type Err = KernelError;
 
     fn from_str(name: &str) -> Result<Self, KernelError> {
-        match name {
-            "auto" => Ok(Self::Auto),
-            "scalar" => Ok(Self::Scalar),
-            "avx2" => Ok(Self::Avx2),
-            "avx512" => Ok(Self::Avx512),
-            "avx512vnni" => Ok(Self::Avx512Vnni),
-            "amx" => Ok(Self::Amx),
-            "neon" => Ok(Self::Neon),
-            _ => Err(KernelError::Unknown { name: name.to_owned() }),
-        }
+        let mut all = std::iter::once(Self::Auto).chain(Self::ALL);
+        all.find(|choice| choice.name() == name).ok_or_else(|| KernelError::Unknown { name: name.to_owned() })
     }
 }
 
-impl KernelChoice {
-    /// All that there are, slowest first; a machine can run the first and some of the others.
-    pub const ALL: [Self; 6] =
-        [Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Vnni, Self::Amx, Self::Neon];
+/// The names of all kernels, for a message.
+fn names() -> String {
+    KernelChoice::ALL.map(KernelChoice::name).join(", ")
+}
 
+impl KernelChoice {
     /// The kernel itself.
     pub(crate) fn kernel(self) -> Result<&'static dyn Kernel, KernelError> {
         let named = if self == Self::Auto { std::env::var_os(VARIABLE) } else { None };

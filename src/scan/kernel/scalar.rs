@@ -1,4 +1,5 @@
-//! The oracle: `format-spec/encodings.md`, sentence by sentence, one product at a time.
+//! The oracle: `format-spec/encodings.md`, sentence by sentence, one product at a time. The lanes are
+//! those of [`crate::codec::lanes`].
 
 use std::ops::Range;
 
@@ -6,14 +7,20 @@ use half::f16;
 
 use super::narrow::{Narrow, Scale};
 use super::packed::{ByteQueries, FloatLine, FloatQueries, IntegerQueries, PlaneQueries};
-use super::{Kernel, Rows};
+use super::speeds::Speeds;
+use super::{Kernel, KernelChoice, Rows};
+use crate::codec::lanes::{LANES, dot_lines, halve_f32};
 
 #[derive(Debug)]
 pub(super) struct Scalar;
 
 impl Kernel for Scalar {
-    fn name(&self) -> &'static str {
-        "scalar"
+    fn choice(&self) -> KernelChoice {
+        KernelChoice::Scalar
+    }
+
+    fn speeds(&self) -> Speeds {
+        Speeds::SCALAR
     }
 
     fn products(&self) -> usize {
@@ -22,12 +29,12 @@ impl Kernel for Scalar {
 
     fn f32(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
         rows.check(4 * batch.dims(), batch.len(), &queries, out.len());
-        each(rows, queries, out, |row, query| sixteen_lanes(singles(row), batch.lines(query)));
+        each(rows, queries, out, |row, query| dot(singles(row), batch.lines(query)));
     }
 
     fn f16(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
         rows.check(2 * batch.dims(), batch.len(), &queries, out.len());
-        each(rows, queries, out, |row, query| sixteen_lanes(halves(row), batch.lines(query)));
+        each(rows, queries, out, |row, query| dot(halves(row), batch.lines(query)));
     }
 
     fn i8(&self, rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: &mut [i64]) {
@@ -36,6 +43,26 @@ impl Kernel for Scalar {
             let codes = batch.lines(query).iter().flat_map(|line| line.0);
             row.iter().zip(codes).map(|(&code, p)| i64::from(code.cast_signed()) * i64::from(p)).sum()
         });
+    }
+
+    fn has_bytes(&self) -> bool {
+        false
+    }
+
+    fn bytes(&self, rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>, out: &mut [i32]) {
+        bytes(rows, batch, queries, out);
+    }
+
+    fn planes(&self, rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
+        planes(rows, batch, queries, out);
+    }
+
+    fn narrow_f32(&self, rows: &Rows<'_>, out: &mut Narrow) {
+        narrow_f32(rows, out);
+    }
+
+    fn narrow_f16(&self, rows: &Rows<'_>, out: &mut Narrow) {
+        narrow_f16(rows, out);
     }
 }
 
@@ -47,24 +74,8 @@ fn each<T>(rows: &Rows<'_>, queries: Range<usize>, out: &mut [T], product: impl 
     }
 }
 
-/// "The sixteen lanes". Elements that are missing at the end of the last sixteen count as +0.
-fn sixteen_lanes(mut row: impl Iterator<Item = f32>, query: &[FloatLine]) -> f32 {
-    let mut lanes = [0f32; 16];
-    for line in query {
-        for (lane, &q) in lanes.iter_mut().zip(&line.0) {
-            *lane = row.next().unwrap_or(0.0).mul_add(q, *lane);
-        }
-    }
-    add_in_halves(lanes)
-}
-
-fn add_in_halves(mut lanes: [f32; 16]) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for l in 0..half {
-            lanes[l] += lanes[l + half];
-        }
-    }
-    lanes[0]
+fn dot(row: impl Iterator<Item = f32>, query: &[FloatLine]) -> f32 {
+    dot_lines(row, query.iter().map(|line| line.0))
 }
 
 fn singles(row: &[u8]) -> impl Iterator<Item = f32> {
@@ -75,11 +86,11 @@ fn halves(row: &[u8]) -> impl Iterator<Item = f32> {
     row.chunks_exact(2).map(|code| f16::from_le_bytes([code[0], code[1]]).to_f32())
 }
 
-pub(super) fn narrow_f32(rows: &Rows<'_>, out: &mut Narrow) {
+fn narrow_f32(rows: &Rows<'_>, out: &mut Narrow) {
     out.fill(rows, 4, |row| largest(singles(row)), |row, scale, codes| narrow(singles(row), scale, codes));
 }
 
-pub(super) fn narrow_f16(rows: &Rows<'_>, out: &mut Narrow) {
+fn narrow_f16(rows: &Rows<'_>, out: &mut Narrow) {
     out.fill(rows, 2, |row| largest(halves(row)), |row, scale, codes| narrow(halves(row), scale, codes));
 }
 
@@ -90,15 +101,15 @@ fn largest(row: impl Iterator<Item = f32>) -> u32 {
 
 /// Writes the codes and gives the sum of squares of what they miss.
 fn narrow(row: impl Iterator<Item = f32>, scale: Scale, codes: &mut [u8]) -> f32 {
-    let mut lanes = [0f32; 16];
+    let mut lanes = [0f32; LANES];
     codes.fill(0);
     for (i, (x, code)) in row.zip(codes).enumerate() {
         let c = (x * scale.inverse).round_ties_even().clamp(-127.0, 127.0);
         *code = (c as i8).cast_unsigned();
         let r = (-c).mul_add(scale.scale, x);
-        lanes[i % 16] = r.mul_add(r, lanes[i % 16]);
+        lanes[i % LANES] = r.mul_add(r, lanes[i % LANES]);
     }
-    add_in_halves(lanes)
+    halve_f32(lanes)
 }
 
 pub(super) fn bytes(rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>, out: &mut [i32]) {
@@ -109,7 +120,7 @@ pub(super) fn bytes(rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>,
     });
 }
 
-pub(super) fn planes(rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
+fn planes(rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
     rows.check(batch.dims().div_ceil(8), batch.len(), &queries, out.len());
     each(rows, queries, out, |row, query| {
         let mut sum = 0;

@@ -70,3 +70,11 @@ pub(super) fn put<T: Copy, const R: usize, const Q: usize>(
         }
     }
 }
+
+/// The last codes of a row, and zeros.
+#[inline]
+pub(super) fn filled_up<const BYTES: usize>(end: &[u8]) -> [u8; BYTES] {
+    let mut codes = [0; BYTES];
+    codes[..end.len()].copy_from_slice(end);
+    codes
+}

@@ -81,13 +81,13 @@ fn rankings_are_the_same_however_codes_are_read() {
             small_pieces(scan.threads(threads)).run().unwrap()
         };
         let expected = scan(&snapshot, 1, (Reading::Mapped, true));
-        assert_eq!(expected.query(0).len(), 30);
+        assert_eq!(expected.proponents(0).len(), 30);
         for mode in MODES {
             for threads in [1, 3] {
                 drop_cache(folder.path());
                 let ranking = scan(&index.snapshot().unwrap(), threads, mode);
                 for query in 0..queries.len() {
-                    assert_eq!(ranking.query(query), expected.query(query), "{mode:?}");
+                    assert_eq!(ranking.proponents(query), expected.proponents(query), "{mode:?}");
                     assert_eq!(ranking.opponents(query), expected.opponents(query), "{mode:?}");
                 }
                 if mode.0 != Reading::Auto {
@@ -202,6 +202,10 @@ impl StorageBytes for WatchedBytes {
     fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         (self.hook)(self.reads.fetch_add(1, Ordering::SeqCst))?;
         self.bytes.read_direct(offset, buffer)
+    }
+
+    fn reads_directly(&self) -> bool {
+        true
     }
 
     fn is_on_disk(&self) -> bool {

@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 
 use crate::codec::{self, Encoding};
-use crate::scan::{ExampleRows, Grouping, Hit, Metric, Scan, ScanError, SpanFilter};
+use crate::scan::{ExampleRows, Feedback, Grouping, Hit, Metric, Scan, ScanError, SpanFilter};
 use crate::schema::Schema;
 use crate::segment::storage::{MemoryStorage, Storage};
 use crate::segment::{
@@ -100,6 +100,7 @@ pub struct Data {
     pub segments: Vec<LiveSegment>,
     /// In the order of segments and rows.
     pub rows: Vec<RefRow>,
+    pub feedback: Feedback,
     storage: Arc<MemoryStorage>,
     identity: Arc<Identity>,
     seed: u64,
@@ -168,7 +169,7 @@ impl Data {
             let reader = SegmentReader::open(&*storage, &identity, segment).unwrap();
             segments.push(LiveSegment { reader: Arc::new(reader), dead: Arc::new(dead) });
         }
-        // Ordinals, where segments without examples are left out.
+        // Ordinals, without segments that have no examples.
         let mut rows = rows;
         let mut ordinal = 0;
         for i in 0..rows.len() {
@@ -176,7 +177,15 @@ impl Data {
             rows[i].segment = ordinal;
             ordinal += usize::from(next);
         }
-        Self { schema: schema.clone(), segments, rows, storage, identity, seed }
+        Self {
+            schema: schema.clone(),
+            segments,
+            rows,
+            feedback: Feedback::default(),
+            storage,
+            identity,
+            seed,
+        }
     }
 
     /// The same segments, with one byte of the first block's codes of one of them changed.
@@ -197,7 +206,8 @@ impl Data {
             segments.push(LiveSegment { reader: Arc::new(reader), dead: Arc::clone(&live.dead) });
         }
         let (schema, rows, identity) = (self.schema.clone(), self.rows.clone(), Arc::clone(&self.identity));
-        Self { schema, segments, rows, storage, identity, seed: self.seed }
+        let feedback = Feedback::default();
+        Self { schema, segments, rows, feedback, storage, identity, seed: self.seed }
     }
 
     pub fn queries(&self, count: usize) -> Vec<Sketch> {
@@ -223,7 +233,7 @@ impl Data {
     }
 
     pub fn scan_all<'a>(&'a self, queries: &'a [Sketch]) -> Result<Scan<'a>, ScanError> {
-        Scan::new(&self.segments, &self.schema, |id| Ok(self.find(id)), queries)
+        Scan::new(&self.segments, &self.schema, &self.feedback, |id| Ok(self.find(id)), queries)
     }
 
     pub fn scan<'a>(&'a self, request: &Request, queries: &'a [Sketch]) -> Scan<'a> {
@@ -246,6 +256,24 @@ impl Data {
 
     /// Proponents and opponents of each query.
     pub fn rank(&self, request: &Request, queries: &[Sketch]) -> Vec<(Vec<Hit>, Vec<Hit>)> {
+        let rank = |query: &Sketch| {
+            let hits = self.every(request, query);
+            let sorted = |sign: f64, k: usize| {
+                let mut hits = hits.clone();
+                // Stable: equal scores and ids stay in row order.
+                hits.sort_by(|a, b| {
+                    (sign * b.score).partial_cmp(&(sign * a.score)).unwrap().then_with(|| a.id.cmp(&b.id))
+                });
+                hits.truncate(k);
+                hits
+            };
+            (sorted(1.0, request.top_k), sorted(-1.0, request.bottom_k))
+        };
+        queries.iter().map(rank).collect()
+    }
+
+    /// All rows that take part, or examples if they are grouped, in row order.
+    pub fn every(&self, request: &Request, query: &Sketch) -> Vec<Hit> {
         let names = request.source_names();
         let wanted = |ids: &[usize], row: &RefRow| ids.iter().any(|&example| id(example) == row.id);
         let takes_part = |row: &&RefRow| {
@@ -263,38 +291,26 @@ impl Data {
             !row.dead && span && source && included && !wanted(&request.excluded, row)
         };
         let rows: Vec<&RefRow> = self.rows.iter().filter(takes_part).collect();
-        let rank = |query: &Sketch| {
-            let mut hits: Vec<Hit> = Vec::new();
-            let mut grouped = 0;
-            for row in &rows {
-                let score = self.score(request, query, row);
-                let (id, span, source) = (row.id.clone(), row.span, row.source.clone());
-                match hits.last_mut() {
-                    Some(last) if request.grouping != Grouping::Rows && last.id == id => {
-                        grouped += 1;
-                        if request.grouping == Grouping::Sum {
-                            last.score += score;
-                            last.span = Span::WHOLE;
-                        } else if score > last.score {
-                            (last.score, last.span, last.source) = (score, span, source);
-                        }
+        let mut hits: Vec<Hit> = Vec::new();
+        let mut grouped = 0;
+        for row in &rows {
+            let score = self.score(request, query, row);
+            let (id, span, source) = (row.id.clone(), row.span, row.source.clone());
+            match hits.last_mut() {
+                Some(last) if request.grouping != Grouping::Rows && last.id == id => {
+                    grouped += 1;
+                    if request.grouping == Grouping::Sum {
+                        last.score += score;
+                        last.span = Span::WHOLE;
+                    } else if score > last.score {
+                        (last.score, last.span, last.source) = (score, span, source);
                     }
-                    _ => hits.push(Hit { id, score, span, source }),
                 }
+                _ => hits.push(Hit { id, score, span, source, metadata: None }),
             }
-            assert_eq!(hits.len() + grouped, rows.len());
-            let sorted = |sign: f64, k: usize| {
-                let mut hits = hits.clone();
-                // Stable: equal scores and ids stay in row order.
-                hits.sort_by(|a, b| {
-                    (sign * b.score).partial_cmp(&(sign * a.score)).unwrap().then_with(|| a.id.cmp(&b.id))
-                });
-                hits.truncate(k);
-                hits
-            };
-            (sorted(1.0, request.top_k), sorted(-1.0, request.bottom_k))
-        };
-        queries.iter().map(rank).collect()
+        }
+        assert_eq!(hits.len() + grouped, rows.len());
+        hits
     }
 
     fn score(&self, request: &Request, query: &Sketch, row: &RefRow) -> f64 {

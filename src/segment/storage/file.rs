@@ -102,6 +102,11 @@ impl StorageBytes for MappedFile {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    fn reads_directly(&self) -> bool {
+        self.direct().is_some()
+    }
+
     fn is_on_disk(&self) -> bool {
         true
     }

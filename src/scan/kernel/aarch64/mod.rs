@@ -4,8 +4,9 @@
 
 mod bits;
 mod bytes;
+mod narrow;
 mod neon;
 
 pub(super) use neon::Neon;
 
-use super::tiling::{load, put, tiles};
+use super::tiling::{filled_up, load, put, tiles};

@@ -4,9 +4,11 @@ use std::arch::aarch64::*;
 use std::arch::is_aarch64_feature_detected;
 use std::ops::Range;
 
+use super::super::narrow::Narrow;
 use super::super::packed::{ByteQueries, FloatLine, FloatQueries, IntegerLine, IntegerQueries, PlaneQueries};
-use super::super::{Kernel, Rows};
-use super::{bits, bytes, load, put, tiles};
+use super::super::speeds::Speeds;
+use super::super::{Kernel, KernelChoice, Rows};
+use super::{bits, bytes, filled_up, load, narrow, put, tiles};
 
 /// Proof that the instructions exist.
 #[derive(Debug)]
@@ -30,8 +32,16 @@ impl Neon {
 }
 
 impl Kernel for Neon {
-    fn name(&self) -> &'static str {
-        "neon"
+    fn choice(&self) -> KernelChoice {
+        KernelChoice::Neon
+    }
+
+    fn speeds(&self) -> Speeds {
+        Speeds::NEON
+    }
+
+    fn products(&self) -> usize {
+        1 << 28
     }
 
     fn f32(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
@@ -72,6 +82,16 @@ impl Kernel for Neon {
         // SAFETY: `self` exists only where `detect` has found NEON.
         unsafe { bits::plane_rows(rows, batch, queries, out) }
     }
+
+    fn narrow_f32(&self, rows: &Rows<'_>, out: &mut Narrow) {
+        // SAFETY: `self` exists only where `detect` has found NEON.
+        unsafe { narrow::narrow_f32(rows, out) }
+    }
+
+    fn narrow_f16(&self, rows: &Rows<'_>, out: &mut Narrow) {
+        // SAFETY: `self` exists only where `detect` has found NEON.
+        unsafe { narrow::narrow_f16(rows, out) }
+    }
 }
 
 #[target_feature(enable = "neon")]
@@ -90,71 +110,71 @@ fn i8_rows(rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: 
 }
 
 /// Lanes 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
-type Lanes = [float32x4_t; 4];
+pub(super) type Lanes = [float32x4_t; 4];
 
 /// Rows of `4 * dims` bytes; queries of `dims` numbers, padded to whole lines.
 #[inline]
 #[target_feature(enable = "neon")]
 fn f32_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[FloatLine]; Q]) -> [[f32; Q]; R] {
-    float_tile::<4, R, Q>(
-        rows,
-        queries,
-        // SAFETY: `codes` is 64 bytes long; the loads may be unaligned.
-        |codes| unsafe {
-            [
-                vreinterpretq_f32_u8(vld1q_u8(codes.as_ptr())),
-                vreinterpretq_f32_u8(vld1q_u8(codes.as_ptr().add(16))),
-                vreinterpretq_f32_u8(vld1q_u8(codes.as_ptr().add(32))),
-                vreinterpretq_f32_u8(vld1q_u8(codes.as_ptr().add(48))),
-            ]
-        },
-    )
+    float_tile::<64, R, Q>(rows, queries, |codes| singles(codes))
 }
 
 /// Rows of `2 * dims` bytes; queries of `dims` numbers, padded to whole lines.
 #[inline]
 #[target_feature(enable = "neon")]
 fn f16_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[FloatLine]; Q]) -> [[f32; Q]; R] {
-    float_tile::<2, R, Q>(rows, queries, |codes| {
-        // SAFETY: `codes` is 32 bytes long; the loads may be unaligned.
-        let (low, high) = unsafe { (vld1q_u8(codes.as_ptr()), vld1q_u8(codes.as_ptr().add(16))) };
-        let (low, high) = (vreinterpretq_f16_u8(low), vreinterpretq_f16_u8(high));
-        [
-            vcvt_f32_f16(vget_low_f16(low)),
-            vcvt_high_f32_f16(low),
-            vcvt_f32_f16(vget_low_f16(high)),
-            vcvt_high_f32_f16(high),
-        ]
-    })
+    float_tile::<32, R, Q>(rows, queries, |codes| halves(codes))
 }
 
-/// `load` takes the sixteen codes of a line, `16 * CODE` bytes.
+/// Sixteen `f32` codes.
 #[inline]
 #[target_feature(enable = "neon")]
-fn float_tile<const CODE: usize, const R: usize, const Q: usize>(
+pub(super) fn singles(codes: &[u8; 64]) -> Lanes {
+    let codes = codes.as_ptr();
+    // SAFETY: 64 bytes; the loads may be unaligned.
+    let codes = unsafe {
+        [vld1q_u8(codes), vld1q_u8(codes.add(16)), vld1q_u8(codes.add(32)), vld1q_u8(codes.add(48))]
+    };
+    let [a, b, c, d] = codes;
+    [vreinterpretq_f32_u8(a), vreinterpretq_f32_u8(b), vreinterpretq_f32_u8(c), vreinterpretq_f32_u8(d)]
+}
+
+/// Sixteen `f16` codes.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn halves(codes: &[u8; 32]) -> Lanes {
+    // SAFETY: 32 bytes; the loads may be unaligned.
+    let (low, high) = unsafe { (vld1q_u8(codes.as_ptr()), vld1q_u8(codes.as_ptr().add(16))) };
+    let (low, high) = (vreinterpretq_f16_u8(low), vreinterpretq_f16_u8(high));
+    [
+        vcvt_f32_f16(vget_low_f16(low)),
+        vcvt_high_f32_f16(low),
+        vcvt_f32_f16(vget_low_f16(high)),
+        vcvt_high_f32_f16(high),
+    ]
+}
+
+/// `load` takes the sixteen codes of a line, `LINE` bytes.
+#[inline]
+#[target_feature(enable = "neon")]
+fn float_tile<const LINE: usize, const R: usize, const Q: usize>(
     rows: [&[u8]; R],
     queries: [&[FloatLine]; Q],
-    load: impl Fn(&[u8]) -> Lanes,
+    load: impl Fn(&[u8; LINE]) -> Lanes,
 ) -> [[f32; Q]; R] {
-    let line_bytes = 16 * CODE;
-    let (full, rest) = (rows[0].len() / line_bytes, rows[0].len() % line_bytes);
+    let (full, rest) = (rows[0].len() / LINE, rows[0].len() % LINE);
     let lines = full + usize::from(rest > 0);
     assert!(rows.iter().all(|row| row.len() == rows[0].len()), "rows of unequal length");
     assert!(queries.iter().all(|query| query.len() >= lines), "query shorter than the row");
     let mut sums = [[[vdupq_n_f32(0.0); 4]; Q]; R];
     for line in 0..full {
         // SAFETY: `full` lines fit each row's length, which the assertion has seen to be equal.
-        let x = load!([vdupq_n_f32(0.0); 4], rows, |row| load(unsafe {
-            row.get_unchecked(line * line_bytes..(line + 1) * line_bytes)
-        }));
+        let x =
+            load!([vdupq_n_f32(0.0); 4], rows, |row| load(unsafe { row.as_chunks().0.get_unchecked(line) }));
         accumulate(&mut sums, x, queries, line);
     }
     if rest > 0 {
-        let x = load!([vdupq_n_f32(0.0); 4], rows, |row| {
-            let mut codes = [0u8; 64];
-            codes[..rest].copy_from_slice(&row[full * line_bytes..]);
-            load(&codes[..line_bytes])
-        });
+        let x = load!([vdupq_n_f32(0.0); 4], rows, |row| load(&filled_up(&row[full * LINE..])));
         accumulate(&mut sums, x, queries, full);
     }
     sums.map(|sums| sums.map(|lanes| add_lanes(lanes)))
@@ -186,7 +206,7 @@ fn accumulate<const R: usize, const Q: usize>(
 /// The lanes added in halves: `l += l + 8`, then 4, 2, 1.
 #[inline]
 #[target_feature(enable = "neon")]
-fn add_lanes(lanes: Lanes) -> f32 {
+pub(super) fn add_lanes(lanes: Lanes) -> f32 {
     let four = vaddq_f32(vaddq_f32(lanes[0], lanes[2]), vaddq_f32(lanes[1], lanes[3]));
     vpadds_f32(vadd_f32(vget_low_f32(four), vget_high_f32(four)))
 }

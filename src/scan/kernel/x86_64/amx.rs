@@ -28,8 +28,10 @@ use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use super::super::narrow::Narrow;
 use super::super::packed::{BitLine, ByteLine, ByteQueries, FloatQueries, IntegerQueries, PlaneQueries};
-use super::super::{Kernel, Rows, Select, scalar};
+use super::super::speeds::Speeds;
+use super::super::{Kernel, KernelChoice, Rows, Select, scalar};
 use super::{Avx512, Avx512Vnni};
 
 /// Rows, and queries, of a tile.
@@ -128,8 +130,16 @@ fn permitted() -> bool {
 }
 
 impl Kernel for Amx {
-    fn name(&self) -> &'static str {
-        "amx"
+    fn choice(&self) -> KernelChoice {
+        KernelChoice::Amx
+    }
+
+    fn speeds(&self) -> Speeds {
+        Speeds::AMX
+    }
+
+    fn products(&self) -> usize {
+        1 << 28
     }
 
     fn f32(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
@@ -161,6 +171,14 @@ impl Kernel for Amx {
 
     fn planes(&self, rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
         self.vectors.planes(rows, batch, queries, out);
+    }
+
+    fn narrow_f32(&self, rows: &Rows<'_>, out: &mut Narrow) {
+        self.vectors.narrow_f32(rows, out);
+    }
+
+    fn narrow_f16(&self, rows: &Rows<'_>, out: &mut Narrow) {
+        self.vectors.narrow_f16(rows, out);
     }
 }
 

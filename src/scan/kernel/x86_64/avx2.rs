@@ -4,8 +4,11 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::narrow::{Narrow, Scale};
-use super::super::packed::{BitLine, FloatLine, FloatQueries, IntegerLine, IntegerQueries, PlaneQueries};
-use super::super::{Kernel, Rows};
+use super::super::packed::{
+    BitLine, ByteQueries, FloatLine, FloatQueries, IntegerLine, IntegerQueries, PlaneQueries,
+};
+use super::super::speeds::Speeds;
+use super::super::{Kernel, KernelChoice, Rows, scalar};
 use super::{FIRST_CACHE, filled_up, load, one_query_or_tiles, put, tiles};
 
 /// Proof that the instructions exist.
@@ -22,8 +25,16 @@ impl Avx2 {
 }
 
 impl Kernel for Avx2 {
-    fn name(&self) -> &'static str {
-        "avx2"
+    fn choice(&self) -> KernelChoice {
+        KernelChoice::Avx2
+    }
+
+    fn speeds(&self) -> Speeds {
+        Speeds::AVX2
+    }
+
+    fn products(&self) -> usize {
+        1 << 28
     }
 
     fn f32(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
@@ -42,6 +53,15 @@ impl Kernel for Avx2 {
         rows.check(batch.dims(), batch.len(), &queries, out.len());
         // SAFETY: `self` exists only where `detect` has found the features.
         unsafe { i8_rows(rows, batch, queries, out) }
+    }
+
+    fn has_bytes(&self) -> bool {
+        false
+    }
+
+    /// As the oracle does: the planner takes no path with products of bytes where `has_bytes` is false.
+    fn bytes(&self, rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>, out: &mut [i32]) {
+        scalar::bytes(rows, batch, queries, out);
     }
 
     fn planes(&self, rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {

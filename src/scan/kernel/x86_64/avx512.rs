@@ -4,8 +4,9 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::narrow::{Narrow, Scale};
-use super::super::packed::{FloatLine, FloatQueries, IntegerLine, IntegerQueries, PlaneQueries};
-use super::super::{Kernel, Rows};
+use super::super::packed::{ByteQueries, FloatLine, FloatQueries, IntegerLine, IntegerQueries, PlaneQueries};
+use super::super::speeds::Speeds;
+use super::super::{Kernel, KernelChoice, Rows, scalar};
 use super::{FIRST_CACHE, filled_up, load, one_query_or_tiles, put, tiles};
 
 /// Proof that the instructions exist.
@@ -23,8 +24,16 @@ impl Avx512 {
 }
 
 impl Kernel for Avx512 {
-    fn name(&self) -> &'static str {
-        "avx512"
+    fn choice(&self) -> KernelChoice {
+        KernelChoice::Avx512
+    }
+
+    fn speeds(&self) -> Speeds {
+        Speeds::AVX512
+    }
+
+    fn products(&self) -> usize {
+        1 << 28
     }
 
     fn f32(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {
@@ -43,6 +52,15 @@ impl Kernel for Avx512 {
         rows.check(batch.dims(), batch.len(), &queries, out.len());
         // SAFETY: `self` exists only where `detect` has found the features.
         unsafe { i8_rows(rows, batch, queries, out) }
+    }
+
+    fn has_bytes(&self) -> bool {
+        false
+    }
+
+    /// As the oracle does: the planner takes no path with products of bytes where `has_bytes` is false.
+    fn bytes(&self, rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>, out: &mut [i32]) {
+        scalar::bytes(rows, batch, queries, out);
     }
 
     /// Counts bits as AVX2 does.

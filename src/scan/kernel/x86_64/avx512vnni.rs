@@ -8,7 +8,8 @@ use super::super::narrow::Narrow;
 use super::super::packed::{
     BitLine, ByteLine, ByteQueries, FloatQueries, IntegerLine, IntegerQueries, PlaneQueries,
 };
-use super::super::{Kernel, Rows};
+use super::super::speeds::Speeds;
+use super::super::{Kernel, KernelChoice, Rows};
 use super::avx512::{self, STEPS, check, flush};
 use super::{FIRST_CACHE, load, one_query_or_tiles, put, tiles};
 
@@ -28,8 +29,16 @@ impl Avx512Vnni {
 }
 
 impl Kernel for Avx512Vnni {
-    fn name(&self) -> &'static str {
-        "avx512vnni"
+    fn choice(&self) -> KernelChoice {
+        KernelChoice::Avx512Vnni
+    }
+
+    fn speeds(&self) -> Speeds {
+        Speeds::AVX512VNNI
+    }
+
+    fn products(&self) -> usize {
+        1 << 28
     }
 
     fn f32(&self, rows: &Rows<'_>, batch: &FloatQueries, queries: Range<usize>, out: &mut [f32]) {

@@ -12,7 +12,7 @@ pub(super) use avx2::Avx2;
 pub(super) use avx512::Avx512;
 pub(super) use avx512vnni::Avx512Vnni;
 
-use super::tiling::{load, put, tiles};
+use super::tiling::{filled_up, load, put, tiles};
 
 /// As [`tiles`], but what fits one query best: rows one after the other if the query stays in the first
 /// cache, for memory is read fastest in one stream, and else eight of them at once for each of its lines.
@@ -32,11 +32,3 @@ use one_query_or_tiles;
 
 /// Bytes of a query that stay in the first cache while rows pass through it.
 const FIRST_CACHE: usize = 16 << 10;
-
-/// The last codes of a row, and zeros.
-#[inline]
-fn filled_up<const BYTES: usize>(end: &[u8]) -> [u8; BYTES] {
-    let mut codes = [0; BYTES];
-    codes[..end.len()].copy_from_slice(end);
-    codes
-}

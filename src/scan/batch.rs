@@ -1,9 +1,14 @@
 //! A batch of queries, packed for the kernels once for the whole scan.
+//!
+//! Here the numbers of a query last stand as the caller gave them. A query that is transformed first,
+//! by a curvature say, comes in as another sketch.
 
+use rayon::prelude::*;
+
+use super::bounds;
 use super::control::CancelToken;
 use super::error::ScanError;
 use super::kernel::{FloatQueries, IntegerQueries};
-use super::screen;
 use crate::codec::{Encoding, MAX_NORM, norm, quantise_query};
 use crate::schema::Schema;
 use crate::sketch::Sketch;
@@ -23,10 +28,12 @@ pub(super) struct BlockQueries {
 
 #[derive(Debug)]
 pub(super) enum Packed {
-    /// For `f32` and `f16` rows.
-    Float(FloatQueries),
+    /// For `f32` rows.
+    F32(FloatQueries),
+    /// For `f16` rows.
+    F16(FloatQueries),
     /// For `i8` rows: with the scale of each query.
-    Integer { queries: IntegerQueries, scales: Vec<f64> },
+    I8 { queries: IntegerQueries, scales: Vec<f64> },
 }
 
 /// The batch for the selected blocks, in the index's order.
@@ -72,12 +79,9 @@ impl Batch {
     ) -> Result<Self, ScanError> {
         let ranges: Vec<_> = schema.spec().ranges().collect();
         let pack = |&(block, weight): &(usize, f64)| {
-            let (range, encoding) = (ranges[block].clone(), schema.encodings()[block]);
-            let dims = range.len();
-            let values = queries.iter().map(|query| &query.values()[range.clone()]);
-            let (packed, mut reach) = pack(values, dims, encoding, cancel)?;
-            reach.iter_mut().for_each(|reach| *reach *= weight.abs());
-            Ok(BlockQueries { block, dims, encoding, weight, packed, reach })
+            let values: Vec<&[f32]> =
+                queries.iter().map(|query| &query.values()[ranges[block].clone()]).collect();
+            BlockQueries::new(&values, block, schema.encodings()[block], weight, cancel)
         };
         let blocks = selected.iter().map(pack).collect::<Result<Vec<_>, ScanError>>()?;
         let mut lengths = None;
@@ -115,6 +119,18 @@ impl Batch {
     pub fn dims(&self) -> usize {
         self.blocks.iter().map(|block| block.dims).sum()
     }
+
+    /// An upper bound of each query's score with any row whose norms, block by block, are at most `norms`.
+    pub fn reach<'b>(&'b self, norms: &'b [f32]) -> impl Iterator<Item = f64> + 'b {
+        (0..self.queries).map(move |query| {
+            let blocks = self.blocks.iter().zip(norms);
+            let of_block = |(block, &norm): (&BlockQueries, &f32)| {
+                let tiny = block.tiny();
+                f64::from(norm) * (block.reach[query] + tiny) + tiny
+            };
+            blocks.map(of_block).sum::<f64>() * bounds::ABOVE
+        })
+    }
 }
 
 /// `sqrt(sum of w * norm^2)`: square, weight and sum rounded one after the other.
@@ -127,32 +143,70 @@ fn length(weights_and_norms: impl Iterator<Item = (f64, f32)>) -> f64 {
     sum.sqrt()
 }
 
-/// The queries for the kernels, and how far each reaches with a row of norm 1. A large batch takes a while,
-/// so each query may be the last.
-fn pack<'a>(
-    queries: impl Iterator<Item = &'a [f32]>,
-    dims: usize,
-    encoding: Encoding,
-    cancel: &CancelToken,
-) -> Result<(Packed, Vec<f64>), ScanError> {
-    let mut reach = Vec::new();
-    let mut floats = FloatQueries::new(dims);
-    let (mut integers, mut scales) = (IntegerQueries::new(dims), Vec::new());
-    for query in queries {
-        cancel.check()?;
-        reach.push(screen::reach_of_one(query, encoding));
-        match encoding {
-            Encoding::F32 | Encoding::F16 => floats.push(query),
+impl BlockQueries {
+    /// Packs the block's numbers of each query, on all threads of the pool: a large batch takes a while, so
+    /// that each query may be the last.
+    fn new(
+        values: &[&[f32]],
+        block: usize,
+        encoding: Encoding,
+        weight: f64,
+        cancel: &CancelToken,
+    ) -> Result<Self, ScanError> {
+        let dims = values.first().map_or(0, |values| values.len());
+        let packed = match encoding {
+            Encoding::F32 => Packed::F32(pack_floats(values, dims, cancel)?),
+            Encoding::F16 => Packed::F16(pack_floats(values, dims, cancel)?),
             Encoding::I8 => {
-                let quantised = quantise_query(query);
-                integers.push(&quantised.codes);
-                scales.push(f64::from(quantised.scale));
+                let quantise = |values: &&[f32]| cancel.check().map(|()| quantise_query(values));
+                let quantised = values.par_iter().map(quantise).collect::<Result<Vec<_>, _>>()?;
+                let mut queries = IntegerQueries::new(dims);
+                quantised.iter().for_each(|query| queries.push(&query.codes));
+                let scales = quantised.iter().map(|query| f64::from(query.scale)).collect();
+                Packed::I8 { queries, scales }
             }
-        }
+        };
+        let mut packed = Self { block, dims, encoding, weight, packed, reach: Vec::new() };
+        let rounding = bounds::rounding(dims, encoding);
+        let reach = |query| {
+            cancel.check()?;
+            Ok(bounds::norm(packed.target(query).into_iter())
+                * (1.0 + rounding)
+                * bounds::ABOVE
+                * weight.abs())
+        };
+        packed.reach = (0..values.len()).into_par_iter().map(reach).collect::<Result<_, ScanError>>()?;
+        Ok(packed)
     }
-    let packed = match encoding {
-        Encoding::F32 | Encoding::F16 => Packed::Float(floats),
-        Encoding::I8 => Packed::Integer { queries: integers, scales },
-    };
-    Ok((packed, reach))
+
+    /// A query's numbers as the score takes them: of `i8` blocks quantised.
+    pub fn target(&self, query: usize) -> Vec<f64> {
+        let mut numbers: Vec<f64> = match &self.packed {
+            Packed::F32(queries) | Packed::F16(queries) => {
+                queries.lines(query).iter().flat_map(|line| line.0).map(f64::from).collect()
+            }
+            Packed::I8 { queries, scales } => {
+                let (codes, scale) = (queries.lines(query).iter().flat_map(|line| line.0), scales[query]);
+                codes.map(|code| f64::from(code) * scale).collect()
+            }
+        };
+        // The lines are filled up with zeros.
+        numbers.truncate(self.dims);
+        numbers
+    }
+
+    /// What underflow adds to a score at most, for a row whose scale is 1; an `f16` row's scale is at most
+    /// its norm, or less than 1.
+    pub fn tiny(&self) -> f64 {
+        self.weight.abs() * bounds::underflow(self.dims, self.encoding)
+    }
+}
+
+fn pack_floats(values: &[&[f32]], dims: usize, cancel: &CancelToken) -> Result<FloatQueries, ScanError> {
+    let mut queries = FloatQueries::new(dims);
+    for values in values {
+        cancel.check()?;
+        queries.push(values);
+    }
+    Ok(queries)
 }

@@ -1,10 +1,10 @@
-//! Leaves rows out whose score cannot be among the best, before their codes are multiplied exactly.
+//! Prunes rows whose score cannot be among the best, before their codes are multiplied exactly.
 //!
 //! A screen gives each row and query an interval that the score lies in, from fewer bytes or cheaper
-//! products than the score itself takes. A row whose interval ends below the worst of the best so
-//! far is left out; the others are scored exactly. So a ranking is the same bit for bit with and
-//! without a screen, as far as the intervals hold: always, but for the sign tier, whose intervals
-//! hold with the probability that the caller asked for.
+//! products than the score itself takes. A row whose interval ends below the threshold, the worst of
+//! the best so far, is pruned; the others are candidates and scored exactly. So a ranking is the same
+//! bit for bit with and without a screen, as far as the intervals hold: always, but for the sign tier,
+//! whose intervals hold with the probability that the caller asked for.
 //!
 //! With `x` a row's block, `q` a query's as the score takes it (of `i8` blocks: quantised), and `x'`, `q'`
 //! what the screen has of them:
@@ -14,7 +14,7 @@
 //!   `i8` tier, or `f16` and `f32` codes narrowed on the way; `q'` are signed bytes or 16-bit integers.
 //! - **Signs.** What the sign tier leaves of a row, of norm `spread`, is orthogonal to it, so under
 //!   a uniformly random rotation its product with the query is sub-Gaussian with the variance proxy
-//!   `(spread |q|)^2 / (dims - 1)` (format-spec/encodings.md). The rotated query is rounded at random
+//!   `(spread |q|)^2 / (dims - 1)` (`format-spec/encodings.md`). The rotated query is rounded at random
 //!   to four bits in steps of `t`, which adds `dims (gain t)^2 / 4` (Hoeffding). Blocks add up to `V`.
 //!   By the union bound over all `pairs` of a row and a query (and an end), no score at all leaves
 //!   its interval of half the width `sqrt(2 ln(pairs / delta) V)`, but with probability `delta`.
@@ -26,37 +26,48 @@ mod block;
 
 use std::ops::Range;
 
-pub(super) use block::BlockScreen;
-use block::{Queries, RowFactors};
+use block::{BlockScreen, Queries, RowFactors};
 
-use super::bars::Bar;
-use super::columns::GroupColumns;
-use super::engine::Engine;
-use super::error::ScanError;
-use super::kernel::Narrow;
-use super::query::{Batch, BlockQueries};
-use super::stream::PieceCodes;
+use super::thresholds::Threshold;
 use super::tile;
-use crate::codec::Encoding;
+use crate::scan::batch::Packed;
+use crate::scan::bounds::EPSILON;
+use crate::scan::control::{CancelToken, Control};
+use crate::scan::error::ScanError;
+use crate::scan::kernel::Narrow;
+use crate::scan::plan::{Pass, Plan};
+use crate::scan::read::{GroupColumns, PieceCodes};
+use crate::segment::CodeColumn;
 
-/// How rows are screened.
+/// The queries of a plan, prepared for its screen.
 #[derive(Debug)]
-pub(super) struct Screen {
+pub(in crate::scan) struct Screen {
     /// One for each block of the batch.
-    pub blocks: Vec<BlockScreen>,
+    blocks: Vec<BlockScreen>,
     /// `2 ln(pairs / delta)`; 0 where intervals always hold.
-    pub confidence: f64,
-    /// The share of pairs of a row and a query that may be kept before a full pass is cheaper.
-    pub break_even: f64,
-    /// Bytes that it reads of a row, besides the row's own codes if it reads those.
-    pub tier_bytes: usize,
-    /// Whether it reads the row's own codes.
-    pub reads_codes: bool,
+    confidence: f64,
+}
+
+impl Screen {
+    /// The screen that a plan for `rows` rows needs, if it needs one.
+    pub fn new(plan: &Plan, rows: u64, cancel: &CancelToken) -> Result<Option<Self>, ScanError> {
+        if !plan.screens() {
+            return Ok(None);
+        }
+        let blocks = plan.blocks();
+        let blocks = blocks
+            .map(|(block, pass)| BlockScreen::new(pass, plan.path, block, plan.batch.queries, cancel))
+            .collect::<Result<_, _>>()?;
+        let pairs = rows as f64 * (plan.batch.queries * plan.ends.count()) as f64;
+        let confidence = plan.delta.map_or(0.0, |delta| 2.0 * (pairs / delta).ln());
+        Ok(Some(Self { blocks, confidence }))
+    }
 }
 
 /// A worker's buffers.
-pub(super) struct Screener<'e, 'a> {
-    engine: &'e Engine<'a>,
+pub(in crate::scan) struct Screener<'e, 'a> {
+    plan: &'e Plan,
+    control: &'e Control<'a>,
     screen: &'e Screen,
     /// Query after query, for each selected row: the estimate, and the width that always holds.
     estimates: Vec<f64>,
@@ -68,9 +79,9 @@ pub(super) struct Screener<'e, 'a> {
     products: Vec<i32>,
     narrow: Narrow,
     list: Vec<u32>,
-    /// For each query the rows that are kept: their places among the selected.
-    kept: Vec<Vec<u32>>,
-    /// The query whose rows are being given out, and how many are next.
+    /// For each query its candidates: their places among the selected rows.
+    candidates: Vec<Vec<u32>>,
+    /// The query whose candidates are being given out, and how many are next.
     query: Option<usize>,
     take: usize,
     /// Pairs that were given out, and the rows in them.
@@ -83,13 +94,14 @@ pub(super) struct Screener<'e, 'a> {
     next_pause: u32,
 }
 
-/// A screen that does not pay is tried again after so many tiles, then twice as many, up to the last.
+/// A screen that does not pay is tried again after this many tiles, then twice as many, up to the last.
 const PAUSES: Range<u32> = 1..32;
 
 impl<'e, 'a> Screener<'e, 'a> {
-    pub fn new(engine: &'e Engine<'a>, screen: &'e Screen) -> Self {
+    pub fn new(plan: &'e Plan, screen: &'e Screen, control: &'e Control<'a>) -> Self {
         Self {
-            engine,
+            plan,
+            control,
             screen,
             estimates: Vec::new(),
             widths: Vec::new(),
@@ -99,22 +111,22 @@ impl<'e, 'a> Screener<'e, 'a> {
             products: Vec::new(),
             narrow: Narrow::default(),
             list: Vec::new(),
-            kept: vec![Vec::new(); engine.plan.batch.queries],
+            candidates: vec![Vec::new(); plan.batch.queries],
             query: None,
             take: 0,
             scored: 0,
             rows: Vec::new(),
             // A tile has fewer rows than that.
-            most: engine.plan.ends.0.saturating_add(engine.plan.ends.1).min(1 << 30),
+            most: plan.ends.hits().min(1 << 30),
             pause: 0,
             next_pause: PAUSES.start,
         }
     }
 
-    /// Whether the next tile is to be screened, after so many rows. A bar that few rows have raised leaves
-    /// nothing out, which says nothing of the rows to come.
+    /// Whether the next tile is to be screened, after `rows` rows. A threshold that few rows have raised
+    /// prunes nothing, which says nothing of the rows to come.
     pub fn is_due(&mut self, rows: u64) -> bool {
-        if self.screen.reads_codes && rows < 8 * self.most as u64 {
+        if !self.plan.reads_tier() && rows < 8 * self.most as u64 {
             return false;
         }
         let due = self.pause == 0;
@@ -122,20 +134,16 @@ impl<'e, 'a> Screener<'e, 'a> {
         due
     }
 
-    pub fn plan(&self) -> &'e Screen {
-        self.screen
-    }
-
-    /// Screens rows of a row group, at least one, ascending. Whether it pays to score what is kept one
-    /// query after the other; if not, score them all.
+    /// Screens rows of a row group, at least one, ascending. Whether it pays to score the candidates one
+    /// query after the other; if not, score all rows.
     pub fn screen(
         &mut self,
         columns: &GroupColumns<'_>,
         selected: &[u32],
-        bars: &[Bar],
+        thresholds: &[Threshold],
         codes: &mut PieceCodes,
     ) -> Result<bool, ScanError> {
-        let batch = &self.engine.plan.batch;
+        let batch = &self.plan.batch;
         let pairs = batch.queries * selected.len();
         for (sums, used) in [
             (&mut self.estimates, true),
@@ -151,17 +159,17 @@ impl<'e, 'a> Screener<'e, 'a> {
         if let Some(lengths) = &batch.lengths {
             self.divide_by_lengths(columns, selected, lengths)?;
         }
-        self.keep(selected.len(), bars);
-        let few = |kept: &Vec<u32>| if kept.len() > 2 * self.most { self.most } else { kept.len() };
-        let pays = self.pays(self.kept.iter().map(few).sum(), pairs);
+        self.find_candidates(selected.len(), thresholds);
+        let few = |found: &Vec<u32>| if found.len() > 2 * self.most { self.most } else { found.len() };
+        let pays = self.pays(self.candidates.iter().map(few).sum(), pairs);
         if !pays {
             self.hold_off();
         }
         Ok(pays)
     }
 
-    fn pays(&self, kept: usize, pairs: usize) -> bool {
-        kept as f64 <= self.screen.break_even * pairs as f64
+    fn pays(&self, scored: usize, pairs: usize) -> bool {
+        scored as f64 <= self.plan.break_even * pairs as f64
     }
 
     fn hold_off(&mut self) {
@@ -169,36 +177,42 @@ impl<'e, 'a> Screener<'e, 'a> {
         self.next_pause = (2 * self.next_pause).min(PAUSES.end);
     }
 
-    /// Puts into `rows` those of a query that are to be scored next: of many the ones that may be the best,
-    /// so that they raise the bar for the others. `false`: there are none left.
-    pub fn next(&mut self, query: usize, selected: &[u32], bar: Bar, rows: &mut Vec<u32>) -> bool {
+    /// Puts into `rows` those candidates of a query that are to be scored next: of many the ones that may be the best,
+    /// so that they raise the threshold for the others. `false`: there are none left.
+    pub fn next(
+        &mut self,
+        query: usize,
+        selected: &[u32],
+        threshold: Threshold,
+        rows: &mut Vec<u32>,
+    ) -> bool {
         if self.query != Some(query) {
             (self.query, self.take) = (Some(query), self.most.max(LEAST));
         }
         let count = selected.len();
         let of = query * count..(query + 1) * count;
         let (estimates, widths) = (&self.estimates[of.clone()], &self.widths[of]);
-        let kept = &mut self.kept[query];
-        kept.retain(|&i| !is_below(estimates[i as usize], widths[i as usize], bar));
-        let (top_k, bottom_k) = self.engine.plan.ends;
+        let candidates = &mut self.candidates[query];
+        candidates.retain(|&i| !is_below(estimates[i as usize], widths[i as usize], threshold));
+        let ends = self.plan.ends;
         let promise = |&i: &u32| {
             let estimate = estimates[i as usize];
-            let towards_end = match (top_k, bottom_k) {
+            let towards_end = match (ends.top, ends.bottom) {
                 (_, 0) => estimate,
                 (0, _) => -estimate,
                 _ => estimate.abs(),
             };
             towards_end + widths[i as usize]
         };
-        if kept.len() > 2 * self.take {
-            let from = kept.len() - self.take;
-            kept.select_nth_unstable_by(from, |a, b| promise(a).total_cmp(&promise(b)));
+        if candidates.len() > 2 * self.take {
+            let from = candidates.len() - self.take;
+            candidates.select_nth_unstable_by(from, |a, b| promise(a).total_cmp(&promise(b)));
             rows.clear();
-            rows.extend(kept.drain(from..));
+            rows.extend(candidates.drain(from..));
             rows.sort_unstable();
         } else {
             rows.clear();
-            rows.append(kept);
+            rows.append(candidates);
             rows.sort_unstable();
         }
         self.take *= 2;
@@ -228,18 +242,20 @@ impl<'e, 'a> Screener<'e, 'a> {
         block: usize,
         codes: &mut PieceCodes,
     ) -> Result<(), ScanError> {
-        let (batch, kernel) = (&self.engine.plan.batch, self.engine.plan.kernel);
+        let (batch, kernel) = (&self.plan.batch, self.plan.kernel);
         let (screen, of_batch) = (&self.screen.blocks[block], &batch.blocks[block]);
-        let count = selected.len();
-        let codes = screen.codes(columns, of_batch, selected, codes)?;
-        let rows =
-            tile::rows_of(columns, of_batch, &codes, screen.row_bytes(of_batch), selected, &mut self.list)?;
-        let rows = if screen.narrows() {
-            self.engine.check()?;
-            if of_batch.encoding == Encoding::F32 {
-                kernel.narrow_f32(&rows, &mut self.narrow);
-            } else {
-                kernel.narrow_f16(&rows, &mut self.narrow);
+        let (count, reader) = (selected.len(), &columns.live().reader);
+        let column = CodeColumn { group: columns.group(), tier: screen.pass.tier(), block: of_batch.block };
+        let codes = codes.checked(reader, column, selected)?;
+        let row_bytes = screen.row_bytes(of_batch);
+        let rows = tile::rows_of(columns, column, &codes, row_bytes, selected, &mut self.list)?;
+        let rows = if screen.pass == Pass::Narrowed {
+            self.control.check()?;
+            match of_batch.packed {
+                Packed::F32(_) => kernel.narrow_f32(&rows, &mut self.narrow),
+                Packed::F16(_) => kernel.narrow_f16(&rows, &mut self.narrow),
+                // Never narrowed: they are bytes.
+                Packed::I8 { .. } => {}
             }
             self.narrow.rows()
         } else {
@@ -249,7 +265,7 @@ impl<'e, 'a> Screener<'e, 'a> {
         let mut start = 0;
         let step = tile::queries_at_once(kernel, count, of_batch.dims);
         while start < batch.queries {
-            self.engine.check()?;
+            self.control.check()?;
             let range = start..batch.queries.min(start + step);
             match &screen.queries {
                 Queries::Bytes(queries) => {
@@ -290,7 +306,7 @@ impl<'e, 'a> Screener<'e, 'a> {
         selected: &[u32],
         lengths: &[f64],
     ) -> Result<(), ScanError> {
-        let batch = &self.engine.plan.batch;
+        let batch = &self.plan.batch;
         let norms = columns.norms(batch.ordinals())?;
         for (i, &row) in selected.iter().enumerate() {
             let row_length = batch.row_length(norms, row);
@@ -309,13 +325,13 @@ impl<'e, 'a> Screener<'e, 'a> {
         Ok(())
     }
 
-    /// Lists the rows whose interval reaches a bar.
-    fn keep(&mut self, count: usize, bars: &[Bar]) {
+    /// Lists the rows whose interval reaches a threshold.
+    fn find_candidates(&mut self, count: usize, thresholds: &[Threshold]) {
         self.rows.clear();
         self.rows.resize(count, false);
         (self.query, self.scored) = (None, 0);
-        for (query, (kept, &bar)) in self.kept.iter_mut().zip(bars).enumerate() {
-            kept.clear();
+        for (query, (found, &threshold)) in self.candidates.iter_mut().zip(thresholds).enumerate() {
+            found.clear();
             let of = query * count..(query + 1) * count;
             let (estimates, widths) = (&self.estimates[of.clone()], &mut self.widths[of.clone()]);
             if !self.variances.is_empty() {
@@ -325,49 +341,18 @@ impl<'e, 'a> Screener<'e, 'a> {
             }
             for (i, (&estimate, width)) in (0..).zip(estimates.iter().zip(widths)) {
                 *width += EPSILON * estimate.abs();
-                if !is_below(estimate, *width, bar) {
-                    kept.push(i);
+                if !is_below(estimate, *width, threshold) {
+                    found.push(i);
                 }
             }
         }
     }
 }
 
-/// Whether no score in the interval reaches a bar; never of one that is not a number.
-fn is_below(estimate: f64, width: f64, (top, bottom): Bar) -> bool {
+/// Whether no score in the interval reaches a threshold; never of one that is not a number.
+fn is_below(estimate: f64, width: f64, (top, bottom): Threshold) -> bool {
     estimate + width < top && width - estimate < bottom
 }
 
-/// At least so many rows are scored at once.
+/// At least this many candidates are scored at once.
 const LEAST: usize = 16;
-/// What the sums in here may be off by, relatively.
-const EPSILON: f64 = 1.0 / (1u64 << 40) as f64;
-
-/// An upper bound of the scores of a query and a row of norm 1 in one block.
-pub(super) fn reach_of_one(query: &[f32], encoding: Encoding) -> f64 {
-    let (target, rounding) = block::target(query, encoding);
-    block::norm(target.into_iter()) * (1.0 + rounding) * block::ABOVE
-}
-
-/// An upper bound of each query's score with any row whose norms, block by block, are at most `norms`.
-pub(super) fn reach<'b>(batch: &'b Batch, norms: &'b [f32]) -> impl Iterator<Item = f64> + 'b {
-    (0..batch.queries).map(move |query| {
-        let blocks = batch.blocks.iter().zip(norms);
-        let of_block = |(block, &norm): (&BlockQueries, &f32)| {
-            // An `f16` row's scale is at most its norm, or less than 1.
-            let tiny = block.weight.abs() * block::underflow(block.dims, block.encoding);
-            f64::from(norm) * (block.reach[query] + tiny) + tiny
-        };
-        blocks.map(of_block).sum::<f64>() * block::ABOVE
-    })
-}
-
-/// With one block: rows with a smaller norm reach no bar of any query. Bars are above 0.
-pub(super) fn least_norm(batch: &Batch, bars: &[Bar]) -> f64 {
-    let block = &batch.blocks[0];
-    let tiny = block.weight.abs() * block::underflow(block.dims, block.encoding);
-    let of_query = |(&(top, bottom), reach): (&Bar, &f64)| {
-        (top.min(bottom) / block::ABOVE - tiny) / (reach + tiny) * (1.0 - EPSILON)
-    };
-    bars.iter().zip(&block.reach).map(of_query).fold(f64::INFINITY, f64::min)
-}

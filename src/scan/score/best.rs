@@ -7,7 +7,7 @@ use crate::segment::Span;
 
 /// A row, or an example, that is among the best so far.
 #[derive(Debug, Clone)]
-pub(super) struct Candidate {
+pub(in crate::scan) struct Entry {
     /// The score, negated for opponents: greater is better.
     pub key: f64,
     pub id: Box<[u8]>,
@@ -19,7 +19,7 @@ pub(super) struct Candidate {
     pub source: u32,
 }
 
-impl Candidate {
+impl Entry {
     /// Better first: by key, then id, then row order.
     fn rank(&self, other: &Self) -> Ordering {
         by_key(self.key, other.key)
@@ -33,31 +33,31 @@ fn by_key(a: f64, b: f64) -> Ordering {
     b.partial_cmp(&a).unwrap_or(Ordering::Equal)
 }
 
-impl PartialEq for Candidate {
+impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
         self.rank(other) == Ordering::Equal
     }
 }
 
-impl Eq for Candidate {}
+impl Eq for Entry {}
 
-impl PartialOrd for Candidate {
+impl PartialOrd for Entry {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Candidate {
+impl Ord for Entry {
     fn cmp(&self, other: &Self) -> Ordering {
         self.rank(other)
     }
 }
 
-/// The best `k` candidates; the worst of them on top of the heap. Takes no memory before it is used.
+/// The best `k` entries; the worst of them on top of the heap. Takes no memory before it is used.
 #[derive(Debug, Clone)]
-pub(super) struct Best {
+pub(in crate::scan) struct Best {
     k: usize,
-    heap: BinaryHeap<Candidate>,
+    heap: BinaryHeap<Entry>,
 }
 
 impl Best {
@@ -74,7 +74,7 @@ impl Best {
         }
     }
 
-    /// Whether a candidate with this key, id and place (segment and row) would be kept.
+    /// Whether a entry with this key, id and place (segment and row) would be kept.
     pub fn admits(&self, key: f64, id: &[u8], place: (usize, u32)) -> bool {
         match self.heap.peek() {
             _ if self.k == 0 => false,
@@ -86,23 +86,23 @@ impl Best {
         }
     }
 
-    pub fn push(&mut self, candidate: Candidate) {
+    pub fn push(&mut self, entry: Entry) {
         if self.heap.len() < self.k {
-            self.heap.push(candidate);
+            self.heap.push(entry);
         } else if let Some(mut worst) = self.heap.peek_mut()
-            && candidate < *worst
+            && entry < *worst
         {
-            *worst = candidate;
+            *worst = entry;
         }
     }
 
     pub fn merge(&mut self, other: Self) {
-        for candidate in other.heap {
-            self.push(candidate);
+        for entry in other.heap {
+            self.push(entry);
         }
     }
 
-    pub fn into_ranked(self) -> Vec<Candidate> {
+    pub fn into_ranked(self) -> Vec<Entry> {
         self.heap.into_sorted_vec()
     }
 }

@@ -4,46 +4,47 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::best::Best;
+use crate::scan::options::Ends;
 
 /// Of one query: what a proponent's score must reach, and what an opponent's must when it is negated.
-pub(super) type Bar = (f64, f64);
+pub(in crate::scan) type Threshold = (f64, f64);
 
-/// Shared by the workers, so that each leaves out what another one's best already beat. Only ever
+/// Shared by the workers, so that each prunes what another one's best already beat. Only ever
 /// raised: the worst of any worker's best is no better than that of the best of all.
 #[derive(Debug)]
-pub(super) struct Bars(Vec<[AtomicU64; 2]>);
+pub(in crate::scan) struct Thresholds(Vec<[AtomicU64; 2]>);
 
-impl Bars {
-    /// For so many proponents and opponents; of none, none is good enough.
-    pub fn new(queries: usize, (top_k, bottom_k): (usize, usize)) -> Self {
+impl Thresholds {
+    /// Before anything was found; at an end that is not asked for, no score is good enough.
+    pub fn new(queries: usize, ends: Ends) -> Self {
         let least = |k| AtomicU64::new(to_ordered(if k == 0 { f64::INFINITY } else { f64::NEG_INFINITY }));
-        Self((0..queries).map(|_| [least(top_k), least(bottom_k)]).collect())
+        Self((0..queries).map(|_| [least(ends.top), least(ends.bottom)]).collect())
     }
 
-    /// Raises the bars of some queries to what a worker has found. Relaxed, here and below: a bar only
+    /// Raises the thresholds of some queries to what a worker has found. Relaxed, here and below: a threshold only
     /// saves work.
     pub fn raise(&self, top: &[Best], bottom: &[Best], queries: Range<usize>) {
         for query in queries {
-            for (bar, best) in self.0[query].iter().zip([&top[query], &bottom[query]]) {
+            for (threshold, best) in self.0[query].iter().zip([&top[query], &bottom[query]]) {
                 let bits = to_ordered(best.threshold());
-                if bits > bar.load(Ordering::Relaxed) {
-                    bar.fetch_max(bits, Ordering::Relaxed);
+                if bits > threshold.load(Ordering::Relaxed) {
+                    threshold.fetch_max(bits, Ordering::Relaxed);
                 }
             }
         }
     }
 
-    /// The bar of a query.
-    pub fn of(&self, query: usize) -> Bar {
+    /// The thresholds of a query.
+    pub fn of(&self, query: usize) -> Threshold {
         let [top, bottom] = &self.0[query];
-        let of = |bar: &AtomicU64| from_ordered(bar.load(Ordering::Relaxed));
+        let of = |threshold: &AtomicU64| from_ordered(threshold.load(Ordering::Relaxed));
         (of(top), of(bottom))
     }
 
-    /// The bars of all queries.
-    pub fn read(&self, bars: &mut Vec<Bar>) {
-        bars.clear();
-        bars.extend((0..self.0.len()).map(|query| self.of(query)));
+    /// The thresholds of all queries.
+    pub fn read(&self, thresholds: &mut Vec<Threshold>) {
+        thresholds.clear();
+        thresholds.extend((0..self.0.len()).map(|query| self.of(query)));
     }
 }
 
@@ -61,7 +62,7 @@ fn from_ordered(ordered: u64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Catches a bar of a negative score that is taken for a high one.
+    /// Catches a threshold of a negative score that is taken for a high one.
     #[test]
     fn ordered_bits_sort_as_numbers_do() {
         let numbers = [f64::NEG_INFINITY, -1e300, -1.0, -1e-300, 0.0, 1e-300, 1.0, 1e300, f64::INFINITY];

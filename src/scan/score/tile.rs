@@ -2,20 +2,19 @@
 
 use std::ops::Range;
 
-use super::columns::GroupColumns;
-use super::engine::{Engine, Plan};
-use super::error::ScanError;
-use super::kernel::{Kernel, Rows, Select};
-use super::query::{BlockQueries, Packed};
-use super::stream::PieceCodes;
-use crate::codec::Encoding;
-use crate::segment::{Codes, Kind};
+use crate::scan::batch::{BlockQueries, Packed};
+use crate::scan::control::Control;
+use crate::scan::error::ScanError;
+use crate::scan::kernel::{Kernel, Rows, Select};
+use crate::scan::plan::Plan;
+use crate::scan::read::{GroupColumns, PieceCodes};
+use crate::segment::{CodeColumn, Codes};
 
-/// Besides `Limits::tile_rows`, a tile has at most so many bytes of codes
+/// Besides `Limits::tile_rows`, a tile has at most this many bytes of codes
 const TILE_BYTES: usize = 4 << 20;
-/// (or so many, if what a screen keeps of them is read again from the second cache)
+/// (or this many, if candidates among them are read again from L2)
 const READ_TWICE: usize = 1 << 20;
-/// and so many scores.
+/// and this many scores.
 const TILE_SCORES: usize = 32_768;
 /// Fewer queries at once would leave the kernels' registers empty.
 const LEAST_QUERIES: usize = 16;
@@ -25,20 +24,17 @@ const ROWS: [usize; 3] = [96, 48, 4];
 /// With more queries rows are checked a tile at a time: checking is little beside the products then.
 const FEW_QUERIES: usize = 4;
 
-/// Rows that were not checked yet are checked and multiplied so many bytes at a time: what the first
-/// cache holds, so that checking costs next to nothing.
+/// Rows that were not checked yet are checked and multiplied this many bytes at a time: what L1 holds, so
+/// that the kernel finds the bytes there.
 const CHECKED_BYTES: usize = 32 << 10;
 
 /// The most rows that a tile may have: enough for the kernels, and few enough that buffers depend on the
 /// batch alone and a scan can be cancelled between two calls.
-pub(super) fn tile_rows(plan: &Plan) -> u32 {
+pub(in crate::scan) fn tile_rows(plan: &Plan) -> u32 {
     let (batch, limit) = (&plan.batch, plan.limits.tile_rows);
-    let bytes = match &plan.screen {
-        Some(screen) if screen.reads_codes => READ_TWICE,
-        _ => TILE_BYTES,
-    };
+    let bytes = if plan.screens() && !plan.reads_tier() { READ_TWICE } else { TILE_BYTES };
     let rows = (limit as usize)
-        .min(bytes / plan.row_bytes())
+        .min(bytes / plan.pass_bytes())
         .min(TILE_SCORES / batch.queries)
         .min(plan.kernel.products() / batch.dims().saturating_mul(batch.queries));
     let step = ROWS.into_iter().find(|&step| step <= rows).unwrap_or(ROWS[2]);
@@ -46,15 +42,15 @@ pub(super) fn tile_rows(plan: &Plan) -> u32 {
 }
 
 /// How many queries one call of a kernel takes: some milliseconds' worth.
-pub(super) fn queries_at_once(kernel: &dyn Kernel, rows: usize, dims: usize) -> usize {
+pub(in crate::scan) fn queries_at_once(kernel: &dyn Kernel, rows: usize, dims: usize) -> usize {
     let queries = kernel.products() / rows.saturating_mul(dims);
     (queries / LEAST_QUERIES * LEAST_QUERIES).max(LEAST_QUERIES)
 }
 
 /// Selected rows for the kernels. `codes` begins with the first of them; `list` is a buffer.
-pub(super) fn rows_of<'c>(
+pub(in crate::scan) fn rows_of<'c>(
     columns: &GroupColumns<'_>,
-    block: &BlockQueries,
+    column: CodeColumn,
     codes: &'c Codes<'_>,
     row_bytes: usize,
     selected: &[u32],
@@ -68,17 +64,17 @@ pub(super) fn rows_of<'c>(
         list.extend(selected.iter().map(|&row| row - first));
         Select::List(list)
     };
-    Rows::new(&codes.bytes, codes.stride, row_bytes, select).ok_or_else(|| beyond(columns, block))
+    Rows::new(&codes.bytes, codes.stride, row_bytes, select).ok_or_else(|| beyond(columns, column))
 }
 
-fn beyond(columns: &GroupColumns<'_>, block: &BlockQueries) -> ScanError {
-    let reader = &columns.live().reader;
-    reader.fault(Kind::Codes, columns.group(), block.block, "rows beyond the column".into()).into()
+fn beyond(columns: &GroupColumns<'_>, column: CodeColumn) -> ScanError {
+    columns.live().reader.code_fault(column, "rows beyond the column".into()).into()
 }
 
 /// A worker's buffers; their size depends on the batch alone.
-pub(super) struct TileScorer<'e, 'a> {
-    engine: &'e Engine<'a>,
+pub(in crate::scan) struct TileScorer<'e, 'a> {
+    plan: &'e Plan,
+    control: &'e Control<'a>,
     /// Query after query, the score of each selected row.
     scores: Vec<f64>,
     floats: Vec<f32>,
@@ -88,8 +84,9 @@ pub(super) struct TileScorer<'e, 'a> {
 }
 
 impl<'e, 'a> TileScorer<'e, 'a> {
-    pub fn new(engine: &'e Engine<'a>) -> Self {
-        Self { engine, scores: Vec::new(), floats: Vec::new(), integers: Vec::new(), list: Vec::new() }
+    pub fn new(plan: &'e Plan, control: &'e Control<'a>) -> Self {
+        let (scores, floats, integers, list) = Default::default();
+        Self { plan, control, scores, floats, integers, list }
     }
 
     /// What [`TileScorer::score`] has found: query after query, as many as rows were selected.
@@ -105,7 +102,7 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         queries: Range<usize>,
         codes: &mut PieceCodes,
     ) -> Result<(), ScanError> {
-        let batch = &self.engine.plan.batch;
+        let batch = &self.plan.batch;
         self.scores.clear();
         self.scores.resize(queries.len() * selected.len(), 0.0);
         let scales = columns.scales(batch.ordinals())?;
@@ -131,12 +128,14 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         block: &BlockQueries,
         scales: &[f32],
     ) -> Result<(), ScanError> {
-        let (reader, group) = (&columns.live().reader, columns.group());
+        let reader = &columns.live().reader;
+        let column = CodeColumn { group: columns.group(), tier: None, block: block.block };
         let (count, first) = (selected.len(), selected[0] as usize);
         let last = selected[count - 1] as usize;
         let row_bytes = block.dims * block.encoding.code_bytes();
         let mut adder = Adder {
-            engine: self.engine,
+            plan: self.plan,
+            control: self.control,
             floats: &mut self.floats,
             integers: &mut self.integers,
             scores: &mut self.scores,
@@ -145,16 +144,16 @@ impl<'e, 'a> TileScorer<'e, 'a> {
             block,
             scales,
         };
-        let fault = |reason| reader.fault(Kind::Codes, group, block.block, reason);
+        let fault = |reason| reader.code_fault(column, reason);
         if last + 1 - first > count {
-            let codes = codes.checked(reader, group, block.block, selected)?;
-            let rows = rows_of(columns, block, &codes, row_bytes, selected, &mut self.list)?;
+            let codes = codes.checked(reader, column, selected)?;
+            let rows = rows_of(columns, column, &codes, row_bytes, selected, &mut self.list)?;
             return match adder.add(&rows, selected, 0..count)? {
                 None => Ok(()),
                 Some(reason) => Err(fault(reason).into()),
             };
         }
-        let mut codes = codes.of(reader, group, block.block, first..last + 1)?;
+        let mut codes = codes.of(reader, column, first..last + 1)?;
         let stride = codes.codes().stride;
         // With few queries a kernel is no slower on few rows at a time, and they are checked as it goes.
         let step = if queries.len() <= FEW_QUERIES && !codes.is_sound() {
@@ -167,10 +166,10 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         while start < count {
             let place = start..count.min(start + step);
             codes.advance(place.end)?;
-            let all = codes.codes();
-            let bytes = &all.bytes[start * stride..];
-            let rows = Rows::new(bytes, stride, row_bytes, Select::First(place.len()));
-            let rows = rows.ok_or_else(|| beyond(columns, block))?;
+            let found = codes.codes();
+            let rows =
+                Rows::new(&found.bytes[start * stride..], stride, row_bytes, Select::First(place.len()));
+            let rows = rows.ok_or_else(|| beyond(columns, column))?;
             if let Some(reason) = adder.add(&rows, &selected[place.clone()], place.clone())? {
                 // Rather than what came of it, the chunk that does not match.
                 codes.finish()?;
@@ -188,7 +187,7 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         selected: &[u32],
         lengths: &[f64],
     ) -> Result<(), ScanError> {
-        let batch = &self.engine.plan.batch;
+        let batch = &self.plan.batch;
         let norms = columns.norms(batch.ordinals())?;
         for (i, &row) in selected.iter().enumerate() {
             let row_length = batch.row_length(norms, row);
@@ -209,7 +208,8 @@ impl<'e, 'a> TileScorer<'e, 'a> {
 
 /// Adds the products of a block to the scores of a tile.
 struct Adder<'t, 'e, 'a> {
-    engine: &'e Engine<'a>,
+    plan: &'e Plan,
+    control: &'e Control<'a>,
     floats: &'t mut Vec<f32>,
     integers: &'t mut Vec<i64>,
     /// Of `queries`, one after the other: the score of each of `count` rows.
@@ -229,20 +229,20 @@ impl Adder<'_, '_, '_> {
         selected: &[u32],
         place: Range<usize>,
     ) -> Result<Option<String>, ScanError> {
-        let (kernel, block, scales) = (self.engine.plan.kernel, self.block, self.scales);
+        let (kernel, block, scales) = (self.plan.kernel, self.block, self.scales);
         let step = queries_at_once(kernel, selected.len(), block.dims);
         let mut start = self.queries.start;
         while start < self.queries.end {
-            self.engine.check()?;
+            self.control.check()?;
             let range = start..self.queries.end.min(start + step);
             let products = selected.len() * range.len();
             let of = (range.start - self.queries.start) * self.count
                 ..(range.end - self.queries.start) * self.count;
             let scores = self.scores[of].chunks_mut(self.count).map(|scores| &mut scores[place.clone()]);
             match &block.packed {
-                Packed::Float(packed) => {
+                Packed::F32(packed) | Packed::F16(packed) => {
                     self.floats.resize(products, 0.0);
-                    if block.encoding == Encoding::F32 {
+                    if matches!(block.packed, Packed::F32(_)) {
                         kernel.f32(rows, packed, range.clone(), self.floats);
                     } else {
                         kernel.f16(rows, packed, range.clone(), self.floats);
@@ -256,7 +256,7 @@ impl Adder<'_, '_, '_> {
                         add_floats(scores, products, selected, scales, block.weight);
                     }
                 }
-                Packed::Integer { queries, scales: query_scales } => {
+                Packed::I8 { queries, scales: query_scales } => {
                     self.integers.resize(products, 0);
                     kernel.i8(rows, queries, range.clone(), self.integers);
                     let products = self.integers.chunks(selected.len()).zip(&query_scales[range.clone()]);

@@ -5,9 +5,10 @@ use std::sync::OnceLock;
 use crate::codec::Tier;
 use crate::segment::{ByteStrings, LiveSegment, SegmentError, Span};
 
-/// Shared by the workers that are in the row group, and dropped with the last of them.
+/// Shared by the workers that are in the row group, and dropped with the last of them. Another norm of the
+/// rows, from an artifact say, would come in here.
 #[derive(Debug)]
-pub(super) struct GroupColumns<'a> {
+pub(in crate::scan) struct GroupColumns<'a> {
     live: &'a LiveSegment,
     segment: usize,
     group: usize,

@@ -1,0 +1,80 @@
+//! What scans of an index really took, beside what was planned.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::scan::options::ScanPath;
+
+/// For each path, and for few, some and many queries: how many times the estimate scans took.
+///
+/// An index has one, which its snapshots share; nothing is kept on disk. Corrections only choose
+/// between paths that give the same ranking.
+#[derive(Debug)]
+pub(crate) struct Feedback([[AtomicU64; 3]; 4]);
+
+/// No single scan moves a correction beyond this, or below its inverse.
+const MOST: f64 = 4.0;
+
+impl Default for Feedback {
+    fn default() -> Self {
+        Self([const { [const { AtomicU64::new(1f64.to_bits()) }; 3] }; 4])
+    }
+}
+
+impl Feedback {
+    /// What to multiply the estimate of a path with.
+    pub fn correction(&self, path: ScanPath, queries: usize) -> f64 {
+        // Relaxed, here and below: each number stands for itself.
+        f64::from_bits(self.of(path, queries).load(Ordering::Relaxed))
+    }
+
+    /// A scan took `ratio` times the estimate. The mean with what was known: half of the weight goes to
+    /// the last scan.
+    pub fn record(&self, path: ScanPath, queries: usize, ratio: f64) {
+        if ratio.is_finite() && ratio > 0.0 {
+            let known = self.correction(path, queries);
+            let corrected = known.midpoint(ratio.clamp(1.0 / MOST, MOST));
+            self.of(path, queries).store(corrected.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    fn of(&self, path: ScanPath, queries: usize) -> &AtomicU64 {
+        let path = match path {
+            ScanPath::Auto | ScanPath::Full => 0,
+            ScanPath::Bytes => 1,
+            ScanPath::I8Tier => 2,
+            ScanPath::SignTier => 3,
+        };
+        let batch = match queries {
+            0..=1 => 0,
+            2..=15 => 1,
+            _ => 2,
+        };
+        &self.0[path][batch]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches one odd scan that decides for good, and a correction that leaks to another path or batch.
+    #[test]
+    fn corrections_follow_what_scans_took() {
+        let feedback = Feedback::default();
+        for _ in 0..20 {
+            feedback.record(ScanPath::Bytes, 64, 1e9);
+        }
+        assert!((3.9..=MOST).contains(&feedback.correction(ScanPath::Bytes, 100)));
+        for other in [(ScanPath::Bytes, 1), (ScanPath::Bytes, 8), (ScanPath::Full, 64)] {
+            assert_eq!(feedback.correction(other.0, other.1), 1.0);
+        }
+        for ratio in [f64::NAN, f64::INFINITY, 0.0, -1.0] {
+            feedback.record(ScanPath::Full, 1, ratio);
+            assert_eq!(feedback.correction(ScanPath::Full, 1), 1.0);
+        }
+        for _ in 0..20 {
+            feedback.record(ScanPath::Bytes, 64, 0.5);
+        }
+        assert!((feedback.correction(ScanPath::Bytes, 64) - 0.5).abs() < 1e-3);
+    }
+}
