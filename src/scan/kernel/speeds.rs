@@ -75,7 +75,7 @@ impl Speeds {
         f16: Self::AVX512.f16,
         i8: speed(22.0, 9.0),
         bytes: speed(108.0, 2.8),
-        planes: speed(6.0, 5.0),
+        planes: speed(5.0, 4.0),
         narrow: Self::AVX512.narrow,
         pair: PAIR,
     };

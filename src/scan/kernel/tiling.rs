@@ -4,9 +4,10 @@
 /// A register tile's work: up to `R` rows times up to `Q` queries.
 ///
 /// Walks the rows `R` at a time, and the queries `Q` at a time for each: the rows of a tile stay in
-/// the first cache while all queries pass. What is left over goes one by one.
+/// L1 while all queries pass. What is left over goes one by one. `more` are further constants of the tile's.
 macro_rules! tiles {
-    ($rows:expr, $queries:expr, $out:expr, R = $R:literal, Q = $Q:literal, $tile:ident, $query:expr) => {{
+    ($rows:expr, $queries:expr, $out:expr, R = $R:literal, Q = $Q:literal, $tile:ident, $query:expr
+     $(, $more:literal)*) => {{
         let (rows, queries, out): (&Rows<'_>, Range<usize>, &mut [_]) = ($rows, $queries, $out);
         let count = rows.len();
         let mut i = 0;
@@ -21,20 +22,20 @@ macro_rules! tiles {
                         out,
                         count,
                         (i, j),
-                        $tile::<$R, $Q>(std::array::from_fn(|k| rows.row(i + k)), std::array::from_fn(query)),
+                        $tile::<$R, $Q $(, $more)*>(std::array::from_fn(|k| rows.row(i + k)), std::array::from_fn(query)),
                     ),
                     (true, false) => {
                         put(
                             out,
                             count,
                             (i, j),
-                            $tile::<$R, 1>(std::array::from_fn(|k| rows.row(i + k)), [query(0)]),
+                            $tile::<$R, 1 $(, $more)*>(std::array::from_fn(|k| rows.row(i + k)), [query(0)]),
                         );
                     }
                     (false, true) => {
-                        put(out, count, (i, j), $tile::<1, $Q>([rows.row(i)], std::array::from_fn(query)));
+                        put(out, count, (i, j), $tile::<1, $Q $(, $more)*>([rows.row(i)], std::array::from_fn(query)));
                     }
-                    (false, false) => put(out, count, (i, j), $tile::<1, 1>([rows.row(i)], [query(0)])),
+                    (false, false) => put(out, count, (i, j), $tile::<1, 1 $(, $more)*>([rows.row(i)], [query(0)])),
                 }
                 j += if wide { $Q } else { 1 };
             }

@@ -179,57 +179,70 @@ fn add_lanes(lanes: __m512) -> f32 {
 pub(super) const STEPS: usize = 256;
 const _: () = assert!(STEPS as u64 * 2 * 128 * (IntegerQueries::LARGEST as u64) < 1 << 31);
 
-/// Rows of `dims` bytes; queries of `dims` codes, padded to whole lines.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn i8_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[IntegerLine]; Q]) -> [[i64; Q]; R] {
-    let dims = rows[0].len();
-    let (full, rest) = (dims / 32, dims % 32);
-    let mask = (1u32 << rest) - 1;
-    check(&rows, dims, queries.map(<[_]>::len), dims.div_ceil(32));
-    let mut totals = [[0i64; Q]; R];
-    let mut line = 0;
-    while line < full {
-        let end = full.min(line + STEPS);
-        let mut sums = [[_mm512_setzero_si512(); Q]; R];
-        for line in line..end {
-            // SAFETY: `32 * (line + 1) <= dims`, the length of each row; the load may be unaligned.
-            let x = load!(_mm512_setzero_si512(), rows, |row| _mm512_cvtepi8_epi16(unsafe {
-                _mm256_loadu_si256(row.as_ptr().add(line * 32).cast())
-            }));
-            multiply_add(&mut sums, x, queries, line);
+/// Makes `i8_tile`, for instruction sets that differ in how two products are added to each sum of 32 bits.
+/// Macros, because what is inlined must not have instructions that its surroundings lack.
+macro_rules! make_i8_tile {
+    ($features:literal, |$sum:ident, $x:ident, $q:ident| $step:expr) => {
+        /// Rows of `dims` bytes; queries of `dims` codes, padded to whole lines.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn i8_tile<const R: usize, const Q: usize>(
+            rows: [&[u8]; R],
+            queries: [&[IntegerLine]; Q],
+        ) -> [[i64; Q]; R] {
+            let dims = rows[0].len();
+            let (full, rest) = (dims / 32, dims % 32);
+            let mask = (1u32 << rest) - 1;
+            check(&rows, dims, queries.map(<[_]>::len), dims.div_ceil(32));
+            let mut totals = [[0i64; Q]; R];
+            let mut line = 0;
+            while line < full {
+                let end = full.min(line + STEPS);
+                let mut sums = [[_mm512_setzero_si512(); Q]; R];
+                for line in line..end {
+                    // SAFETY: `32 * (line + 1) <= dims`, the length of each row; the load may be unaligned.
+                    let x = load!(_mm512_setzero_si512(), rows, |row| _mm512_cvtepi8_epi16(unsafe {
+                        _mm256_loadu_si256(row.as_ptr().add(line * 32).cast())
+                    }));
+                    multiply_add(&mut sums, x, queries, line);
+                }
+                flush(&mut totals, sums);
+                line = end;
+            }
+            if rest > 0 {
+                let mut sums = [[_mm512_setzero_si512(); Q]; R];
+                // SAFETY: the mask lets through the `rest` codes that each row has left, and no others.
+                let x = load!(_mm512_setzero_si512(), rows, |row| _mm512_cvtepi8_epi16(unsafe {
+                    _mm256_maskz_loadu_epi8(mask, row.as_ptr().add(full * 32).cast())
+                }));
+                multiply_add(&mut sums, x, queries, full);
+                flush(&mut totals, sums);
+            }
+            totals
         }
-        flush(&mut totals, sums);
-        line = end;
-    }
-    if rest > 0 {
-        let mut sums = [[_mm512_setzero_si512(); Q]; R];
-        // SAFETY: the mask lets through the `rest` codes that each row has left, and no others.
-        let x = load!(_mm512_setzero_si512(), rows, |row| _mm512_cvtepi8_epi16(unsafe {
-            _mm256_maskz_loadu_epi8(mask, row.as_ptr().add(full * 32).cast())
-        }));
-        multiply_add(&mut sums, x, queries, full);
-        flush(&mut totals, sums);
-    }
-    totals
-}
 
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn multiply_add<const R: usize, const Q: usize>(
-    sums: &mut [[__m512i; Q]; R],
-    x: [__m512i; R],
-    queries: [&[IntegerLine]; Q],
-    line: usize,
-) {
-    for l in 0..Q {
-        // SAFETY: `check` has seen that each query has this line; a line is 64 aligned bytes.
-        let q = unsafe { _mm512_load_si512(queries[l].as_ptr().add(line).cast()) };
-        for k in 0..R {
-            sums[k][l] = _mm512_add_epi32(sums[k][l], _mm512_madd_epi16(x[k], q));
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn multiply_add<const R: usize, const Q: usize>(
+            sums: &mut [[__m512i; Q]; R],
+            x: [__m512i; R],
+            queries: [&[IntegerLine]; Q],
+            line: usize,
+        ) {
+            for l in 0..Q {
+                // SAFETY: `check` has seen that each query has this line; a line is 64 aligned bytes.
+                let $q = unsafe { _mm512_load_si512(queries[l].as_ptr().add(line).cast()) };
+                for k in 0..R {
+                    let ($sum, $x) = (sums[k][l], x[k]);
+                    sums[k][l] = $step;
+                }
+            }
         }
-    }
+    };
 }
+pub(super) use make_i8_tile;
+
+make_i8_tile!("avx512f,avx512bw,avx512vl", |sum, x, q| _mm512_add_epi32(sum, _mm512_madd_epi16(x, q)));
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]

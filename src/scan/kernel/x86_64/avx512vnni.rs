@@ -10,7 +10,7 @@ use super::super::packed::{
 };
 use super::super::speeds::Speeds;
 use super::super::{Kernel, KernelChoice, Rows};
-use super::avx512::{self, STEPS, check, flush};
+use super::avx512::{self, STEPS, check, flush, make_i8_tile};
 use super::{FIRST_CACHE, load, one_query_or_tiles, put, tiles};
 
 /// Proof that the instructions exist.
@@ -91,67 +91,24 @@ fn i8_rows(rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: 
     one_query_or_tiles!(rows, queries, out, R = 4, Q = 4, i8_tile, |query| batch.lines(query));
 }
 
+/// With fewer queries than this, reading the rows from memory takes longer than counting their bits.
+const FEW_QUERIES: usize = 12;
+
+/// Few queries: memory is read fastest in one stream, with loads that do not wait for counts; several rows at
+/// once where the planes of a query do not fit L1. Many: four rows share what is loaded of the planes.
+/// (`benches/kernels.rs`: one query of 8,192 to 32,768 dims reads 23 to 29 GB/s so, and 9 to 10 one line after the
+/// other; 64 queries take two thirds of the time in four rows that they take in one.)
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
 fn planes_rows(rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
-    // Of one row at a time all loads are in one stream; several share what is loaded of the planes.
-    if queries.clone().next().is_none_or(|query| size_of_val(batch.lines(query)) <= FIRST_CACHE) {
-        tiles!(rows, queries, out, R = 1, Q = 1, planes_tile, |query| batch.lines(query));
-    } else {
-        tiles!(rows, queries, out, R = 4, Q = 1, planes_tile, |query| batch.lines(query));
+    let fit = queries.clone().next().is_none_or(|query| size_of_val(batch.lines(query)) <= FIRST_CACHE);
+    match queries.len() < FEW_QUERIES {
+        true if fit => tiles!(rows, queries, out, R = 1, Q = 1, planes_tile, |query| batch.lines(query), 8),
+        true => tiles!(rows, queries, out, R = 6, Q = 1, planes_tile, |query| batch.lines(query), 2),
+        false => tiles!(rows, queries, out, R = 4, Q = 1, planes_tile, |query| batch.lines(query), 1),
     }
 }
 
-/// Rows of `dims` bytes; queries of `dims` codes, padded to whole lines.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn i8_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[IntegerLine]; Q]) -> [[i64; Q]; R] {
-    let dims = rows[0].len();
-    let (full, rest) = (dims / 32, dims % 32);
-    let mask = (1u32 << rest) - 1;
-    check(&rows, dims, queries.map(<[_]>::len), dims.div_ceil(32));
-    let mut totals = [[0i64; Q]; R];
-    let mut line = 0;
-    while line < full {
-        let end = full.min(line + STEPS);
-        let mut sums = [[_mm512_setzero_si512(); Q]; R];
-        for line in line..end {
-            // SAFETY: `32 * (line + 1) <= dims`, the length of each row; the load may be unaligned.
-            let x = load!(_mm512_setzero_si512(), rows, |row| _mm512_cvtepi8_epi16(unsafe {
-                _mm256_loadu_si256(row.as_ptr().add(line * 32).cast())
-            }));
-            multiply_add(&mut sums, x, queries, line);
-        }
-        flush(&mut totals, sums);
-        line = end;
-    }
-    if rest > 0 {
-        let mut sums = [[_mm512_setzero_si512(); Q]; R];
-        // SAFETY: the mask lets through the `rest` codes that each row has left, and no others.
-        let x = load!(_mm512_setzero_si512(), rows, |row| _mm512_cvtepi8_epi16(unsafe {
-            _mm256_maskz_loadu_epi8(mask, row.as_ptr().add(full * 32).cast())
-        }));
-        multiply_add(&mut sums, x, queries, full);
-        flush(&mut totals, sums);
-    }
-    totals
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn multiply_add<const R: usize, const Q: usize>(
-    sums: &mut [[__m512i; Q]; R],
-    x: [__m512i; R],
-    queries: [&[IntegerLine]; Q],
-    line: usize,
-) {
-    for l in 0..Q {
-        // SAFETY: `check` has seen that each query has this line; a line is 64 aligned bytes.
-        let q = unsafe { _mm512_load_si512(queries[l].as_ptr().add(line).cast()) };
-        for k in 0..R {
-            sums[k][l] = _mm512_dpwssd_epi32(sums[k][l], x[k], q);
-        }
-    }
-}
+make_i8_tile!("avx512f,avx512bw,avx512vl,avx512vnni", |sum, x, q| _mm512_dpwssd_epi32(sum, x, q));
 
 /// Sums of a row with sixteen queries.
 #[derive(Clone, Copy)]
@@ -308,10 +265,14 @@ unsafe fn quad_products<const R: usize, const G: usize>(
     }
 }
 
-/// Rows of `dims / 8` bytes, rounded up; a query of as many bits in each plane.
+/// Rows of `dims / 8` bytes, rounded up; a query of as many bits in each plane. `L` lines of each row are
+/// loaded before the first of them is counted.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
-fn planes_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[BitLine]; Q]) -> [[i32; Q]; R] {
+fn planes_tile<const R: usize, const Q: usize, const L: usize>(
+    rows: [&[u8]; R],
+    queries: [&[BitLine]; Q],
+) -> [[i32; Q]; R] {
     const PLANES: usize = PlaneQueries::PLANES;
     let bytes = rows[0].len();
     let (full, rest) = (bytes / 64, bytes % 64);
@@ -320,11 +281,24 @@ fn planes_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[Bit
     let mut products = [[0; Q]; R];
     for (l, query) in queries.iter().enumerate() {
         let mut counts = [[_mm512_setzero_si512(); PLANES]; R];
-        for line in 0..full {
-            // SAFETY: `64 * (line + 1) <= bytes`, the length of each row; the load may be unaligned.
-            let x = load!(_mm512_setzero_si512(), rows, |row| unsafe {
-                _mm512_loadu_si512(row.as_ptr().add(line * 64).cast())
-            });
+        // SAFETY: `64 * (line + 1) <= bytes`, the length of each row; the load may be unaligned.
+        let line_of = |row: &[u8], line| unsafe { _mm512_loadu_si512(row.as_ptr().add(line * 64).cast()) };
+        let mut line = 0;
+        while line + L <= full {
+            let mut lines = [[_mm512_setzero_si512(); R]; L];
+            for (k, row) in rows.iter().enumerate() {
+                for (i, x) in lines.iter_mut().enumerate() {
+                    x[k] = line_of(row, line + i);
+                }
+            }
+            for (i, x) in lines.into_iter().enumerate() {
+                // SAFETY: `check` has seen the planes of these lines.
+                unsafe { count(&mut counts, x, query.as_ptr().add((line + i) * PLANES)) };
+            }
+            line += L;
+        }
+        for line in line..full {
+            let x = load!(_mm512_setzero_si512(), rows, |row| line_of(row, line));
             // SAFETY: `check` has seen the planes of this line.
             unsafe { count(&mut counts, x, query.as_ptr().add(line * PLANES)) };
         }
