@@ -1,8 +1,8 @@
 //! How fast gradients become sketches and sketches become codes, on one core.
 //!
 //! Prints a table: elements a second of the fold, and bytes a second next to what the same core
-//! reads from the same buffer by a plain sum, measured in turns with the fold. Each figure is the best
-//! of some runs. With normalisation a tensor is read twice, so that half of the read rate is the most.
+//! reads from the same buffer by plain loads (`benches/roof`), in huge pages, measured in turns with the fold.
+//! Each figure is the best of some runs. With normalisation a tensor is read twice, so that half of the read rate is the most.
 //!
 //! ```text
 //! cargo bench --bench fold            # tensors of 2^26 elements
@@ -12,8 +12,12 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+#[expect(dead_code, reason = "other benchmarks need the rest")]
+mod roof;
+
 use gradix::Encoding;
 use gradix::sketch::{FoldKernel, Normalisation, SketchSpec, Sketcher};
+use roof::Memory;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -22,15 +26,16 @@ fn main() -> Result<(), Failure> {
     // Cargo passes options of its own; only numbers are meant for this program.
     logs.extend(std::env::args().filter_map(|argument| argument.parse::<u32>().ok()));
     for log in logs {
-        let gradient = gaussian(1 << log);
-        large(log, &gradient)?;
+        let mut memory = Memory::new(4 << log)?;
+        gaussian(memory.floats());
+        large(log, &mut memory)?;
     }
     small()?;
     encodings()
 }
 
 /// One tensor that is larger than most caches.
-fn large(log: u32, gradient: &[f32]) -> Result<(), Failure> {
+fn large(log: u32, memory: &mut Memory) -> Result<(), Failure> {
     println!("\none tensor of 2^{log} elements");
     println!(
         "{:>8} {:>6} {:>11} {:>9} {:>9} {:>9} {:>9}",
@@ -41,14 +46,14 @@ fn large(log: u32, gradient: &[f32]) -> Result<(), Failure> {
             for normalisation in [Normalisation::None, Normalisation::PerTensor] {
                 let spec = SketchSpec::rapid_grad(7, 1 << log_dims).normalised(normalisation);
                 let sketcher = Sketcher::new(spec)?.on_kernel(kernel)?;
-                let fold = || sketcher.sketch([("layers.0.mlp.up.weight", gradient)]);
-                let (mut time, mut reading) = (Duration::MAX, Duration::MAX);
+                let (mut time, mut reading) = (Duration::MAX, f64::INFINITY);
                 for _ in 0..if kernel == FoldKernel::Scalar { 1 } else { 5 } {
-                    reading = reading.min(best(1, || sum(gradient)));
-                    time = time.min(best(1, fold));
+                    reading = reading.min(memory.seconds(4 << log, 1));
+                    let gradient = &*memory.floats();
+                    time = time.min(best(1, || sketcher.sketch([("layers.0.mlp.up.weight", gradient)])));
                 }
-                let rate = gigabytes(gradient.len(), time);
-                let read = gigabytes(gradient.len(), reading);
+                let rate = gigabytes(1 << log, time);
+                let read = gigabytes(1 << log, Duration::from_secs_f64(reading));
                 println!(
                     "{:>8} {:>6} {:>11} {:>9.2} {rate:>9.1} {read:>9.1} {:>8.0}%",
                     kernel.to_string(),
@@ -66,10 +71,13 @@ fn large(log: u32, gradient: &[f32]) -> Result<(), Failure> {
 /// Adapters of a model: many tensors that each fit a cache, a whole gradient at a time.
 fn small() -> Result<(), Failure> {
     let (rows, columns, count) = (16, 576, 360);
-    let gradient = gaussian(rows * columns * count);
+    let mut memory = Memory::new(4 * rows * columns * count)?;
+    let seconds = memory.seconds(4 * rows * columns * count, 1);
+    let gradient = &mut memory.floats()[..rows * columns * count];
+    gaussian(gradient);
     let names: Vec<String> = (0..count).map(|i| format!("layers.{i}.attention.query.lora_a")).collect();
-    let read = gigabytes(gradient.len(), best(20, || sum(&gradient)));
-    println!("\n{count} tensors of {rows} x {columns}; plain sum reads {read:.1} GB/s");
+    let read = gigabytes(gradient.len(), Duration::from_secs_f64(seconds));
+    println!("\n{count} tensors of {rows} x {columns}; plain loads read {read:.1} GB/s");
     println!("{:>8} {:>6} {:>11} {:>9} {:>12}", "kernel", "K", "normalised", "Gelem/s", "sketches/s");
     for kernel in FoldKernel::available() {
         for log_dims in [12, 16, 20] {
@@ -95,7 +103,8 @@ fn small() -> Result<(), Failure> {
 /// Rows to codes and back.
 fn encodings() -> Result<(), Failure> {
     println!("\nrows of 2^16 numbers; GB/s of f32\n{:>8} {:>9} {:>9}", "encoding", "encode", "decode");
-    let mut row = gaussian(1 << 16);
+    let mut row = vec![0.0; 1 << 16];
+    gaussian(&mut row);
     for encoding in [Encoding::F32, Encoding::F16, Encoding::I8] {
         let mut codes = vec![0; encoding.stride(row.len())];
         let scale = encoding.encode(&row, &mut codes)?.scale;
@@ -122,23 +131,12 @@ fn gigabytes(elements: usize, time: Duration) -> f64 {
     elements as f64 * 4.0 / time.as_secs_f64() / 1e9
 }
 
-/// Reads everything once, with so many sums that no addition waits for another.
-fn sum(values: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 64];
-    for run in black_box(values).as_chunks::<64>().0 {
-        for (sum, value) in sums.iter_mut().zip(run) {
-            *sum += value;
-        }
-    }
-    sums.iter().sum()
-}
-
 /// Numbers that are about normal: sums of uniform ones from a 64-bit congruential generator.
-fn gaussian(count: usize) -> Vec<f32> {
+fn gaussian(numbers: &mut [f32]) {
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     let mut uniform = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1u32 << 24) as f32 - 0.5
     };
-    (0..count).map(|_| uniform() + uniform() + uniform() + uniform()).collect()
+    numbers.fill_with(|| uniform() + uniform() + uniform() + uniform());
 }

@@ -1,7 +1,7 @@
 //! How fast the scan's kernels are by themselves, on one core.
 //!
 //! The first table is one query over rows in memory, in bytes a second, beside what the same core reads
-//! from the same memory by a plain sum; and 64 queries, in products of a dim in a cycle. The second is
+//! from the same memory by plain loads; and 64 queries, in products of a dim in a cycle. The second is
 //! `src/scan/kernel/speeds.rs` beside what is measured from cache.
 //!
 //! ```text
@@ -19,6 +19,8 @@ mod kernel;
 mod codec {
     pub mod lanes;
 }
+#[expect(dead_code, reason = "other benchmarks need the rest")]
+mod roof;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -27,7 +29,7 @@ use kernel::{
     ByteQueries, FloatQueries, IntegerQueries, Kernel, KernelChoice, Narrow, PlaneQueries, Rows, Select,
     Speed,
 };
-use memmap2::{Advice, MmapMut};
+use roof::Memory;
 
 /// Beyond the last cache of most machines.
 const MEMORY: usize = 256 << 20;
@@ -159,12 +161,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .filter(|operation| words.iter().all(|w| is_kernel(w)) || words.iter().any(|w| w == operation.name()))
         .collect();
 
-    let mut memory = MmapMut::map_anon(MEMORY)?;
-    // A machine without huge pages measures without them.
-    let _ = memory.advise(Advice::HugePage);
+    let mut memory = Memory::new(MEMORY)?;
+    let read = MEMORY as f64 / memory.seconds(MEMORY, 1);
     // Small numbers in each encoding.
+    let memory = memory.bytes();
     memory.fill(0x11);
-    let read = MEMORY as f64 / best(|| sum(&memory));
     let clock = clock();
     println!("one core reads {:.1} GB/s; {:.2} GHz", read / 1e9, clock / 1e9);
 
@@ -201,7 +202,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     }
-    constants(&kernels, &operations, &memory);
+    constants(&kernels, &operations, memory);
     Ok(())
 }
 
@@ -278,30 +279,4 @@ fn clock() -> f64 {
         black_box(x);
     });
     (2 * STEPS) as f64 / seconds
-}
-
-fn sum(bytes: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        #[target_feature(enable = "avx2")]
-        fn wide(bytes: &[u8]) -> u64 {
-            lanes(bytes)
-        }
-        // SAFETY: the feature was just detected.
-        black_box(unsafe { wide(bytes) });
-        return;
-    }
-    black_box(lanes(bytes));
-}
-
-/// Many sums side by side, so that nothing waits for an addition.
-#[inline(always)]
-fn lanes(bytes: &[u8]) -> u64 {
-    let mut sums = [0u64; 32];
-    for chunk in bytes.as_chunks::<256>().0 {
-        for (sum, word) in sums.iter_mut().zip(chunk.as_chunks::<8>().0) {
-            *sum = sum.wrapping_add(u64::from_le_bytes(*word));
-        }
-    }
-    sums.iter().fold(0, |sum, word| sum.wrapping_add(*word))
 }

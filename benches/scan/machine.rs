@@ -1,4 +1,4 @@
-//! What the machine can do: reading memory and disk. And what a process can learn about itself.
+//! What the machine can do: reading the disk. And what a process can learn about itself.
 
 use std::fs::File;
 use std::io;
@@ -6,141 +6,15 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Barrier, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use memmap2::{Advice, Mmap, MmapMut};
+use memmap2::{Mmap, MmapMut};
 
-/// Repeats of each way to read memory.
-const PASSES: usize = 5;
+use super::roof::Clock;
+
 /// Request sizes and numbers of threads of the first look at the disk.
 const REQUESTS: [usize; 3] = [1 << 20, 4 << 20, 16 << 20];
 const READERS: [usize; 3] = [1, 2, 4];
-
-/// Memory in huge pages where the kernel has them, touched, to read from.
-pub struct Memory {
-    map: MmapMut,
-}
-
-impl Memory {
-    pub fn new(bytes: usize) -> io::Result<Self> {
-        let bytes = bytes.next_multiple_of(1 << 21);
-        let mut map = MmapMut::map_anon(bytes)?;
-        map.advise(Advice::HugePage)?;
-        let threads = std::thread::available_parallelism()?.get();
-        std::thread::scope(|scope| {
-            for part in map.chunks_mut(bytes.div_ceil(threads).next_multiple_of(1 << 21)) {
-                scope.spawn(|| part.fill(1));
-            }
-        });
-        Ok(Self { map })
-    }
-
-    /// Seconds to read the first `bytes`, the best of some passes over each way to walk through them.
-    pub fn seconds(&self, bytes: usize, threads: usize) -> f64 {
-        let bytes = bytes.min(self.map.len());
-        let part = bytes.div_ceil(threads).next_multiple_of(4096);
-        let mut best = f64::INFINITY;
-        for walk in WALKS {
-            for _ in 0..PASSES {
-                let clock = Clock::new(self.map[..bytes].chunks(part).len());
-                std::thread::scope(|scope| {
-                    for bytes in self.map[..bytes].chunks(part) {
-                        scope.spawn(|| clock.time(|| std::hint::black_box(sum(bytes, walk))));
-                    }
-                });
-                best = best.min(clock.seconds());
-            }
-        }
-        best
-    }
-}
-
-/// Times what some threads do, from when all of them are there: starting threads is no part of it.
-struct Clock {
-    barrier: Barrier,
-    spans: Mutex<Vec<(Instant, Instant)>>,
-}
-
-impl Clock {
-    fn new(threads: usize) -> Self {
-        Self { barrier: Barrier::new(threads), spans: Mutex::default() }
-    }
-
-    fn time<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.barrier.wait();
-        let started = Instant::now();
-        let result = work();
-        let span = (started, Instant::now());
-        self.spans.lock().unwrap_or_else(PoisonError::into_inner).push(span);
-        result
-    }
-
-    /// From the first thread's start to the last one's end.
-    fn seconds(self) -> f64 {
-        let spans = self.spans.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let started = spans.iter().map(|span| span.0).min();
-        let ended = spans.iter().map(|span| span.1).max();
-        started.zip(ended).map_or(f64::NAN, |(started, ended)| (ended - started).as_secs_f64())
-    }
-}
-
-/// How a thread walks through its bytes: in that many streams side by side, and asking for lines that
-/// many bytes ahead.
-#[derive(Clone, Copy)]
-struct Walk {
-    streams: usize,
-    ahead: usize,
-}
-
-const WALKS: [Walk; 4] = [
-    Walk { streams: 1, ahead: 0 },
-    Walk { streams: 1, ahead: 4096 },
-    Walk { streams: 4, ahead: 0 },
-    Walk { streams: 4, ahead: 2048 },
-];
-
-fn sum(bytes: &[u8], walk: Walk) -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") {
-        // SAFETY: the feature was just detected.
-        return unsafe { sum_avx512(bytes, walk) };
-    }
-    let _ = (walk.streams, walk.ahead);
-    let mut sums = [0u64; 16];
-    for chunk in bytes.as_chunks::<128>().0 {
-        for (sum, word) in sums.iter_mut().zip(chunk.as_chunks::<8>().0) {
-            *sum = sum.wrapping_add(u64::from_le_bytes(*word));
-        }
-    }
-    sums.iter().fold(0, |sum, word| sum.wrapping_add(*word))
-}
-
-/// 64 bytes a load, eight sums, so that nothing waits for an addition.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn sum_avx512(bytes: &[u8], walk: Walk) -> u64 {
-    use std::arch::x86_64::{
-        _MM_HINT_T0, _mm_prefetch, _mm512_add_epi64, _mm512_loadu_si512, _mm512_reduce_add_epi64,
-        _mm512_setzero_si512,
-    };
-    const UNROLL: usize = 8 * 64;
-    let length = bytes.len() / walk.streams / UNROLL * UNROLL;
-    let mut sums = [_mm512_setzero_si512(); 8];
-    for at in (0..length).step_by(UNROLL) {
-        for stream in 0..walk.streams {
-            let start = bytes[stream * length + at..][..UNROLL].as_ptr();
-            for (line, sum) in sums.iter_mut().enumerate() {
-                if walk.ahead > 0 {
-                    _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * 64 + walk.ahead).cast());
-                }
-                // SAFETY: the eight lines lie within the slice of UNROLL bytes.
-                *sum = _mm512_add_epi64(*sum, unsafe { _mm512_loadu_si512(start.add(line * 64).cast()) });
-            }
-        }
-    }
-    sums.iter().fold(0, |all, sum| all.wrapping_add(_mm512_reduce_add_epi64(*sum) as u64))
-}
 
 /// How the disk is read fastest: O_DIRECT, requests of that size by that many threads.
 #[derive(Debug, Clone, Copy)]

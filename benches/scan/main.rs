@@ -24,6 +24,9 @@ mod data;
 mod machine;
 mod measure;
 mod numbers;
+#[expect(dead_code, reason = "other benchmarks need the bytes")]
+#[path = "../roof/mod.rs"]
+mod roof;
 mod table;
 mod truth;
 
@@ -35,8 +38,9 @@ use gradix::sketch::{Sketch, SketchSpec};
 use gradix::{Encoding, Index, Schema, Tier};
 
 use data::{Gradients, Source};
-use machine::{DiskWay, Memory};
+use machine::DiskWay;
 use measure::{Bench, Case, Stored};
+use roof::Memory;
 use table::{Line, Table};
 use truth::Truth;
 

@@ -7,7 +7,8 @@ use gradix::scan::{Guarantee, ScanPath};
 use gradix::sketch::Sketch;
 use gradix::{Index, Ranking, Scan, ScanError, Snapshot};
 
-use super::machine::{self, DiskWay, Memory};
+use super::machine::{self, DiskWay};
+use super::roof::Memory;
 use super::table::{Line, Table};
 use super::{Failure, Kind};
 
