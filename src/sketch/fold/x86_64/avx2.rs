@@ -9,14 +9,17 @@ use crate::codec::mix::MIX;
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn sum_of_squares(gradient: &[f32]) -> f64 {
     let mut squares = SquareSum::new();
-    for run in gradient.chunks(AHEAD) {
+    for run in gradient.chunks(RUN) {
         for line in run.chunks(TILE) {
-            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_add(AHEAD).cast());
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_add(RUN).cast());
         }
         squares.add(run);
     }
     squares.finish()
 }
+
+/// Elements that are fetched while as many before them are added: a page.
+const RUN: usize = 1024;
 
 /// Half a tile.
 const HALF: usize = TILE / 2;
@@ -68,7 +71,7 @@ pub(in super::super) fn fold(
         t = t.wrapping_add(BATCH as u32);
         next = place(tiling, t, sums);
         for ((tile, &base), &hash) in tiles.iter().zip(&batch.bases).zip(&batch.hashes) {
-            _mm_prefetch::<_MM_HINT_T0>(tile.as_ptr().wrapping_add(AHEAD).cast());
+            _mm_prefetch::<_MM_HINT_T1>(tile.as_ptr().wrapping_add(AHEAD).cast());
             // SAFETY: a tile is sixteen f32.
             let (low, high) =
                 unsafe { (_mm256_loadu_ps(tile.as_ptr()), _mm256_loadu_ps(tile.as_ptr().add(HALF))) };

@@ -11,7 +11,7 @@ pub(in super::super) fn sum_of_squares(gradient: &[f32]) -> f64 {
     let (tiles, rest) = gradient.as_chunks::<TILE>();
     let (mut low, mut high) = (_mm512_setzero_pd(), _mm512_setzero_pd());
     for tile in tiles {
-        _mm_prefetch::<_MM_HINT_T0>(tile.as_ptr().wrapping_add(AHEAD).cast());
+        _mm_prefetch::<_MM_HINT_T1>(tile.as_ptr().wrapping_add(AHEAD).cast());
         // SAFETY: a tile is sixteen f32.
         let (x, y) =
             unsafe { (_mm256_loadu_ps(tile.as_ptr()), _mm256_loadu_ps(tile.as_ptr().add(TILE / 2))) };
@@ -76,7 +76,7 @@ pub(in super::super) fn fold(
         t = t.wrapping_add(BATCH as u32);
         next = place(tiling, t, sums);
         for ((tile, &base), &hash) in tiles.iter().zip(&batch.bases).zip(&batch.hashes) {
-            _mm_prefetch::<_MM_HINT_T0>(tile.as_ptr().wrapping_add(AHEAD).cast());
+            _mm_prefetch::<_MM_HINT_T1>(tile.as_ptr().wrapping_add(AHEAD).cast());
             // SAFETY: a tile is sixteen f32.
             let x = unsafe { _mm512_loadu_ps(tile.as_ptr()) };
             let bits = _mm512_castps_si512(x);
