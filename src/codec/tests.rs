@@ -231,6 +231,11 @@ fn encode_refuses_a_norm_above_the_limit() {
             assert!(matches!(refused(values), Err(EncodeError::NormTooLarge { .. })), "{encoding}");
         }
     }
+    // The norm is that of the decoded row: binary16 rounds the next f32 down to 2^62.
+    let above = [MAX_NORM.next_up()];
+    let encode = |encoding: Encoding| encoding.encode(&above, &mut [0; 64]).map(|row| row.norm);
+    assert_eq!(encode(Encoding::F16), Ok(MAX_NORM));
+    assert!(encode(Encoding::F32).is_err());
 }
 
 /// Catches faults that verification would let pass.

@@ -10,7 +10,7 @@ use super::snapshot::Snapshot;
 use crate::codec;
 use crate::manifest::ManifestError;
 use crate::schema::Schema;
-use crate::segment::{CodeColumn, LiveSegment, RowEncoder, RowGroup, SegmentError, SegmentReader};
+use crate::segment::{CodeColumn, Kind, LiveSegment, RowEncoder, RowGroup, SegmentError, SegmentReader};
 
 /// What a verification saw. `Serialize` with the feature `serde`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -185,9 +185,36 @@ fn verify_segment(reader: &SegmentReader, schema: &Schema, sha256: Option<[u8; 3
         let finding = error.map(|error| Finding::from_error(file, &error));
         report.findings.extend(finding.filter(|finding| !report.findings[before..].contains(finding)));
     }
+    if let Some(error) = source_names_fault(reader) {
+        report.findings.push(Finding::from_error(file, &error));
+    }
     report.segments += 1;
     report.rows += u64::from(reader.rows());
     report.bytes += reader.bytes();
+}
+
+/// Whether each source name is some row's, and the names stand in the order of first use.
+fn source_names_fault(reader: &SegmentReader) -> Option<SegmentError> {
+    let mut used = 0;
+    for group in 0..reader.groups().len() {
+        // What cannot be read is a finding of `verify_rows`.
+        for (row, source) in reader.sources(group).ok()?.into_iter().enumerate() {
+            let ordinal = source as usize;
+            if reader.source_name(source).is_none() || ordinal < used {
+                continue;
+            }
+            if ordinal > used {
+                let reason = format!("row {row} has source {ordinal} before any row has source {used}");
+                return Some(reader.fault(Kind::Sources, group, 0, reason));
+            }
+            used += 1;
+        }
+    }
+    let names = reader.source_names().len();
+    (used < names).then(|| {
+        let reason = format!("no row has source {used} of {names}");
+        reader.fault(Kind::SourceNames, 0, 0, reason)
+    })
 }
 
 /// What is wrong with the rows of a row group; and an error, if that is why no more were looked at.

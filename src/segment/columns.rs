@@ -146,8 +146,8 @@ pub(crate) fn u32s_to_bytes(numbers: &[u32]) -> Vec<u8> {
 /// The ordinals of the rows' sources among `names` names.
 pub(crate) fn parse_sources(raw: &[u8], names: usize) -> Result<Vec<u32>, String> {
     let sources: Vec<u32> = raw.chunks_exact(4).map(|entry| u32_at(entry, 0)).collect();
-    match sources.iter().find(|&&source| source != NO_SOURCE && source as usize >= names) {
-        Some(source) => Err(format!("source {source} of {names}")),
+    match sources.iter().position(|&source| source != NO_SOURCE && source as usize >= names) {
+        Some(row) => Err(format!("row {row} has source {} of {names}", sources[row])),
         None => Ok(sources),
     }
 }
@@ -174,6 +174,18 @@ pub(crate) fn parse_source_names(raw: &[u8]) -> Result<Vec<String>, String> {
         names.push(name.to_owned());
     }
     Ok(names)
+}
+
+/// The window that a zstd frame of `raw` bytes asks for, as RFC 8878, section 3.1.1.1, lays it out; none of
+/// what is too short to be a frame.
+pub(crate) fn window_of_frame(frame: &[u8], raw: u64) -> Option<u64> {
+    const SINGLE_SEGMENT: u8 = 0x20;
+    let (descriptor, window) = (*frame.get(4)?, *frame.get(5)?);
+    if descriptor & SINGLE_SEGMENT != 0 {
+        return Some(raw);
+    }
+    let base = 1u64 << (10 + (window >> 3));
+    Some(base + base / 8 * u64::from(window & 7))
 }
 
 pub(crate) fn f32s_to_bytes<'a>(numbers: impl IntoIterator<Item = &'a f32>) -> Vec<u8> {

@@ -524,6 +524,7 @@ fn parse_region(entry: &[u8]) -> Result<Region, String> {
         _ => return Err(format!("unknown encoding {number} version {version}")),
     };
     let compression = match u16_at(entry, 16) {
+        _ if informative => Compression::None,
         0 => Compression::None,
         1 if kind.may_be_compressed() => Compression::Zstd,
         other => return Err(format!("compression {other} of {}", kind.name())),
@@ -548,6 +549,7 @@ fn parse_region(entry: &[u8]) -> Result<Region, String> {
         return Err(format!("stored length {} for {} used bytes", u64_at(entry, 32), region.used));
     }
     let raw_fits = match region.compression {
+        _ if informative => true,
         Compression::None => region.raw == region.used,
         Compression::Zstd => region.raw <= Region::raw_limit(region.used),
     };

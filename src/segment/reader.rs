@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::columns::{
-    ByteStrings, NO_SOURCE, Span, parse_f32, parse_source_names, parse_sources, parse_spans,
+    ByteStrings, NO_SOURCE, Span, parse_f32, parse_source_names, parse_sources, parse_spans, window_of_frame,
 };
 use super::error::{Fault, Place, SegmentError};
 use super::file::SegmentFile;
@@ -23,8 +23,12 @@ use super::{Identity, MAX_ID, MAX_METADATA, file_name};
 use crate::codec::{Factors, MAX_NORM, Tier, TierKind};
 use crate::schema::Schema;
 
-/// A verification reads so many chunks at a time.
+/// A verification reads this many chunks at a time.
 const CHUNKS_AT_ONCE: usize = 16;
+
+/// A compressed column must not need a longer window, so that whoever reads it piece by piece knows what
+/// memory it takes.
+const MAX_WINDOW: u64 = 1 << 27;
 
 /// What tells a column of a segment from its others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -379,6 +383,9 @@ impl SegmentReader {
         // One frame and nothing after it; its decompressed length is bounded by the footer's check.
         let one_frame =
             zstd::zstd_safe::find_frame_compressed_size(&used).is_ok_and(|size| size == used.len());
+        if window_of_frame(&used, region.raw).is_some_and(|window| window > MAX_WINDOW) {
+            return Err(self.damaged(region, "a zstd frame with a window of more than 2^27 bytes".into()));
+        }
         let raw = decompress(&used, to_usize(region.raw));
         match raw {
             Ok(raw) if one_frame && raw.len() as u64 == region.raw => Ok(raw),

@@ -133,10 +133,12 @@ fn informative_region_is_ignored() {
     for place in 0..=count {
         let mut craft = Craft::new(bench.sound());
         let mut entry = [0; ENTRY];
-        // Kind, tier, block, group, encoding and stride are whatever a later version makes of them.
-        put(&mut entry, 0, &[7, 0x80, 5, 0, 1, 0, 0, 0, 9, 0, 0, 0, 77, 0, 77, 0]);
+        // Kind, tier, block, group, encoding, compression, stride and raw length are whatever a later version
+        // makes of them.
+        put(&mut entry, 0, &[7, 0x80, 5, 0, 1, 0, 0, 0, 9, 0, 0, 0, 77, 0, 77, 0, 99, 0]);
+        put(&mut entry, 20, &[0xFF; 4]);
         let used = vec![3; 5000];
-        craft.parts.insert(place, Part { entry, raw_len: used.len() as u64, used, padding: 0 });
+        craft.parts.insert(place, Part { entry, raw_len: u64::MAX, used, padding: 0 });
         bench.set(0, craft.build());
         // The manifest knows another length and digest; nothing else may be seen.
         let seen = bench.see();
@@ -258,7 +260,7 @@ fn crafted_numbers_are_found() {
     bench.assert_refused(craft.build(), "padding of a region", "padding is not zero");
 }
 
-/// Catches tiers that are taken for granted: a scan would leave out the wrong rows.
+/// Catches tiers that are taken for granted: a scan would prune the wrong rows.
 #[test]
 fn crafted_tiers_are_found() {
     let _alone = alone();
@@ -357,5 +359,99 @@ fn zstd_bomb_is_refused() {
         let mut craft = Craft::new(bench.sound());
         craft.part(kind).set_frame(frame.clone(), raw.len() as u64);
         assert_refused(&bench, craft.build(), "34 MiB", "damaged");
+    }
+}
+
+/// Catches codes that are read by another encoding than the schema's, because the region says so.
+#[test]
+fn codes_of_another_encoding_are_refused() {
+    let _alone = alone();
+    let bench = Bench::new();
+    let craft = Craft::new(bench.sound());
+    let mut seen = 0;
+    for (region, part) in craft.parts.iter().enumerate() {
+        let own = super::craft::u16_at(&part.entry, 12);
+        for encoding in (0..=5u16).filter(|&encoding| part.kind() == CODES && encoding != own) {
+            for version in [u16::from(encoding != 0), 1, 2] {
+                let mut craft = craft.clone();
+                put(&mut craft.parts[region].entry, 12, &encoding.to_le_bytes());
+                put(&mut craft.parts[region].entry, 14, &version.to_le_bytes());
+                let what = format!("region {region}: encoding {encoding}, version {version}");
+                assert_refused(&bench, craft.build(), &what, "damaged footer");
+                seen += 1;
+            }
+        }
+    }
+    // Three blocks, and tiers of three and of two.
+    assert_eq!(seen, 8 * 5 * 3);
+}
+
+/// Catches a source ordinal without a name that is taken for no source, or that is refused without saying
+/// where it is.
+#[test]
+fn source_without_a_name_is_refused() {
+    let _alone = alone();
+    let bench = Bench::new();
+    for (row, ordinal) in [(0, 3u32), (ROWS - 1, 3), (5, u32::MAX - 1), (7, 1 << 31)] {
+        let mut craft = Craft::new(bench.sound());
+        edit_raw(&mut craft, SOURCES, |raw| put(raw, row * 4, &ordinal.to_le_bytes()));
+        let bytes = craft.build();
+        let region = craft.parts.iter().position(|part| part.kind() == SOURCES).unwrap();
+        let offset = super::regions(&bytes)[region].0;
+        let expected =
+            format!("damaged sources, row group 0 at offset {offset}: row {row} has source {ordinal} of 3");
+        assert_refused(&bench, bytes, "a source without a name", &expected);
+    }
+}
+
+/// Catches verification that takes source names in another order than that of their first use, which
+/// format-spec/segment.md fixes, or names that no row has.
+#[test]
+fn source_names_out_of_order_are_found() {
+    let _alone = alone();
+    let bench = Bench::new();
+    let cases: [(&str, Edit); 3] = [
+        ("row 0 has source 1 before any row has source 0", |c| edit_raw(c, SOURCES, |raw| raw[0] = 1)),
+        ("row 2 has source 2 before any row has source 1", |c| edit_raw(c, SOURCES, |raw| raw[8] = 2)),
+        ("no row has source 3 of 4", |c| {
+            let mut raw = vec![4, 0, 0, 0];
+            raw.extend(byte_strings(&["wiki", "news", "books", "more"]));
+            c.part(NAMES).set_raw(raw);
+        }),
+    ];
+    for (expected, edit) in cases {
+        let mut craft = Craft::new(bench.sound());
+        edit(&mut craft);
+        bench.set(0, craft.build());
+        let report = bench.index.verify().unwrap();
+        let found = report
+            .findings
+            .iter()
+            .any(|finding| finding.file == bench.segments[0].0 && finding.message.contains(expected));
+        assert!(found, "{expected}: {report:#?}");
+    }
+}
+
+/// Catches a compressed column that other readers cannot unpack piece by piece: one that needs a window of
+/// more than 2^27 bytes.
+#[test]
+fn zstd_window_is_bounded() {
+    let _alone = alone();
+    let bench = Bench::new();
+    for log in [27, 28] {
+        let mut craft = Craft::new(bench.sound());
+        let raw = craft.part(IDS).raw();
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+        encoder.window_log(log).unwrap();
+        std::io::Write::write_all(&mut encoder, &raw).unwrap();
+        craft.part(IDS).set_frame(encoder.finish().unwrap(), raw.len() as u64);
+        if log > 27 {
+            assert_refused(&bench, craft.build(), "a window of 2^28", "a window of more than 2^27 bytes");
+            continue;
+        }
+        bench.set(0, craft.build());
+        for error in bench.see().all().lines() {
+            assert!(error.contains("where the manifest has") || error.contains("digest"), "{error}");
+        }
     }
 }
