@@ -11,6 +11,9 @@ use gradix::{
 
 #[path = "bad_input/full_disk.rs"]
 mod full_disk;
+#[cfg(target_os = "linux")]
+#[path = "bad_input/lock.rs"]
+mod lock;
 #[cfg(unix)]
 #[path = "bad_input/permissions.rs"]
 mod permissions;
