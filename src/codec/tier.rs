@@ -1,5 +1,18 @@
 //! Coarse tiers of a row: codes from which an interval follows that its score lies in, as
 //! `format-spec/encodings.md` fixes them.
+//!
+//! The sign tier is of the kind of RaBitQ (J. Gao and C. Long, "RaBitQ: Quantizing High-Dimensional Vectors
+//! with a Theoretical Error Bound for Approximate Nearest Neighbor Search", SIGMOD 2024, arXiv:2405.12497):
+//! signs after a random rotation, an unbiased estimate of an inner product, a query rounded at random to four
+//! bits, and a bound by which candidates are told from the rest. What differs:
+//!
+//! - The rotation is structured ([`Rotation`]), in `f32` and in a fixed order, so that every machine has the
+//!   same bits. RaBitQ's is a random orthogonal matrix.
+//! - Scores are inner products and cosines. There is no centroid to normalise by.
+//! - The bits are of the stored codes, so that the interval is about the score that a scan computes.
+//! - Gain and spread hold what RaBitQ keeps as a vector's length and its product with its own signs.
+//! - The interval only prunes, with a failure probability of the whole ranking that the caller gives
+//!   (`scan/score/screen`); candidates are scored exactly.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
