@@ -80,18 +80,33 @@ def to_binary16(v):
     return np.copysign(np.rint(v / quantum) * quantum, v).astype("<f2")
 
 
-def check_values(x):
-    """Refuses what a writer or a query must refuse."""
+def check_finite(x):
     if not np.isfinite(x).all():
         raise ValueRefused(f"position {int(np.argmin(np.isfinite(x)))} is not finite")
-    if norms(x[None, :])[0] > MAX_NORM:
+
+
+def check_norm(y):
+    if norms(y[None, :])[0] > MAX_NORM:
         raise ValueRefused("the norm is above 2^62")
 
 
+def check_query(q):
+    """Refuses the numbers of one block that no query may have."""
+    check_finite(q)
+    check_norm(q)
+
+
 def encode(encoding, x):
-    """One row's numbers in one block -> (scale as f32, or None; codes)."""
+    """One row's numbers in one block -> (scale as f32, or None; codes). What is refused is a norm of the decoded row."""
     x = np.ascontiguousarray(x, np.float32)
-    check_values(x)
+    check_finite(x)
+    scale, codes = encode_any(encoding, x)
+    check_norm(decode(encoding, None if scale is None else np.array([scale]), codes[None, :])[0])
+    return scale, codes
+
+
+def encode_any(encoding, x):
+    """Finite numbers, whatever their norm."""
     m = np.max(np.abs(x))
     if encoding == "f32":
         return None, x.astype("<f4")

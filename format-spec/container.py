@@ -293,7 +293,7 @@ def read_listing(path, index):
     top = Fields(name, "listing", 0, strict_json(name, "listing", 0, data),
                  ["format", "index", "generation", "schema_digest", "segments"])
     top.one_of("format", ["gradix-listing-1"])
-    top.integer("generation", 0, (1 << 64) - 1)
+    top.integer("generation", 0, (1 << 63) - 1)
     if top.get("index", str) != str(uuids.UUID(bytes=index.uuid)):
         top.refuse("this is the listing of another index")
     if top.get("schema_digest", str) != index.digest.hex():
@@ -485,6 +485,7 @@ class Segment:
                 self.refuse(f"footer, {region.name}, {field}", region.entry + field_at, what)
 
         check(offset == at, "offset", 24, f"{offset}, where the region before ends at {at}")
+        check(used < 1 << 54, "used length", 40, f"{used} bytes are 2^54 or more")
         check(used <= stored and stored == max(PAGE, round_up(used, PAGE)), "stored length", 32, f"{stored} for {used} used bytes")
         check(stored <= footer - at, "stored length", 32, "reaches beyond the footer's start")
         if kind >= 0x8000:
@@ -605,7 +606,7 @@ class Segment:
 
     def groups(self):
         """Every row group, all of it checked: values, norms, ids, spans, sources."""
-        names, used_names, first, last_id = self.source_names(), 0, 0, None
+        names, used_names, first = self.source_names(), 0, 0
         for g, rows in enumerate(self.group_rows):
             scales, norms = self.scales(g), self.norms(g)
             codes, decoded = [], []
@@ -624,19 +625,19 @@ class Segment:
                 self.refuse(region.name, region.offset, "a span is empty")
             region, data = self.raw(6, g)
             sources = []
-            for ordinal in np.frombuffer(data, "<u4").tolist():
+            for row, ordinal in enumerate(np.frombuffer(data, "<u4").tolist()):
                 if ordinal == NO_SOURCE:
                     sources.append(None)
                     continue
-                if ordinal >= len(names) or ordinal > used_names:
-                    self.refuse(region.name, region.offset, f"source {ordinal} is unknown, or out of the order of first use")
+                if ordinal >= len(names):
+                    self.refuse(f"{region.name}, row {row}", region.offset, f"source {ordinal} of {len(names)}")
+                if ordinal > used_names:
+                    self.refuse(f"{region.name}, row {row}", region.offset,
+                                f"source {ordinal} before any row has source {used_names}")
                 used_names = max(used_names, ordinal + 1)
                 sources.append(names[ordinal])
             region, data = self.raw(7, g)
             metadata = self.strings(region, data, rows, 0, 65536)
-            if ids[0] == last_id and not self.is_dead(first - 1) and not self.is_dead(first):
-                self.refuse(self.known[4, 0, g, 0].name, self.known[4, 0, g, 0].offset, "an example lies in two row groups")
-            last_id = ids[-1]
             yield Group(first, rows, ids, spans, sources, metadata, codes, scales, norms, decoded)
             first += rows
         if used_names != len(names):
@@ -736,17 +737,16 @@ def rows_of(segment, group):
 
 
 class LiveIds:
-    """Checks that the live rows of one example stand together, in one segment of the snapshot."""
+    """Checks that the live rows of one example stand one after the other, in one row group of the snapshot."""
 
     def __init__(self):
-        self.seen, self.last = set(), None
+        self.seen, self.last, self.next = set(), None, None
 
-    def add(self, segment, row, example):
-        if example != self.last:
+    def add(self, segment, group, row, example):
+        # Where a row goes on with the example of the live row before it.
+        follows = (segment.file, row) == self.next and row != group.first
+        if not (example == self.last and follows):
             if example in self.seen:
                 raise FormatError(segment.file, f"ids, row {row}", None, f"example {example!r} lives in two places")
             self.seen.add(example)
-        self.last = example
-
-    def next_segment(self):
-        self.last = None
+        self.last, self.next = example, (segment.file, row + 1)

@@ -38,10 +38,9 @@ def live(segments):
     """Every live row of the snapshot, all checks made: (segment, group, row, row in the group)."""
     ids = container.LiveIds()
     for segment in segments:
-        ids.next_segment()
         for group in segment.verify():
             for row, i in container.rows_of(segment, group):
-                ids.add(segment, row, group.ids[i])
+                ids.add(segment, group, row, group.ids[i])
                 yield segment, group, row, i
 
 
@@ -94,7 +93,7 @@ def read_queries(path, index):
         blocks = np.split(q, np.cumsum(dims)[:-1])
         for part in blocks:
             try:
-                arithmetic.check_values(part)
+                arithmetic.check_query(part)
             except arithmetic.ValueRefused as e:
                 raise CallRefused(f"query {i}: {e}") from e
         out.append(blocks)
@@ -128,6 +127,8 @@ def group_scores(index, group, query, blocks, metric):
         nq = np.float64(arithmetic.norms(query[k][None, :])[0])
         nx = group.norms[k].astype(np.float64)
         q2, x2 = q2 + w * (nq * nq), x2 + w * (nx * nx)
+    if not (np.isfinite(q2) and np.isfinite(x2).all()):
+        raise CallRefused("--weights: too large for the cosine")
     below = np.sqrt(q2) * np.sqrt(x2)
     zero = (x2 == 0) | (q2 == 0)
     return np.where(zero, 0.0, score / np.where(zero, 1.0, below))
