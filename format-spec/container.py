@@ -148,6 +148,13 @@ class Fields:
             self.refuse(f"{name} is {value}, outside {low} to {high}")
         return value
 
+    def seed(self, name):
+        """A string of decimal digits: without leading zeros, signs or blanks, at most 2^64 - 1."""
+        text = self.get(name, str)
+        if not re.fullmatch("0|[1-9][0-9]{0,19}", text) or int(text) >= 1 << 64:
+            self.refuse(f"{name} is {text!r}, not the digits of a number up to 2^64 - 1")
+        return int(text)
+
     def one_of(self, name, values):
         value = self.get(name, str)
         if value not in values:
@@ -223,7 +230,7 @@ def read_schema(file, body):
     if rapid:
         s = fields(", sketcher", sketcher, ["kind", "version", "seed", "normalisation", "routing"])
         s.integer("version", 1, 1)
-        s.integer("seed", 0, (1 << 64) - 1)
+        s.seed("seed")
         s.one_of("normalisation", ["none", "per_tensor"])
         s.one_of("routing", ["global", "prefix"])
     else:
@@ -266,7 +273,7 @@ def read_tiers(schema, fields, blocks):
             t.refuse("a tier stands twice, or out of order")
         if not any(tiers.covers(kind, b.encoding) for b in blocks):
             t.refuse("no block has this tier")
-        out.append((kind, t.integer("seed", 0, (1 << 64) - 1) if sign else None))
+        out.append((kind, t.seed("seed") if sign else None))
     if not out:
         schema.refuse("an empty list of tiers")
     return out

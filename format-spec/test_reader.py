@@ -16,6 +16,7 @@ import numpy as np
 import zstandard
 
 import arithmetic
+import container
 import fold
 import known_answers
 import reader
@@ -98,7 +99,7 @@ class Writer:
 
     def add_tiers(self, *named):
         self.tiers = list(named)
-        self.schema["tiers"] = [{"kind": n} | ({"seed": s} if s is not None else {}) for n, s in named]
+        self.schema["tiers"] = [{"kind": n} | ({"seed": str(s)} if s is not None else {}) for n, s in named]
         self.features = (1, 0, 0)
 
     def tier_regions(self, name, seed, g, rows):
@@ -322,7 +323,7 @@ class Containers(Case):
 
     def test_bad_schemas_are_refused(self):
         def rapid(**more):
-            return {"kind": "rapid_grad", "version": 1, "seed": 7, "normalisation": "none", "routing": "prefix", **more}
+            return {"kind": "rapid_grad", "version": 1, "seed": "7", "normalisation": "none", "routing": "prefix", **more}
 
         specs = [rapid(), rapid(version=2), rapid(version="1"), rapid(x=1),
                  {"kind": "dense", "name": "t"}, {"kind": "other", "name": "", "digest": ""}]
@@ -336,6 +337,29 @@ class Containers(Case):
             w.body = lambda body=body: body
             self.put(w)
             self.refused("schema")
+
+    def test_seeds_are_strings_of_digits(self):
+        bad = [7, -1, True, None, 7.0, [7], "", "00", "07", "+7", "-7", "-0", " 7", "7 ", "7\n", "1e3", "7.0", "0x7", "1_0",
+               "\u0667", str(1 << 64), "9" * 30]
+        for seed in ["0", "7", str((1 << 64) - 1), *bad]:
+            for tier in (False, True):
+                w = Writer()
+                sketcher = {"kind": "rapid_grad", "version": 1, "seed": "7" if tier else seed, "normalisation": "none",
+                            "routing": "prefix"}
+                # One f32 block of 16, so that nothing but the seed is wrong.
+                w.schema["spec"] = {"sketcher": sketcher, "blocks": [{"name": "a", "dims": 16}]}
+                w.schema["encodings"] = ["f32"]
+                if tier:
+                    w.schema["tiers"] = [{"kind": "sign", "seed": seed}]
+                if seed in bad:
+                    with self.assertRaisesRegex(container.FormatError, "seed"):
+                        container.read_schema("INDEX", w.body())
+                    self.put(w)
+                    self.refused("seed")
+                else:
+                    sketcher, _, found = container.read_schema("INDEX", w.body())
+                    self.assertEqual(found, [("sign", int(seed))] if tier else [])
+                    self.assertEqual(sketcher["seed"], "7" if tier else seed)
 
     def test_codes_have_the_encoding_of_the_schema(self):
         for region, own in ((0, 1), (1, 2), (2, 3), (9, 4), (13, 3), (16, 1)):
@@ -459,9 +483,9 @@ class Tiers(Case):
             self.refused("features_read")
 
     def test_bad_tiers_in_the_schema_are_refused(self):
-        sign = {"kind": "sign", "seed": 7}
+        sign = {"kind": "sign", "seed": "7"}
         for value in ([], {}, None, [1], ["i8"], [{"kind": "i4"}], [{"kind": "sign"}], [sign | {"x": 1}],
-                      [{"kind": "i8", "seed": 1}], [sign, sign], [{"kind": "i8"}, sign]):
+                      [{"kind": "i8", "seed": "1"}], [sign, sign], [{"kind": "i8"}, sign]):
             w = Writer()
             w.schema["tiers"] = value
             self.put(w)
@@ -576,6 +600,14 @@ class Folds(unittest.TestCase):
         for b, s, v in zip(bucket, sign, x):
             slow[b] = slow[b] + (-v if s else v)
         self.assertEqual(slow.tobytes(), fold.fold(5, 16, [("w", x)]).tobytes())
+
+    def test_schema_of_the_page_is_read(self):
+        with open(f"{HERE}/index-file.md", encoding="utf-8") as f:
+            example = f.read().split("```json\n")[1].split("```")[0]
+        sketcher, blocks, found = container.read_schema("INDEX", example.encode())
+        self.assertEqual(sketcher["seed"], "7")
+        self.assertEqual([(b.name, b.dims, b.encoding) for b in blocks], [("all", 4096, "f16")])
+        self.assertEqual(found, [("sign", 1), ("i8", None)])
 
     def test_golden_files_are_these(self):
         golden = f"{HERE}/../tests/golden"

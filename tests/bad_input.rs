@@ -298,6 +298,16 @@ fn with_header(bytes: &mut [u8], at: usize, field: &[u8]) {
     bytes[60..64].copy_from_slice(&crc);
 }
 
+/// An `INDEX` file with another body, its length and checksums made right.
+fn with_body(sound: &[u8], body: &str) -> Vec<u8> {
+    let mut bytes = sound[..64].to_vec();
+    bytes.extend(body.as_bytes());
+    bytes[12..16].copy_from_slice(&u32::try_from(body.len()).unwrap().to_le_bytes());
+    bytes[56..60].copy_from_slice(&crc32fast::hash(body.as_bytes()).to_le_bytes());
+    with_header(&mut bytes, 0, &sound[..8]);
+    bytes
+}
+
 /// Catches a reader that guesses its way through a file of a later version.
 #[test]
 fn open_refuses_what_it_does_not_understand() {
@@ -358,29 +368,59 @@ fn open_refuses_a_body_that_is_no_schema() {
         r#"["i8"]"#,
         r#"[{"kind":"i4"}]"#,
         r#"[{"kind":"sign"}]"#,
-        r#"[{"kind":"sign","seed":-1}]"#,
-        r#"[{"kind":"sign","seed":1.5}]"#,
-        r#"[{"kind":"sign","seed":1,"more":1}]"#,
-        r#"[{"kind":"sign","seed":1},{"kind":"sign","seed":2}]"#,
-        r#"[{"kind":"i8","seed":1}]"#,
+        r#"[{"kind":"sign","seed":"1","more":1}]"#,
+        r#"[{"kind":"sign","seed":"1"},{"kind":"sign","seed":"2"}]"#,
+        r#"[{"kind":"i8","seed":"1"}]"#,
         r#"[{"kind":"i8"},{"kind":"i8"}]"#,
-        r#"[{"kind":"i8"},{"kind":"sign","seed":1}]"#,
+        r#"[{"kind":"i8"},{"kind":"sign","seed":"1"}]"#,
     ];
     let tiers =
         tiers.map(|tiers| schema.replace("\"encodings\"", &format!("\"tiers\":{tiers},\"encodings\"")));
     for body in bodies.into_iter().chain(tiers) {
         assert_ne!(body, schema);
-        let mut bytes = sound[..64].to_vec();
-        bytes.extend(body.as_bytes());
-        bytes[12..16].copy_from_slice(&u32::try_from(body.len()).unwrap().to_le_bytes());
-        bytes[56..60].copy_from_slice(&crc32fast::hash(body.as_bytes()).to_le_bytes());
-        with_header(&mut bytes, 0, &sound[..8]);
-        std::fs::write(kept.index_file(), bytes).unwrap();
+        std::fs::write(kept.index_file(), with_body(&sound, &body)).unwrap();
         let error = Index::open(kept.path()).unwrap_err();
         assert!(matches!(error, OpenError::Damaged { offset: 64, .. }), "{error} for {body:.80}");
     }
     std::fs::write(kept.index_file(), sound).unwrap();
     kept.assert_has(&[]);
+}
+
+/// Catches a seed that is read from a JSON number, which other programs round above 2^53, or from another
+/// text than the one that it is written as. The message must say so: early indexes have numbers.
+#[test]
+fn open_refuses_a_seed_that_is_no_string_of_digits() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.gradix");
+    let schema = Schema::new(SketchSpec::rapid_grad(7, 16), Encoding::F16).unwrap();
+    let schema = schema.with_tiers([Tier::Sign { seed: 7 }]).unwrap();
+    Index::create(&path, &schema).unwrap();
+    let sound = std::fs::read(path.join("INDEX")).unwrap();
+    let body = String::from_utf8(sound[64..].to_vec()).unwrap();
+    let seed = r#""seed":"7""#;
+    assert_eq!(body.matches(seed).count(), 2, "{body}");
+    assert_eq!(with_body(&sound, &body), sound);
+    let refused =
+        ["7", "7.0", "-7", "null", r#""""#, r#""07""#, r#""+7""#, r#"" 7""#, r#""18446744073709551616""#];
+    for text in refused {
+        let bad = format!("\"seed\":{text}");
+        let of_the_tier = body.rfind(seed).map(|at| body[..at].to_owned() + &bad + &body[at + seed.len()..]);
+        for body in [body.replacen(seed, &bad, 1), of_the_tier.unwrap()] {
+            std::fs::write(path.join("INDEX"), with_body(&sound, &body)).unwrap();
+            let error = Index::open(&path).unwrap_err();
+            assert!(matches!(error, OpenError::Damaged { offset: 64, .. }), "{error} for {body}");
+            let told = told(&error);
+            assert!(told.contains("INDEX") && told.contains("a seed: a string of decimal digits"), "{told}");
+        }
+    }
+    // Any other seed is a good one, but the schema is then not the one that the manifest knows.
+    for text in [r#""0""#, r#""18446744073709551615""#] {
+        let body = body.replace(seed, &format!("\"seed\":{text}"));
+        std::fs::write(path.join("INDEX"), with_body(&sound, &body)).unwrap();
+        assert!(matches!(Index::open(&path), Err(OpenError::ForeignManifest { .. })), "{body}");
+    }
+    std::fs::write(path.join("INDEX"), sound).unwrap();
+    assert_eq!(Index::open(&path).unwrap().schema(), &schema);
 }
 
 /// Catches a segment of a later version, another index or another schema that is read all the same.

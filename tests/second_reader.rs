@@ -50,6 +50,38 @@ fn sketch(spec: &SketchSpec, seed: u64) -> Sketch {
     Sketch::dense(spec.clone(), values.collect()).unwrap()
 }
 
+/// Catches pages that no longer say what the second reader does, and a second reader that would accept what
+/// the pages refuse: its own tests.
+#[test]
+fn second_reader_passes_its_own_tests() {
+    let Some(python) = python() else { return };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("format-spec");
+    let tests = Command::new(python)
+        .args(["-B", "-m", "unittest", "test_reader"])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(tests.status.success(), "{}", String::from_utf8_lossy(&tests.stderr));
+}
+
+/// Catches a schema that is written otherwise than the page says: the order of its keys, blanks, seeds as
+/// numbers. Its bytes make the schema digest.
+#[test]
+fn schema_is_written_as_the_page_shows_it() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("format-spec/index-file.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let example = page.split("```json").nth(1).unwrap().split("```").next().unwrap();
+    let example: String = example.split_whitespace().collect();
+    let spec = SketchSpec::rapid_grad(7, 4096).normalised(Normalisation::PerTensor);
+    let schema = Schema::new(spec, Encoding::F16).unwrap();
+    let schema = schema.with_tiers([Tier::Sign { seed: 1 }, Tier::I8]).unwrap();
+    assert_eq!(serde_json::to_string(&schema).unwrap(), example);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.gradix");
+    Index::create(&path, &schema).unwrap();
+    assert_eq!(&std::fs::read(path.join("INDEX")).unwrap()[64..], example.as_bytes());
+}
+
 struct Written {
     _folder: tempfile::TempDir,
     index: Index,

@@ -88,7 +88,7 @@ fn schema_keeps_its_bytes_without_tiers() {
     assert!(json.ends_with(r#""encodings":["f16","f32","i8"]}"#), "{json}");
     let tiered = schema().with_tiers([Tier::I8, Tier::Sign { seed: u64::MAX }]).unwrap();
     let json = serde_json::to_string(&tiered).unwrap();
-    let tiers = r#""tiers":[{"kind":"sign","seed":18446744073709551615},{"kind":"i8"}]}"#;
+    let tiers = r#""tiers":[{"kind":"sign","seed":"18446744073709551615"},{"kind":"i8"}]}"#;
     assert!(json.ends_with(tiers), "{json}");
     assert_eq!(serde_json::from_str::<Schema>(&json).unwrap(), tiered);
     assert_eq!(tiered.with_tiers([]).unwrap(), schema());

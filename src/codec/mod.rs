@@ -24,6 +24,7 @@ pub mod lanes;
 pub(crate) mod mix;
 mod query;
 mod rotation;
+pub(crate) mod seed;
 #[cfg(test)]
 mod tests;
 mod tier;

@@ -42,7 +42,10 @@ pub enum Tier {
 #[serde(tag = "kind", deny_unknown_fields)]
 enum Description {
     #[serde(rename = "sign")]
-    Sign { seed: u64 },
+    Sign {
+        #[serde(with = "super::seed")]
+        seed: u64,
+    },
     // With braces, or serde would let fields pass that are not known.
     #[serde(rename = "i8")]
     I8 {},

@@ -1,6 +1,7 @@
 //! Gradients become sketches: the spec, the fold, and the sketch itself.
 //!
-//! Depends on nothing else in the crate but `codec::lanes`, the order of sums. The bits are fixed by `format-spec/sketch.md`.
+//! Depends on nothing else in the crate but three pieces of `codec`: `lanes` (the order of sums), `mix` (the
+//! hash) and `seed` (how a seed is written). The bits are fixed by `format-spec/sketch.md`.
 
 mod error;
 mod fold;

@@ -44,7 +44,8 @@ pub enum SketcherKind {
     RapidGrad {
         /// Version of the fold; 1 is the only one there is.
         version: u32,
-        /// Seed of the signs and places.
+        /// Seed of the signs and places. In JSON a string of decimal digits.
+        #[serde(with = "crate::codec::seed")]
         seed: u64,
         /// What happens to a tensor before it is folded.
         normalisation: Normalisation,
