@@ -1,4 +1,4 @@
-"""The known answers: tests/golden/fold-v1.json, encodings-v1.json, tiers-v1.json and the tables of sketch.md.
+"""The known answers: the tables of known-answers.md, and the files fold-v1.json, encodings-v1.json and tiers-v1.json.
 
 Everything is computed from fixed inputs, so that the files come out the same each time. All f32 and
 f64 are given as bit patterns in hexadecimal.
@@ -215,24 +215,103 @@ def write(folder):
             f.write("\n")
 
 
-def markdown():
-    out = []
+PAGE_ROWS = ("zeros", "f16 boundary", "f16 subnormal codes", "i8 ties", "thirds", "i8 least scale")
+PAGE_FMA = (  # a, b, c
+    # Ties, to the even side; above and below a tie by less than f64 tells, where rounding twice goes wrong;
+    (0x39800000, 0x39800000, 0x3F800000), (0x39800000, 0x39800000, 0x3F800001),
+    (0x39800800, 0x397FF001, 0x3F800000), (0x39800001, 0x397FFFFE, 0x3F800001),
+    # and ties between subnormals.
+    (0x00000003, 0x3F000000, 0x00000001), (0x00000003, 0x3F000000, 0x00000002),
+)
+PAGE_SCORES = ("tie to even", "above a tie", "cancellation", "five", "sixteen")
+PAGE_ROTATIONS = ((7, 0, 1), (7, 0, 2), (7, 0, 3), (2**64 - 1, 65534, 5), (7, 0, 16))
+PAGE_TIERS = ("zeros", "thirds", "seventeen")
+
+
+def table(head, lines):
+    """A table in Markdown."""
+    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head),
+            *("| " + " | ".join(str(x) for x in line) + " |" for line in lines), ""]
+
+
+def words(of):
+    return " ".join(of)
+
+
+def encoding_tables():
+    answers = encoding_answers()
+    rows = [r for r in answers["rows"] if r["name"] in PAGE_ROWS and r["encoding"] != "f32"]
+    scores = [s for s in answers["scores"] if s["name"] in PAGE_SCORES]
+    named = {s["name"]: s for s in scores}
+    return [
+        "## Rows", "",
+        *table(["row", "numbers"], [[n, words(hex32(x))] for n, x in rows_of(PAGE_ROWS).items()]),
+        *table(["row", "encoding", "scale", "codes, as bytes of the file", "decoded numbers", "norm"],
+               [[r["name"], r["encoding"], r["scale"], r["codes"], words(r["decoded"]), r["norm"]] for r in rows]),
+        "## Queries of `i8` blocks", "",
+        *table(["query", "t", "p"],
+               [[q["name"], q["scale"], words(map(str, q["p"]))] for q in answers["queries"] if q["name"] in PAGE_ROWS]),
+        "## `fma` and the sixteen lanes", "",
+        *table(["a", "b", "c", "fma(a, b, c)"], page_fma()),
+        "Scores of a row and a query as the only block, with the weight 1. Of the first three rows and queries, element 0 and",
+        "element 16 are shown, which meet in lane 0; those between are +0. The last two fill five and all lanes.", "",
+        *table(["scored", "row", "query"], [[n, spaced(s["row"]), spaced(s["query"])] for n, s in named.items()]),
+        *table(["scored", "f32", "f16", "i8"],
+               [[n, *(s["score"] for s in scores if s["name"] == n)] for n in named]),
+    ]
+
+
+def page_fma():
+    return [[*(f"{x:08x}" for x in abc), hex32(arithmetic.fma(*(floats(x) for x in abc)))[0]] for abc in PAGE_FMA]
+
+
+def rows_of(names):
+    return {n: x for n, x in rows().items() if n in names}
+
+
+def spaced(of):
+    """Every sixteenth number if all others are +0."""
+    return words(of if any(w != "00000000" for i, w in enumerate(of) if i % 16) else of[::16])
+
+
+def tier_tables():
+    rotations = [rotation_answer(*place) for place in PAGE_ROTATIONS]
+    data = tier_rows()
+    made = [tier_answer(n, e, data[n], 7, 1) for n in PAGE_TIERS for e in ("f32", "f16", "i8")]
+    rows = [[r["name"], r["encoding"], tier, r[tier]["codes"], r[tier]["first"], r[tier]["second"]]
+            for r in made for tier in ("sign", "i8") if tier in r]
+    return [
+        "## Rotations of the `sign` tier", "",
+        *table(["seed", "block", "v", "w"], [[r["seed"], r["block"], words(r["input"]), words(r["rotated"])] for r in rotations]),
+        "## Tiers", "",
+        "Of rows above, and of the row `seventeen` = " + words(hex32(data["seventeen"])) + ".",
+        "They are in block 1; the `sign` tier has the seed 7. The factors are gain and spread, or scale and residual.", "",
+        *table(["row", "encoding", "tier", "codes, as bytes of the file", "first factor", "second factor"], rows),
+    ]
+
+
+def fold_tables():
     cases = fold_answers()["cases"]
-    out.append("| seed | parameter | elements | K | n | k[0] | k[1] | k[2] | k[3] | k[4] | k[8] | k[9] | k[10] |")
-    out.append("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
-    for c in cases:
-        keys = " | ".join(c["keys"][i] for i in (0, 1, 2, 3, 4, 8, 9, 10))
-        out.append(f"| {c['seed']} | `{c['parameter']}` | {c['elements']} | {c['dims']} | {c['n']} | {keys} |")
-    out += ["", "| seed, parameter, elements, K | t | phase | base | h | lane of element 0 | signs of elements 0 to 15 |",
-            "|---|---|---|---|---|---|---|"]
-    for c in cases:
-        label = f"{c['seed']}, `{c['parameter']}`, {c['elements']}, {c['dims']}"
-        for t in c["tiles"]:
-            signs = "".join("-" if int(t["h"], 16) >> j & 1 else "+" for j in range(16))
-            out.append(f"| {label} | {t['t']} | {t['phase']} | {t['base']} | {t['h']} | {t['lane_of_0']} | `{signs}` |")
-    out += ["", "Sketches of the tensor 1, 2, 3, ... (normalisation `none`):", ""]
+    label = lambda c: f"{c['seed']}, `{c['parameter']}`, {c['elements']}, {c['dims']}"
+    signs = lambda h: "".join("-" if int(h, 16) >> j & 1 else "+" for j in range(16))
+    used = (0, 1, 2, 3, 4, 8, 9, 10)
+    out = [
+        "## Keys of the fold", "",
+        *table(["seed", "parameter", "elements", "K", "n", *(f"k[{i}]" for i in used)],
+               [[c["seed"], f"`{c['parameter']}`", c["elements"], c["dims"], c["n"], *(c["keys"][i] for i in used)] for c in cases]),
+        "## Tiles of the fold", "",
+        *table(["seed, parameter, elements, K", "t", "phase", "base", "h", "lane of element 0", "signs of elements 0 to 15"],
+               [[label(c), t["t"], t["phase"], t["base"], t["h"], t["lane_of_0"], f"`{signs(t['h'])}`"]
+                for c in cases for t in c["tiles"]]),
+        "## Sketches", "",
+        "Of the tensor 1, 2, 3, ..., with the normalisation `none`, bucket after bucket:", "",
+    ]
     for c in cases[:4]:
         numbers = np.array([int(x, 16) for x in c["ramp"]], np.uint32).view(np.float32)
-        label = f"{c['seed']}, `{c['parameter']}`, {c['elements']} elements, K = {c['dims']}"
-        out.append(f"- {label}: " + " ".join(str(int(v)) for v in numbers))
-    return "\n".join(out)
+        out.append(f"- {c['seed']}, `{c['parameter']}`, {c['elements']} elements, K = {c['dims']}: " + words(str(int(v)) for v in numbers))
+    return out
+
+
+def markdown():
+    """The tables of known-answers.md."""
+    return "\n".join(encoding_tables() + tier_tables() + fold_tables())

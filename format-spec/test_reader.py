@@ -499,7 +499,7 @@ class Tiers(Case):
 
 class Numbers(Case):
     def test_fma_rounds_once(self):
-        cases = known_answers.random_fma()
+        cases = known_answers.random_fma() + known_answers.page_fma()
         rng = np.random.default_rng(9)
         a, b = rng.standard_normal((2, 2000)).astype("f4")
         c = (-(a.astype("f8") * b) * (1 + rng.choice([0, 1, 2.0**-24, 2.0**-40], 2000))).astype("f4")
@@ -600,6 +600,12 @@ class Folds(unittest.TestCase):
         for b, s, v in zip(bucket, sign, x):
             slow[b] = slow[b] + (-v if s else v)
         self.assertEqual(slow.tobytes(), fold.fold(5, 16, [("w", x)]).tobytes())
+
+    def test_page_of_known_answers_is_this(self):
+        with open(f"{HERE}/known-answers.md", encoding="utf-8") as f:
+            page = f.read()
+        tables = known_answers.markdown() + "\n"
+        self.assertEqual(page[page.index("## "):], tables)
 
     def test_schema_of_the_page_is_read(self):
         with open(f"{HERE}/index-file.md", encoding="utf-8") as f:
