@@ -614,6 +614,13 @@ class Folds(unittest.TestCase):
         self.assertEqual(sketcher["seed"], "7")
         self.assertEqual([(b.name, b.dims, b.encoding) for b in blocks], [("all", 4096, "f16")])
         self.assertEqual(found, [("sign", 1), ("i8", None)])
+        # Keys in any order, but each of them once.
+        turned = json.dumps(json.loads(example, object_pairs_hook=lambda pairs: dict(reversed(pairs))), indent=1)
+        self.assertNotEqual("".join(turned.split()), "".join(example.split()))
+        self.assertEqual(container.read_schema("INDEX", turned.encode())[:1], (sketcher,))
+        for twice in (example.replace('"version":1', '"version":1,"version":1'), example.replace('"kind":"i8"', '"kind":"i8","kind":"i8"')):
+            with self.assertRaises(container.FormatError):
+                container.read_schema("INDEX", twice.encode())
 
     def test_golden_files_are_these(self):
         golden = f"{HERE}/../tests/golden"

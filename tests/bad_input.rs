@@ -355,6 +355,12 @@ fn open_refuses_a_body_that_is_no_schema() {
         deep,
         schema.replace("\"spec\"", "\"more\":1,\"spec\""),
         schema.replace("\"f16\"", "\"f12\""),
+        schema.replace("\"spec\":", "\"spec\":1,\"spec\":"),
+        schema.replace("\"dims\":3", "\"dims\":3,\"dims\":3"),
+        schema.replace("\"kind\":\"dense\"", "\"kind\":\"dense\",\"kind\":\"dense\""),
+        schema.replace("\"digest\":\"v1\"", "\"digest\":\"v1\",\"digest\":\"v1\""),
+        schema.replace("\"dims\":3", "\"dims\":3.0"),
+        format!("\u{FEFF}{schema}"),
         schema.replace("\"f16\",", ""),
         schema.replace("\"dims\":3", "\"dims\":0"),
         schema.replace("\"dims\":3", "\"dims\":4000000000"),
@@ -419,6 +425,12 @@ fn open_refuses_a_seed_that_is_no_string_of_digits() {
         std::fs::write(path.join("INDEX"), with_body(&sound, &body)).unwrap();
         assert!(matches!(Index::open(&path), Err(OpenError::ForeignManifest { .. })), "{body}");
     }
+    // The same with its keys in another order and with blanks: read, but with another digest.
+    let sign = r#"{"kind":"sign","seed":"7"}"#;
+    let reordered = body.replace(sign, "{ \"seed\": \"7\",\n\"kind\": \"sign\" }");
+    assert_ne!(reordered, body);
+    std::fs::write(path.join("INDEX"), with_body(&sound, &reordered)).unwrap();
+    assert!(matches!(Index::open(&path), Err(OpenError::ForeignManifest { .. })));
     std::fs::write(path.join("INDEX"), sound).unwrap();
     assert_eq!(Index::open(&path).unwrap().schema(), &schema);
 }

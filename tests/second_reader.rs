@@ -219,6 +219,24 @@ fn second_reader_makes_the_same_tiers() {
     }
 }
 
+/// Catches a listing whose order depends on the machine: two exports of one snapshot would differ.
+#[test]
+fn listing_has_segments_by_generation_and_uuid() {
+    let written = write();
+    let files = |generation| -> Vec<String> {
+        let snapshot = written.index.snapshot_at(generation).unwrap();
+        let listing: Value = serde_json::from_str(&snapshot.listing()).unwrap();
+        assert_eq!(listing["generation"], generation);
+        let segments = listing["segments"].as_array().unwrap();
+        segments.iter().map(|segment| segment["file"].as_str().unwrap().to_owned()).collect()
+    };
+    let (first, all) = (files(1), files(3));
+    assert!(first.len() > 1 && all.len() > first.len() + 1, "{first:?}, {all:?}");
+    assert_eq!(all[..first.len()], first);
+    assert!(first.is_sorted() && all[first.len()..].is_sorted(), "{all:?}");
+    assert_eq!(files(0), Vec::<String>::new());
+}
+
 /// Catches a score, or an order, that depends on the implementation.
 #[test]
 fn second_reader_ranks_the_same() {
