@@ -39,8 +39,22 @@ pub struct Writer {
     open: Option<SegmentWriter>,
     pub(super) sealed: Vec<Sealed>,
     pub(super) poisoned: bool,
-    /// Released when it is closed, after everything else.
-    _lock: File,
+    /// Released after everything else.
+    _lock: Lock,
+}
+
+/// The exclusive lock of an open `LOCK`.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a process that was forked meanwhile, until it starts its
+        // program: the lock is of the open file, which that process has too.
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the lock is released when its file is closed");
+        }
+    }
 }
 
 /// A commit that is durable.
@@ -85,6 +99,7 @@ impl Writer {
             Err(TryLockError::WouldBlock) => return Err(WriterError::Busy { path: path() }),
             Err(TryLockError::Error(source)) => return Err(io("lock")(source)),
         }
+        let lock = Lock(file);
         let manifest = Arc::new(Manifest::open_primary(&shared.path.join(MANIFEST))?);
         // Before anything is taken for an orphan.
         manifest.holds(committed::read(&shared.path)?)?;
@@ -98,7 +113,7 @@ impl Writer {
             open: None,
             sealed: Vec::new(),
             poisoned: false,
-            _lock: file,
+            _lock: lock,
         };
         writer.remove_orphans()?;
         writer.shared.set_manifest(Some(Arc::clone(&writer.manifest)));

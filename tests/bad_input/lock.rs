@@ -39,6 +39,8 @@ fn writer_takes_a_flock_and_readers_none() {
         assert!(flock(&file, operation));
         assert!(matches!(kept.index.writer(), Err(WriterError::Busy { .. })));
         assert!(Index::open(kept.path()).unwrap().snapshot().unwrap().get("kept").unwrap().is_some());
+        // Not only closed: another test may fork just now.
+        assert!(flock(&file, libc::LOCK_UN));
     }
     let file = open();
     assert!(record_lock(&file));
@@ -51,4 +53,31 @@ fn writer_takes_a_flock_and_readers_none() {
     drop(kept.index.writer().unwrap());
     kept.assert_has(&[]);
     assert!(path.exists());
+}
+
+/// Catches a lock that goes on with a process that was forked while the writer had it: an application that
+/// starts programs would be refused its next writer now and then.
+#[test]
+fn writer_that_is_gone_leaves_no_lock_to_a_forked_process() {
+    let kept = Kept::new();
+    let writer = kept.index.writer().unwrap();
+    // SAFETY: the child calls nothing but what may be called after a fork, and ends without unwinding.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: both may be called after a fork.
+        unsafe {
+            libc::sleep(60);
+            libc::_exit(0);
+        }
+    }
+    assert!(child > 0);
+    drop(writer);
+    let next = kept.index.writer();
+    // SAFETY: the child is ours, and is waited for once.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, std::ptr::null_mut(), 0);
+    }
+    drop(next.unwrap());
+    kept.assert_has(&[]);
 }
