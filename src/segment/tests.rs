@@ -188,3 +188,27 @@ fn create_refuses_a_segment_that_exists() {
     let _first = create().unwrap();
     assert!(matches!(create(), Err(SegmentError::Io { operation: "create", .. })));
 }
+
+/// Catches ids, spans or sources that every scan has to decompress, and metadata that takes the room of
+/// what it could be packed into.
+#[test]
+fn metadata_is_compressed_and_what_scans_decode_is_not() {
+    let identity = identity(&[("a", 16, Encoding::F32)]);
+    let storage = Arc::new(MemoryStorage::new());
+    let segment = Uuid::from_bytes([2; 16]);
+    let mut writer =
+        SegmentWriter::create(Arc::<MemoryStorage>::clone(&storage), Arc::clone(&identity), segment).unwrap();
+    let encoded = row(&identity, 0);
+    let tags = RowTags { metadata: &[7; 100], ..TAGS };
+    for example in 0..500u32 {
+        writer.push(format!("example {example}").as_bytes(), [(&encoded, tags)].into_iter()).unwrap();
+    }
+    writer.seal().unwrap();
+    let file = storage.open("02020202-0202-0202-0202-020202020202.seg").unwrap();
+    let file = file.mapped(0..file.len()).unwrap();
+    let footer = u64::from_le_bytes(file[file.len() - 64..][..8].try_into().unwrap()) as usize;
+    // Kind and compression of the regions, after the fixed part and one group.
+    let entries = file[footer + 40..].chunks(64).take(7);
+    let found: Vec<_> = entries.map(|entry| (entry[0], entry[16])).collect();
+    assert_eq!(found, [(1, 0), (3, 0), (4, 0), (5, 0), (6, 0), (7, 1), (8, 0)]);
+}

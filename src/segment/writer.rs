@@ -245,12 +245,12 @@ impl SegmentWriter {
         let scaled = group.scales.iter().zip(encodings).filter(|(_, encoding)| encoding.has_scale());
         let scales = f32s_to_bytes(scaled.flat_map(|(scales, _)| scales));
         if !scales.is_empty() {
-            self.write_numbers(Kind::Scales, ordinal, None, scales)?;
+            self.write_plain(Kind::Scales, ordinal, None, scales)?;
         }
-        self.write_numbers(Kind::Norms, ordinal, None, f32s_to_bytes(group.norms.iter().flatten()))?;
-        self.write_column(Kind::Ids, ordinal, &group.ids.to_bytes())?;
-        self.write_column(Kind::Spans, ordinal, &spans_to_bytes(&group.spans))?;
-        self.write_column(Kind::Sources, ordinal, &u32s_to_bytes(&group.sources))?;
+        self.write_plain(Kind::Norms, ordinal, None, f32s_to_bytes(group.norms.iter().flatten()))?;
+        self.write_plain(Kind::Ids, ordinal, None, group.ids.to_bytes())?;
+        self.write_plain(Kind::Spans, ordinal, None, spans_to_bytes(&group.spans))?;
+        self.write_plain(Kind::Sources, ordinal, None, u32s_to_bytes(&group.sources))?;
         self.write_column(Kind::Metadata, ordinal, &group.metadata.to_bytes())?;
         for (tier, open) in identity.schema.tiers().iter().zip(&mut group.tiers) {
             for ((block, dims), codes) in identity.schema.tier_blocks(*tier).zip(&mut open.codes) {
@@ -258,7 +258,7 @@ impl SegmentWriter {
                 self.write_codes(ordinal, Some(tier.kind()), block, encoding, stride, codes)?;
             }
             let factors = f32s_to_bytes(open.factors.iter().flatten().flatten());
-            self.write_numbers(Kind::Factors, ordinal, Some(tier.kind()), factors)?;
+            self.write_plain(Kind::Factors, ordinal, Some(tier.kind()), factors)?;
         }
 
         group.clear();
@@ -291,8 +291,10 @@ impl SegmentWriter {
         self.write_region(region, codes)
     }
 
-    /// A column that is never compressed.
-    fn write_numbers(
+    /// A column that is written as it is. Every scan decodes ids, spans and sources of nearly all row groups:
+    /// decompressing them would cost a tenth of a scan of 4,096 `i8` dims, half of one of 256, for .5% and 9%
+    /// of the bytes.
+    fn write_plain(
         &mut self,
         kind: Kind,
         group: u32,
