@@ -184,6 +184,11 @@
     clippy::print_stderr
 )]
 
+/// The code of README.md, compiled as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(feature = "burn")]
 pub mod burn;
 mod bytes;
