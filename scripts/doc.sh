@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
 # The documentation with warnings denied: first as a user of the default features reads it, where a
-# link into the adapter would dangle, then whole.
+# link into the adapter would dangle, then whole. Before that, a look at the types in the public API.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$GRADIX_ROOT"
 
 use_rocksdb
 export RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -Dwarnings"
+RUSTDOC="$GRADIX_ROOT/scripts/rustdoc-json.sh" cargo doc --locked --no-deps --features "$GRADIX_FEATURES"
+if command -v python3 >/dev/null 2>&1; then
+    python3 scripts/public-api.py "$CARGO_TARGET_DIR/doc/gradix.json"
+else
+    shout "The types of the public API are NOT CHECKED: there is no python3."
+fi
 cargo doc --locked --no-deps
 cargo doc --locked --no-deps --features "$GRADIX_FEATURES"
 say "documentation in $CARGO_TARGET_DIR/doc/gradix/index.html"

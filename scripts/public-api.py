@@ -5,7 +5,7 @@
 
 A type of RocksDB or rayon in a public field or signature would make a change of that dependency a
 breaking change of gradix; a boxed error hides what went wrong from a caller who wants to match on it.
-Exit status 1 if there are any.
+Exit status 1 if there are any but those that are expected.
 """
 
 import collections
@@ -14,6 +14,9 @@ import sys
 
 # The standard library; `Uuid` is part of the interface; the schema is serialised; the adapter is for burn.
 ALLOWED = ("std", "core", "alloc", "uuid", "serde", "burn")
+
+# The scan does not know the index, whose `GetError` this is; its documentation says so.
+EXPECTED = {"::gradix::scan::ScanError::Lookup::source: a boxed error"}
 
 with open(sys.argv[1]) as file:
     crate = json.load(file)
@@ -103,6 +106,8 @@ def children(kind, inner):
 visit(crate["root"], "")
 total = sum(counts.values())
 print(f"{total} public items: " + ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())))
-for fault in sorted(faults):
+for fault in sorted(faults - EXPECTED):
     print(f"not of the standard library or gradix: {fault.lstrip(':')}", file=sys.stderr)
-sys.exit(1 if faults else 0)
+for fault in sorted(EXPECTED - faults):
+    print(f"no longer there, and still expected: {fault.lstrip(':')}", file=sys.stderr)
+sys.exit(1 if faults != EXPECTED else 0)
