@@ -3,7 +3,8 @@
 //! `make bench` runs it together with the peers and prints the table; `cargo bench --bench scan` alone
 //! measures gradix only. Lines go to `target/bench/scan.csv`. Seconds are the best of several runs
 //! and count from the description of the scan to its ranking. `-t1` is one thread, all else all of
-//! them; `-first` is the first scan of a snapshot, which verifies what it reads; `-rows` are earlier
+//! them; `-first` is the first scan of a snapshot, which verifies what it reads; `-scores` passes every score
+//! on; `-rows` are earlier
 //! generations of the same index. Memory's roof is the fastest of several loops of plain 64-byte loads
 //! over as many bytes (2 GiB at most) in huge pages; the disk's is O_DIRECT with the request size and
 //! threads that were fastest, over the very files that are scanned. Cold is after the files' pages

@@ -1,9 +1,10 @@
 //! Measures the scans of one index.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use gradix::scan::{Guarantee, ScanPath};
+use gradix::scan::{Guarantee, ScanPath, Statistics};
 use gradix::sketch::Sketch;
 use gradix::{Index, Ranking, Scan, ScanError, Snapshot};
 
@@ -170,6 +171,20 @@ impl Bench<'_> {
                 break;
             }
         }
+        if pass == Pass::Full {
+            for batch in [1, 64] {
+                let mut best = Best::default();
+                for _ in 0..RUNS {
+                    let started = Instant::now();
+                    let scan = pass.scan(&snapshot, &case.queries[..batch])?.threads(self.threads);
+                    best.note(started, &scan.scores(|_| ControlFlow::Continue(()))?);
+                }
+                let mut line = best.line(line, "-scores");
+                (line.batch, line.warm) = (batch, true);
+                line.roof_share = Some(line.bytes as f64 / line.seconds / roofs.all);
+                self.table.add(&line)?;
+            }
+        }
         let mut line = first.line(line, "-first");
         (line.batch, line.k, line.warm) = (1, KS[0], true);
         line.roof_share = Some(line.bytes as f64 / line.seconds / roofs.all);
@@ -259,15 +274,19 @@ impl Best {
     fn run(&mut self, scan: impl FnOnce() -> Result<Ranking, ScanError>) -> Result<Ranking, ScanError> {
         let started = Instant::now();
         let ranking = scan()?;
+        self.note(started, ranking.statistics());
+        Ok(ranking)
+    }
+
+    /// A scan that began then has just ended.
+    fn note(&mut self, started: Instant, statistics: &Statistics) {
         let seconds = started.elapsed().as_secs_f64();
         self.spent += seconds;
         if self.seconds.is_none_or(|best| seconds < best) {
             self.seconds = Some(seconds);
         }
-        let statistics = ranking.statistics();
         self.bytes = statistics.code_bytes + statistics.tier_bytes;
         self.kernel = statistics.kernel;
-        Ok(ranking)
     }
 
     fn runs(&mut self, mut scan: impl FnMut() -> Result<Ranking, ScanError>) -> Result<(), ScanError> {
