@@ -1,5 +1,5 @@
-//! Little-endian numbers in bytes. Only the modules that define a file's bytes use it: `segment::layout`,
-//! `segment::columns`, `index::index_file` and `index::committed` (`tests/raw_bytes.rs` holds them to it).
+//! Reads little-endian numbers from bytes. Only the modules that define a file's bytes use it: `segment::layout`,
+//! `segment::columns`, `index::index_file` and `index::committed` (`tests/raw_bytes.rs` enforces this).
 
 use uuid::Uuid;
 

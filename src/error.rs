@@ -1,4 +1,4 @@
-//! One error that every operation's error converts into, and the kinds of error that a caller acts on.
+//! [`Error`], into which every operation's error converts, and [`ErrorKind`], which classifies it for the caller.
 
 use std::io;
 
@@ -11,13 +11,13 @@ use crate::scan::{KernelError, ScanError};
 use crate::segment::SegmentError;
 use crate::sketch::SketchError;
 
-/// A result whose error is [`Error`], for functions that do several things with an index.
+/// A result whose error is [`Error`], for functions that call several operations of an index.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Any error of this crate. Every operation has an error of its own, which says what can go wrong there;
-/// all of them convert into this one with `?`.
+/// Any error of this crate. Each operation returns its own error type; all of them convert into this one
+/// with `?`.
 ///
-/// It displays as the error within, and has the same [`source`](std::error::Error::source).
+/// Its `Display` and [`source`](std::error::Error::source) are those of the wrapped error.
 ///
 /// ```
 /// use std::path::Path;
@@ -42,7 +42,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("my.gradix");
 /// assert_eq!(rank(&path, &[1.0, 2.0])?, [b"example"]);
-/// // The index is there already, now.
+/// // Now the index exists.
 /// assert_eq!(rank(&path, &[1.0, 2.0]).unwrap_err().kind(), ErrorKind::AlreadyExists);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -73,23 +73,23 @@ pub enum Error {
     /// From [`Index::writer`](crate::Index::writer).
     #[error(transparent)]
     Writer(#[from] WriterError),
-    /// From the manifest alone, as [`Snapshot::payload`](crate::Snapshot::payload) reads it.
+    /// From the manifest, for example in [`Snapshot::payload`](crate::Snapshot::payload).
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// From a segment file alone.
+    /// From a segment file.
     #[error(transparent)]
     Segment(#[from] SegmentError),
     /// From [`Snapshot::scan`](crate::Snapshot::scan) and [`Scan::run`](crate::Scan::run).
     #[error(transparent)]
     Scan(#[from] ScanError),
-    /// From the name of a [kernel](crate::scan::KernelChoice).
+    /// From parsing or selecting a [kernel](crate::scan::KernelChoice).
     #[error(transparent)]
     Kernel(#[from] KernelError),
     /// From [`Sketcher`](crate::sketch::Sketcher), [`Sketch`](crate::sketch::Sketch) and
     /// [`Schema`](crate::Schema).
     #[error(transparent)]
     Sketch(#[from] SketchError),
-    /// From the numbers of one row in one block.
+    /// From encoding one row of one block.
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// From the burn adapter.
@@ -98,44 +98,43 @@ pub enum Error {
     Burn(#[from] crate::burn::BurnError),
 }
 
-/// What a caller can do about an error, whichever operation it came from.
+/// Classifies an error by what the caller can do about it, independent of the operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Stored bytes are not what was written. Trying again does not help: restore the index from a copy;
-    /// [`Index::verify`](crate::Index::verify) lists everything that is wrong.
+    /// Stored bytes are not what was written. Retrying does not help: restore the index from a copy.
+    /// [`Index::verify`](crate::Index::verify) lists all damage.
     Damaged,
-    /// The file system, the storage, the database or a device failed. The system's own error is the
+    /// The file system, the storage, the database or a device failed. The operating system's error is the
     /// [source](std::error::Error::source).
     Io,
-    /// An argument is not valid, or does not fit the index. Correct the call.
+    /// An argument is invalid or does not fit the index. Correct the call.
     InvalidInput,
-    /// The call is not possible now: the index was opened read-only, or there are uncommitted changes.
+    /// The call is not allowed in this state: the index was opened read-only, or there are uncommitted changes.
     InvalidState,
-    /// What was named is not there: no index in the folder, no such id, generation, source or block.
+    /// What was named does not exist: no index in the folder, no such id, generation, source or block.
     NotFound,
-    /// What was to be created is there already: an index or another file in the folder, an id.
+    /// What was to be created exists already: an index or another file in the folder, or an id.
     AlreadyExists,
-    /// The generation is not kept any more. Take a newer snapshot.
+    /// The generation has been collected. Take a newer snapshot.
     Expired,
     /// Another writer is open, or never rests. Try again later.
     Busy,
-    /// An earlier write failed. Drop the writer and open another; what was committed is there.
+    /// An earlier write failed. Drop the writer and open another; committed data is intact.
     Poisoned,
-    /// The index was written by a later version, or needs a feature that this one does not have. Update.
+    /// The index was written by a later version, or needs a feature that this version lacks. Update gradix.
     Newer,
-    /// This machine cannot run what was asked for.
+    /// This machine or this index does not support the request.
     Unsupported,
-    /// The caller cancelled it.
+    /// The caller cancelled the operation.
     Cancelled,
 }
 
-// The matches below have no catch-all arm, so that a new variant does not compile until somebody has
-// said of which kind it is.
+// The matches below have no catch-all arm: a new variant does not compile until it has a kind.
 
 impl Error {
-    /// What a caller can do about it.
+    /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -160,7 +159,7 @@ impl Error {
 }
 
 impl AppendError {
-    /// What a caller can do about it.
+    /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -182,7 +181,7 @@ impl AppendError {
 }
 
 impl CommitError {
-    /// What a caller can do about it.
+    /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -195,7 +194,7 @@ impl CommitError {
 }
 
 impl CreateError {
-    /// What a caller can do about it.
+    /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -209,7 +208,7 @@ impl CreateError {
 }
 
 impl GetError {
-    /// What a caller can do about it.
+    /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -222,7 +221,7 @@ impl GetError {
 }
 
 impl MaintenanceError {
-    /// What a caller can do about it.
+    /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -237,7 +236,7 @@ impl MaintenanceError {
 }
 
 impl OpenError {
-    /// What a caller can do about it.
+    /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -251,7 +250,7 @@ impl OpenError {
 }
 
 impl SnapshotError {
-    /// What a caller can do about it.
+    /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -265,7 +264,7 @@ impl SnapshotError {
 }
 
 impl WriterError {
-    /// What a caller can do about it.
+    /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -279,7 +278,7 @@ impl WriterError {
 }
 
 impl ManifestError {
-    /// What a caller can do about it.
+    /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -295,7 +294,7 @@ impl ManifestError {
 }
 
 impl SegmentError {
-    /// What a caller can do about it.
+    /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -311,7 +310,7 @@ impl SegmentError {
 }
 
 impl ScanError {
-    /// What a caller can do about it.
+    /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -338,7 +337,7 @@ impl ScanError {
 }
 
 impl KernelError {
-    /// What a caller can do about it.
+    /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -349,7 +348,7 @@ impl KernelError {
 }
 
 impl SketchError {
-    /// What a caller can do about it.
+    /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -368,7 +367,7 @@ impl SketchError {
 }
 
 impl EncodeError {
-    /// What a caller can do about it.
+    /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -379,7 +378,7 @@ impl EncodeError {
 
 #[cfg(feature = "burn")]
 impl crate::burn::BurnError {
-    /// What a caller can do about it.
+    /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {

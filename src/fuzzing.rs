@@ -1,4 +1,4 @@
-//! Doors for the fuzz targets to what is private. Only there with `--cfg fuzzing`.
+//! Entry points to private code for the fuzz targets. Compiled only with `--cfg fuzzing`.
 
 /// See [`crate::manifest::fuzz_record`].
 pub fn manifest_record(kind: u8, bytes: &[u8]) {

@@ -1,6 +1,6 @@
 //! gradix: an embeddable storage engine for **gradient indexes**.
 //!
-//! A gradient index holds one compressed gradient (a [sketch](sketch::Sketch)), or several, for every
+//! A gradient index holds one or more compressed gradients ([sketches](sketch::Sketch)) for every
 //! training example of a model. Given the gradient of a model's output, it ranks the examples by their
 //! influence on it: which training data made the model say this?
 //!
@@ -19,20 +19,20 @@
 //!
 //! // The gradient of each training example, one parameter tensor after the other.
 //! let sketcher = Sketcher::new(spec)?;
-//! let mut writer = index.writer()?; // one at a time, over all processes
+//! let mut writer = index.writer()?; // at most one, over all processes
 //! for (id, gradient) in [("sea", [3.0f32, -1.0, 2.0]), ("land", [-2.0, 0.5, 1.0])] {
 //!     let mut fold = sketcher.start();
 //!     fold.add("layers.0.weight", &gradient)?;
 //!     writer.append(id, &fold.finish()?)?;
 //! }
-//! writer.commit()?; // durable when it returns; a writer that is dropped commits nothing
+//! writer.commit()?; // durable when it returns; dropping a writer commits nothing
 //!
 //! // The gradient of an output is the query.
 //! let mut fold = sketcher.start();
 //! fold.add("layers.0.weight", &[1.0, 0.0, 1.0])?;
 //! let queries = [fold.finish()?];
 //!
-//! let snapshot = index.snapshot()?; // Clone + Send + Sync; shows this generation for as long as it lives
+//! let snapshot = index.snapshot()?; // Clone + Send + Sync; a fixed view of this generation
 //! let ranking = snapshot.scan(&queries)?.top_k(10).bottom_k(10).run()?;
 //! assert_eq!(ranking.proponents(0)[0].id, b"sea"); // the highest score
 //! assert_eq!(ranking.opponents(0)[0].id, b"land"); // the lowest
@@ -42,8 +42,8 @@
 //!
 //! # Spans, sources and filters
 //!
-//! An example has one row for the whole of it, or several for token ranges. A row can have a source label,
-//! which scans can be limited to, and metadata, which gradix keeps and does not interpret.
+//! An example has one row for the whole example, or one for each of several spans. A row can have a source label,
+//! by which scans can filter, and metadata, which gradix stores but does not interpret.
 //!
 //! ```
 //! use gradix::sketch::{Sketch, SketchSpec};
@@ -52,7 +52,7 @@
 //! # fn main() -> gradix::Result<()> {
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let path = folder.path().join("my.gradix");
-//! // Numbers that another program has made: blocks by name, and how many numbers each has.
+//! // Sketches computed by another program: the name and dims of each block.
 //! let spec = SketchSpec::dense("logra", "rank 2", [("layers.0", 2), ("layers.1", 2)]);
 //! let index = Index::create(&path, &Schema::new(spec.clone(), Encoding::F32)?)?;
 //! let mut writer = index.writer()?;
@@ -86,8 +86,8 @@
 //!
 //! # Faster scans: tiers
 //!
-//! A tier is a coarse copy of the rows beside their codes. It is made when rows are appended, and a scan
-//! reads it to rule out most of the rows; those that remain are scored from the codes themselves.
+//! A tier is a coarse copy of the rows, stored beside their codes and written when rows are appended. A scan
+//! reads the tier to prune most rows, and scores the remaining candidates from their codes.
 //!
 //! ```
 //! use gradix::scan::Guarantee;
@@ -106,13 +106,13 @@
 //! # writer.commit()?;
 //! # let queries = [query];
 //! # let snapshot = index.snapshot()?;
-//! // Exact, by the way through the rows that costs the least.
+//! // Exact. The planner chooses the cheapest scan path.
 //! let scan = snapshot.scan(&queries)?.top_k(100);
 //! println!("{}", scan.explain()?);
 //! let ranking = scan.run()?;
 //! assert_eq!(ranking.statistics().delta, None);
 //!
-//! // Or with a probability of failure that is asked for by name, reading one bit a dim of most rows.
+//! // Or with a stated failure probability: of most rows, the scan reads one bit per dim.
 //! let guarantee = Guarantee::Probable { delta: 1e-6 };
 //! let ranking = snapshot.scan(&queries)?.top_k(100).guarantee(guarantee).run()?;
 //! # assert_eq!(ranking.proponents(0)[0].id, b"one");
@@ -142,7 +142,7 @@
 //! writer.delete("news/1")?;
 //! writer.replace("news/2", &[Row::new(&sketch).source("news")])?;
 //! writer.commit()?;
-//! // Deleted rows take room until they are compacted away and nobody can ask for them any more.
+//! // Deleted rows occupy disk space until compaction drops them and `gc` removes the old files.
 //! writer.compact(CompactOptions::all())?;
 //! writer.gc(GcOptions::default().keep_generations(10))?;
 //!
@@ -150,10 +150,10 @@
 //! assert_eq!(snapshot.ids_with_prefix("news/").count(), 1);
 //! assert!(snapshot.get("news/1")?.is_none());
 //! for row in &snapshot {
-//!     let row = row?; // id, span, source, metadata, norms; `snapshot.iter().with_sketches()` for the rest
+//!     let row = row?; // id, span, source, metadata, norms; `snapshot.iter().with_sketches()` adds the sketch
 //!     println!("{} bytes of id, source {:?}", row.id.len(), row.source);
 //! }
-//! assert_eq!(snapshot.sources()?.len(), 2); // one example without a label, one of "news"
+//! assert_eq!(snapshot.sources()?.len(), 2); // no label, and "news"
 //! // Earlier generations stay readable until they are collected.
 //! assert_eq!(index.snapshot_at(before)?.rows(), 3);
 //! # Ok(())
@@ -162,8 +162,8 @@
 //!
 //! # Errors
 //!
-//! Each operation has an error enum of its own, which names the file and offset, or the example and block.
-//! All of them convert into [`Error`], and [`Error::kind`] says what can be done about it.
+//! Each operation has its own error enum, whose variants name the file and offset, or the example and block.
+//! All of them convert into [`Error`]; [`Error::kind`] classifies an error by what the caller can do about it.
 //!
 //! # Features
 //!
@@ -173,8 +173,8 @@
 //! | `burn` | `gradix::burn`: sketches from the gradients of a burn model, on its CPU device |
 //! | `wgpu`, `cuda` | the same on these devices |
 //!
-//! The repository's `ARCHITECTURE.md` says how the engine works and why; its `format-spec` folder fixes the
-//! bytes on disk.
+//! The repository's `ARCHITECTURE.md` explains how the engine works and why; its `format-spec` folder
+//! specifies the bytes on disk.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

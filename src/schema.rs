@@ -1,4 +1,4 @@
-//! What every row of an index looks like: the sketch spec, an encoding for each block, and the tiers.
+//! The schema of an index: the sketch spec, the encoding of each block, and the tiers.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -6,8 +6,8 @@ use sha2::{Digest as _, Sha256};
 use crate::codec::{Encoding, Tier};
 use crate::sketch::{SketchError, SketchSpec};
 
-/// The spec of an index's sketches, the encoding of each block and the tiers. Fixed when the index is
-/// created.
+/// The schema of an index: the spec of its sketches, the encoding of each block, and the tiers. It is fixed
+/// when the index is created.
 ///
 /// ```
 /// use gradix::{Encoding, Schema, Tier, sketch::SketchSpec};
@@ -26,7 +26,7 @@ pub struct Schema {
     tiers: Vec<Tier>,
 }
 
-/// A schema without tiers has no such key.
+/// A schema without tiers has no such key: an empty list is an error.
 fn some_tiers<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<Tier>, D::Error> {
     let tiers = Vec::deserialize(source)?;
     if tiers.is_empty() { Err(serde::de::Error::custom("an empty list of tiers")) } else { Ok(tiers) }
@@ -45,18 +45,18 @@ impl Schema {
     /// A schema with an encoding for each block, in the spec's order.
     ///
     /// # Errors
-    /// The spec is invalid, or has another number of blocks.
+    /// The spec is invalid, or the number of encodings is not its number of blocks.
     pub fn with_encodings(spec: SketchSpec, encodings: Vec<Encoding>) -> Result<Self, SketchError> {
         let schema = Self { spec, encodings, tiers: Vec::new() };
         schema.check()?;
         Ok(schema)
     }
 
-    /// The same with these tiers, in whatever order, in place of those that it has. They take room and
-    /// time when rows are written, and let scans prune most of the rows.
+    /// Replaces the tiers; their order does not matter. A tier costs disk space and append time, and lets
+    /// scans prune most rows.
     ///
     /// # Errors
-    /// A kind of tier stands twice, or would be for no block.
+    /// A kind of tier occurs twice, or no block has an encoding that the tier covers.
     pub fn with_tiers(mut self, tiers: impl IntoIterator<Item = Tier>) -> Result<Self, SketchError> {
         self.tiers = tiers.into_iter().collect();
         self.tiers.sort_by_key(|tier| tier.kind().number());
@@ -90,7 +90,7 @@ impl Schema {
             .map(|(block, (found, _))| (block, found.dims as usize))
     }
 
-    /// Bytes of codes of one row in one block, padding to 64 included. Zero beyond the last block.
+    /// Bytes of one row's codes in one block, including padding to a multiple of 64. Zero if there is no such block.
     #[must_use]
     pub fn stride(&self, block: usize) -> usize {
         match (self.spec.blocks().get(block), self.encodings.get(block)) {
@@ -99,7 +99,7 @@ impl Schema {
         }
     }
 
-    /// Bytes of codes of one row over all blocks, padding included; tiers take room besides.
+    /// Bytes of one row's codes over all blocks, including padding. Tiers are not counted.
     #[must_use]
     pub fn row_bytes(&self) -> usize {
         (0..self.encodings.len()).map(|block| self.stride(block)).sum()
@@ -113,11 +113,11 @@ impl Schema {
             return Err(SketchError::InvalidSpec { reason });
         }
         if self.tiers.windows(2).any(|pair| pair[0].kind().number() >= pair[1].kind().number()) {
-            let reason = "tiers that stand twice or out of order".into();
+            let reason = "duplicate tiers, or tiers out of order".into();
             return Err(SketchError::InvalidSpec { reason });
         }
         if let Some(tier) = self.tiers.iter().find(|tier| self.tier_blocks(**tier).next().is_none()) {
-            let reason = format!("no block has an encoding that the {} tier is for", tier.name());
+            let reason = format!("no block has an encoding that the {} tier covers", tier.name());
             return Err(SketchError::InvalidSpec { reason });
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Reads the ids of a snapshot from the manifest, in their order.
+//! Iterates over the ids of a snapshot, read from the manifest in byte order.
 
 use std::iter::FusedIterator;
 use std::ops::{Bound, RangeBounds};
@@ -6,24 +6,24 @@ use std::ops::{Bound, RangeBounds};
 use super::error::GetError;
 use super::snapshot::Snapshot;
 
-/// Ids are read from the manifest at most this many at a time,
+/// Ids are read from the manifest in pages: the maximum number of ids in a page,
 const PAGE_IDS: usize = 1024;
-/// or until they have this many bytes.
+/// and the number of bytes at which a page ends.
 const PAGE_BYTES: usize = 256 << 10;
 
-/// The ids of a snapshot, in the order of their bytes, each once. Made by [`Snapshot::ids`],
+/// Iterator over the ids of a snapshot, each once, in byte order. Made by [`Snapshot::ids`],
 /// [`Snapshot::ids_with_prefix`] and [`Snapshot::ids_in`].
 ///
-/// An item is an error where the manifest cannot be read, or another process has collected the
-/// snapshot's generation; no other item follows it.
+/// An item is an error if the manifest cannot be read, or if another process has collected the snapshot's
+/// generation. Iteration ends after an error.
 ///
-/// Memory: at most 1024 ids, or 256 KiB of them.
+/// Memory: one page of at most 1024 ids or about 256 KiB.
 #[derive(Debug, Clone)]
 #[must_use = "iterators do nothing until they are consumed"]
 pub struct Ids {
     snapshot: Snapshot,
     page: std::vec::IntoIter<Vec<u8>>,
-    /// The least id that the next page can have; none after the last.
+    /// The lower bound of the next page; `None` after the last page.
     next: Option<Vec<u8>>,
     end: Bound<Vec<u8>>,
 }
@@ -40,8 +40,8 @@ impl Ids {
 
     /// Reads the page that begins with `first`.
     ///
-    /// No iterator of the manifest outlives this call: one would keep a writer of this process from
-    /// closing. The pages agree all the same, since each shows the snapshot's generation.
+    /// No RocksDB iterator outlives this call, since it would keep a writer of this process from closing.
+    /// The pages are still consistent, since each is read as of the snapshot's generation.
     fn read_page(&mut self, first: &[u8]) -> Result<(), GetError> {
         let generation = self.snapshot.generation();
         let manifest = self.snapshot.manifest()?;
@@ -65,7 +65,7 @@ impl Ids {
             }
             Ok(true)
         })?;
-        // Asked for last: what was collected before may be missing from the page.
+        // Checked last: ids that were collected meanwhile may be missing from the page.
         let oldest = manifest.state()?.oldest;
         if oldest > generation {
             return Err(GetError::Expired { generation, oldest });
@@ -94,13 +94,13 @@ impl Iterator for Ids {
 
 impl FusedIterator for Ids {}
 
-/// The least id that is greater.
+/// The least id greater than `id`.
 fn successor(mut id: Vec<u8>) -> Vec<u8> {
     id.push(0);
     id
 }
 
-/// The end of the ids that begin with `prefix`: the least that is greater than all of them.
+/// The end of the range of ids with `prefix`: the least id greater than all of them.
 fn end_of_prefix(prefix: &[u8]) -> Bound<Vec<u8>> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -113,7 +113,7 @@ fn end_of_prefix(prefix: &[u8]) -> Bound<Vec<u8>> {
 }
 
 impl Snapshot {
-    /// All ids, in the order of their bytes. No segment is read.
+    /// All ids, in byte order. Reads the manifest only.
     ///
     /// ```
     /// # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
@@ -130,19 +130,19 @@ impl Snapshot {
     /// assert_eq!(ids, [b"news/1", b"news/2", b"wiki/1"]);
     /// assert_eq!(snapshot.ids_with_prefix("news/").count(), 2);
     /// assert_eq!(snapshot.ids_in("news/2"..).count(), 2);
-    /// # Ok::<(), gradix::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn ids(&self) -> Ids {
         Ids::new(self.clone(), Bound::Unbounded, Bound::Unbounded)
     }
 
-    /// The ids that begin with `prefix`, in the order of their bytes. The empty prefix is that of all ids.
+    /// The ids that begin with `prefix`, in byte order. All ids begin with the empty prefix.
     pub fn ids_with_prefix(&self, prefix: impl AsRef<[u8]>) -> Ids {
         let prefix = prefix.as_ref();
         Ids::new(self.clone(), Bound::Included(prefix.to_vec()), end_of_prefix(prefix))
     }
 
-    /// The ids within a range, in the order of their bytes. A range that ends before it starts is empty.
+    /// The ids within a range, in byte order. A range that ends before it starts is empty.
     pub fn ids_in<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Ids {
         let owned = |bound: Bound<&K>| bound.map(|id| id.as_ref().to_vec());
         Ids::new(self.clone(), owned(range.start_bound()), owned(range.end_bound()))

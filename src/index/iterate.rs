@@ -1,4 +1,4 @@
-//! Reads the rows of a snapshot one after the other, without ranking them.
+//! Iterates over the rows of a snapshot in row order, without ranking them.
 
 use std::iter::FusedIterator;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::snapshot::{Snapshot, read_sketch};
 use crate::segment::{RowGroup, SegmentError, Span};
 use crate::sketch::{Sketch, SketchSpec};
 
-/// One row of an index, as [`Snapshot::iter`] reads it.
+/// One row of an index. An item of [`Rows`].
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct StoredRow {
@@ -16,45 +16,45 @@ pub struct StoredRow {
     pub id: Vec<u8>,
     /// The part of the example that the row stands for.
     pub span: Span,
-    /// The label of where the example came from.
+    /// The source label, if the row has one.
     pub source: Option<String>,
     /// The caller's metadata.
     pub metadata: Vec<u8>,
-    /// The L2 norm of each block.
+    /// The L2 norm of each block's stored values, in the spec's order.
     pub norms: Vec<f32>,
-    /// The numbers as stored, if they were asked for with [`Rows::with_sketches`].
+    /// The decoded values, if [`Rows::with_sketches`] was called.
     pub sketch: Option<Sketch>,
 }
 
 impl StoredRow {
-    /// Whether all its numbers are zero: its cosine with anything is 0.
+    /// Whether all values are zero. The cosine of such a row with any query is 0.
     #[must_use]
     pub fn is_zero(&self) -> bool {
         self.norms.iter().all(|&norm| norm == 0.0)
     }
 }
 
-/// The rows of a snapshot that are not deleted. Made by [`Snapshot::iter`].
+/// Iterator over the live rows of a snapshot. Made by [`Snapshot::iter`].
 ///
-/// They come in row order: segments in the order of the commits that added them, and the rows of each as
-/// they were appended. Where one commit has added several segments, their order is arbitrary, but the
-/// same in every snapshot. The rows of an example always stand together.
+/// Row order: segments in the order of the commits that added them, and the rows of a segment in the order
+/// of appending. If one commit added several segments, their order is arbitrary, but the same in every
+/// snapshot. The rows of an example are adjacent.
 ///
-/// An item is an error where a segment cannot be read or is damaged; no other item follows it.
+/// An item is an error if a segment cannot be read or is damaged. Iteration ends after an error.
 ///
-/// Memory: the ids, spans, sources, metadata, scales and norms of one row group, and the row that is
-/// returned; it does not depend on the size of the index.
+/// Memory: the ids, spans, sources, metadata, scales and norms of one row group, and the returned row;
+/// independent of the size of the index.
 #[derive(Debug)]
 #[must_use = "iterators do nothing until they are consumed"]
 pub struct Rows<'a> {
     snapshot: &'a Snapshot,
     spec: Arc<SketchSpec>,
     with_sketches: bool,
-    /// Where the next row is looked for: the ordinal of the segment, of its row group, of the row there.
+    /// Position of the next row: the ordinals of its segment, of its row group in that, and of the row in that.
     segment: usize,
     group: usize,
     row: usize,
-    /// That row group, once one of its rows was read.
+    /// That row group, once one of its rows has been read.
     open: Option<RowGroup<'a>>,
     remaining: u64,
 }
@@ -65,7 +65,7 @@ impl<'a> Rows<'a> {
         Self { snapshot, spec, with_sketches: false, segment: 0, group: 0, row: 0, open: None, remaining }
     }
 
-    /// Reads the sketches too. Without them no codes are read, which are nearly all of an index's bytes.
+    /// Reads the sketches too. By default no codes are read; codes are nearly all of an index's bytes.
     pub fn with_sketches(mut self) -> Self {
         self.with_sketches = true;
         self
@@ -124,7 +124,7 @@ impl Iterator for Rows<'_> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        // An error ends it before all rows were read.
+        // An error ends the iteration early.
         (self.remaining.min(1) as usize, usize::try_from(self.remaining).ok())
     }
 }
@@ -132,8 +132,8 @@ impl Iterator for Rows<'_> {
 impl FusedIterator for Rows<'_> {}
 
 impl Snapshot {
-    /// Reads the rows one after the other, in row order, without ranking them and without loading the
-    /// index: ids, spans, sources, metadata and norms, and with [`Rows::with_sketches`] the sketches.
+    /// Iterates over the live rows in row order, without ranking them and without loading the index. Each
+    /// item has id, span, source, metadata and norms; [`Rows::with_sketches`] adds the sketch.
     ///
     /// ```
     /// # use gradix::{Encoding, Index, Row, Schema, sketch::{Sketch, SketchSpec}};
@@ -156,7 +156,7 @@ impl Snapshot {
     /// let rows = wiki.collect::<gradix::Result<Vec<_>, _>>()?;
     /// assert_eq!((rows.len(), &rows[0].id[..]), (1, &b"a"[..]));
     /// assert_eq!(rows[0].sketch.as_ref().map(Sketch::values), Some(&[3.0, 4.0][..]));
-    /// # Ok::<(), gradix::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn iter(&self) -> Rows<'_> {
         Rows::new(self)

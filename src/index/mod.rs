@@ -1,14 +1,14 @@
-//! The index: create, open, write, take snapshots, keep in order.
+//! The index: create, open, write, take snapshots, maintain.
 //!
 //! - What is in the folder and who may touch it? `mod` (open), `index_file`, `committed`, `writer` (the
 //!   lock).
-//! - How do rows get in? `rows` checks and encodes them, `pending` keeps what is not committed,
+//! - How do rows get in? `rows` checks and encodes them, `pending` holds uncommitted changes,
 //!   `writer` commits.
-//! - How do they come out? `snapshot` (by id, and ranked by a scan), `iterate` (one after the other),
+//! - How are rows read? `snapshot` (by id, and ranked by a scan), `iterate` (in row order),
 //!   `ids`, `sources`.
-//! - How is it kept in order? `compact`, `gc`, `verify`, `stats`.
+//! - How is the index maintained? `compact`, `gc`, `verify`, `stats`.
 //!
-//! This is the only folder that joins segments and manifest. Depends on all others but the adapter.
+//! This is the only folder that uses both segments and manifest. It depends on all others except the burn adapter.
 
 mod committed;
 mod compact;
@@ -61,7 +61,7 @@ const SEGMENTS: &str = "segments";
 const LOCK: &str = "LOCK";
 const DEFAULT_SEGMENT_BYTES: u64 = 1 << 30;
 
-/// A gradient index in a folder. Cheap to clone; clones share everything.
+/// A gradient index in a folder. Cheap to clone; clones share all state.
 ///
 /// Other programs must not change files in the folder: segments are mapped into memory.
 ///
@@ -92,16 +92,16 @@ pub(crate) struct Shared {
     storage: Arc<dyn Storage>,
     read_only: bool,
     segment_bytes: u64,
-    /// The writer's own while there is one in this process, else a reader's, renewed by snapshots.
-    /// Nothing after a failure to open one: the next who asks tries again.
+    /// The writer's manifest while this process has a writer, otherwise a reader's, which snapshots refresh.
+    /// `None` if opening it failed: the next use retries.
     manifest: RwLock<Option<Arc<Manifest>>>,
-    /// Held while a snapshot is read from the manifest, and while old things are dropped from it.
+    /// Held while a snapshot is read from the manifest, and while old records are removed from it.
     loading: Mutex<()>,
-    /// Segments that somebody has open.
+    /// Open segments.
     readers: Mutex<HashMap<Uuid, Weak<SegmentReader>>>,
-    /// What scans took, beside what was planned.
+    /// The measured cost of past scans, from which the planner corrects its estimates.
     feedback: Feedback,
-    /// How many snapshots hold each generation.
+    /// The number of snapshots that pin each generation.
     pins: Mutex<BTreeMap<u64, usize>>,
 }
 
@@ -110,7 +110,13 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How to create or open an index.
+/// Options to create or open an index. Made by [`Index::options`].
+///
+/// ```no_run
+/// use gradix::Index;
+/// let index = Index::options().read_only(true).open("my.gradix")?;
+/// # Ok::<(), gradix::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "options do nothing until `create` or `open` is called"]
 pub struct IndexOptions {
@@ -126,19 +132,21 @@ impl Default for IndexOptions {
 }
 
 impl IndexOptions {
-    /// Never write: [`Index::writer`] is refused. Also works where nothing can be written.
+    /// Opens the index for reading only: [`Index::writer`] returns [`WriterError::ReadOnly`]. Works on a
+    /// read-only file system. Default: `false`.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
     }
 
-    /// A segment is closed when it has about this many bytes; 1 GiB unless given, at least 1 MiB.
+    /// The target size of a segment file in bytes: the writer starts a new segment when the open one has
+    /// reached it. Default: 1 GiB. Minimum: 1 MiB; a smaller value is raised to it.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes.max(1 << 20);
         self
     }
 
-    /// Keeps segments in another storage than the folder `segments`.
+    /// Stores segment files in `storage`. Default: a [`FileStorage`] over the folder `segments`.
     pub fn storage(mut self, storage: Arc<dyn Storage>) -> Self {
         self.storage = Some(storage);
         self
@@ -146,11 +154,11 @@ impl IndexOptions {
 
     /// Creates an index in a folder that does not exist yet or is empty, and opens it.
     ///
-    /// `INDEX` is written last: a creation that was cut off leaves a folder that is no index, and
-    /// that has to be removed before it can be tried again.
+    /// `INDEX` is written last: an interrupted creation leaves a folder that is not an index. Remove the
+    /// folder before trying again.
     ///
     /// # Errors
-    /// The folder is an index or holds other things, the schema is invalid, or the system refuses.
+    /// The folder is an index or holds other files, the schema is invalid, or the file system fails.
     pub fn create(self, path: impl AsRef<Path>, schema: &Schema) -> Result<Index, CreateError> {
         let path = path.as_ref();
         schema.check()?;
@@ -160,7 +168,7 @@ impl IndexOptions {
             source: source.into(),
         })?;
         if body.len() > index_file::MAX_BODY {
-            let reason = format!("its description has {} bytes; at most 16 MiB are possible", body.len());
+            let reason = format!("its JSON has {} bytes; the maximum is 16 MiB", body.len());
             return Err(SketchError::InvalidSpec { reason }.into());
         }
         let io = |path: &Path, operation| {
@@ -195,10 +203,10 @@ impl IndexOptions {
         Ok(self.open(path)?)
     }
 
-    /// Opens an index for reading; [`Index::writer`] then gives the right to write.
+    /// Opens an existing index. Call [`Index::writer`] to write to it.
     ///
     /// # Errors
-    /// The folder is not an index, is damaged, or is of a later version; or the system refuses.
+    /// The folder is not an index, is damaged, or was written by a later version; or the file system fails.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Index, OpenError> {
         let path = path.as_ref();
         let (identity, features) = index_file::read(path)?;
@@ -238,7 +246,7 @@ impl IndexOptions {
 }
 
 fn open_reader(path: &Path) -> Result<Manifest, ManifestError> {
-    // Read first: a writer may go on meanwhile.
+    // Read first: a writer may commit in between.
     let committed = committed::read(path)?;
     let manifest = Manifest::open_reader(&path.join(MANIFEST))?;
     manifest.holds(committed)?;
@@ -246,7 +254,7 @@ fn open_reader(path: &Path) -> Result<Manifest, ManifestError> {
 }
 
 impl Index {
-    /// How to create or open an index.
+    /// Options to create or open an index.
     pub fn options() -> IndexOptions {
         IndexOptions::default()
     }
@@ -274,23 +282,23 @@ impl Index {
         &self.shared.path
     }
 
-    /// The spec and encodings.
+    /// The schema: the sketch spec, the encodings and the tiers.
     #[must_use]
     pub fn schema(&self) -> &Schema {
         &self.shared.identity.schema
     }
 
-    /// The index's UUID, given when it was created.
+    /// The index's UUID, which is generated when it is created.
     #[must_use]
     pub fn uuid(&self) -> Uuid {
         self.shared.identity.index
     }
 
-    /// The right to write. There is one writer at a time, over all processes; what an earlier one
-    /// left unfinished is cleared away first.
+    /// Opens the writer. An index has at most one writer at a time, over all processes. Opening it removes
+    /// the uncommitted segments that an interrupted writer left.
     ///
     /// # Errors
-    /// Another writer is open, the index is read-only, or the system refuses.
+    /// Another writer is open, the index is read-only, or the manifest or the file system fails.
     pub fn writer(&self) -> Result<Writer, WriterError> {
         Writer::open(&self.shared)
     }
@@ -303,23 +311,24 @@ impl Index {
         Snapshot::take(&self.shared, None)
     }
 
-    /// A view of an earlier generation, as long as its files are kept (see [`Writer::gc`]).
+    /// A view of an earlier generation that has not been collected (see [`Writer::gc`]).
     ///
     /// # Errors
-    /// The generation is not kept or does not exist yet; or as [`Index::snapshot`].
+    /// The generation has been collected or does not exist yet; or as [`Index::snapshot`].
     pub fn snapshot_at(&self, generation: u64) -> Result<Snapshot, SnapshotError> {
         Snapshot::take(&self.shared, Some(generation))
     }
 
-    /// Checks every checksum and every reference between manifest and segments. Repairs nothing.
+    /// Checks every checksum, every stored row, and every reference between manifest and segments. Reads the
+    /// whole index; repairs nothing.
     ///
     /// # Errors
-    /// Only if the newest generation itself cannot be read; everything else is in the report.
+    /// The newest generation cannot be read from the manifest. All other damage is a finding of the report.
     pub fn verify(&self) -> Result<Report, SnapshotError> {
         verify::run(&self.shared)
     }
 
-    /// Rows, deletes and bytes, in all and for each column and segment.
+    /// Counts of rows and dead rows, and sizes in bytes: in total, and for each column and segment.
     ///
     /// # Errors
     /// As [`Index::snapshot`].
@@ -342,7 +351,7 @@ impl Shared {
         *self.manifest.write().unwrap_or_else(PoisonError::into_inner) = manifest;
     }
 
-    /// The manifest with what a writer in another process has committed since.
+    /// The manifest, reopened if a writer in another process has committed since.
     fn current_manifest(&self) -> Result<Arc<Manifest>, ManifestError> {
         let seen = self.manifest()?;
         if seen.is_current() {
@@ -350,14 +359,14 @@ impl Shared {
         }
         let newer = Arc::new(open_reader(&self.path)?);
         let mut manifest = self.manifest.write().unwrap_or_else(PoisonError::into_inner);
-        // A writer of this process may have put its own there meanwhile; that one knows more.
+        // A writer of this process may have set its own manifest meanwhile; that one is newer.
         match &*manifest {
             Some(other) if !Arc::ptr_eq(other, &seen) => Ok(Arc::clone(other)),
             _ => Ok(Arc::clone(manifest.insert(newer))),
         }
     }
 
-    /// Opens a segment, or shares it if somebody has it open.
+    /// Opens a segment, or shares it if it is open already.
     fn reader(&self, segment: Uuid) -> Result<Arc<SegmentReader>, crate::segment::SegmentError> {
         if let Some(reader) = lock(&self.readers).get(&segment).and_then(Weak::upgrade) {
             return Ok(reader);

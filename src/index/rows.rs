@@ -1,16 +1,16 @@
-//! A caller's rows: checked against the index and encoded.
+//! Checks a caller's rows against the index, and encodes them.
 
 use super::error::AppendError;
 use crate::schema::Schema;
 use crate::segment::{EncodedRow, MAX_ID, MAX_METADATA, MAX_SOURCE, RowEncoder, RowTags, Span};
 use crate::sketch::Sketch;
 
-/// An example has at most this many rows.
+/// The maximum number of rows of an example.
 const MAX_ROWS: usize = 65_536;
-/// And ids and metadata of at most this many bytes in all.
+/// The maximum bytes of ids and metadata over the rows of an example.
 const MAX_STRING_BYTES: usize = 256 << 20;
 
-/// One row to append: a sketch, and what is to be kept beside it.
+/// One row to append: a sketch with its span, source and metadata.
 ///
 /// ```
 /// use gradix::{Row, Span, sketch::{Sketch, SketchSpec}};
@@ -31,19 +31,19 @@ impl<'a> Row<'a> {
         Self { sketch, tags: RowTags { span: Span::WHOLE, source: None, metadata: &[] } }
     }
 
-    /// The part of the example that the row stands for.
+    /// The part of the example that the row stands for. Default: [`Span::WHOLE`].
     pub fn span(mut self, span: Span) -> Self {
         self.tags.span = span;
         self
     }
 
-    /// A label of where the example comes from, 1 to 255 bytes; scans can be limited to it.
+    /// The source label, 1 to 255 bytes; scans can filter by it. Default: none.
     pub fn source(mut self, source: &'a str) -> Self {
         self.tags.source = Some(source);
         self
     }
 
-    /// Bytes of the caller's own, at most 65,536.
+    /// Arbitrary bytes of the caller, at most 65,536. Default: none.
     pub fn metadata(mut self, metadata: &'a [u8]) -> Self {
         self.tags.metadata = metadata;
         self
@@ -68,7 +68,7 @@ pub(super) fn check_id(id: &[u8]) -> Result<(), AppendError> {
     Ok(())
 }
 
-/// Checks all rows of an example and encodes them. Touches nothing.
+/// Checks all rows of an example and encodes them. Changes no state.
 pub(super) fn encode(
     schema: &Schema,
     encoder: &RowEncoder,

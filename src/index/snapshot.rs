@@ -14,8 +14,10 @@ use crate::schema::Schema;
 use crate::segment::{Kind, LiveSegment, RowGroup, SegmentError, SegmentReader, Span};
 use crate::sketch::{Sketch, SketchSpec};
 
-/// A view of one generation of an index. Cheap to clone, usable from every thread; while it lives,
-/// its files stay readable, whatever is appended, deleted, compacted or collected.
+/// A read view of one generation of an index. Cheap to clone; `Send` and `Sync`.
+///
+/// In this process, a snapshot pins its generation: its files stay readable whatever is appended, deleted,
+/// compacted or collected meanwhile. For other processes see [`GcOptions::grace`](crate::GcOptions::grace).
 #[derive(Clone)]
 pub struct Snapshot {
     inner: Arc<Inner>,
@@ -27,13 +29,13 @@ struct Inner {
     segments: Vec<LiveSegment>,
     records: Vec<SegmentRecord>,
     ordinals: HashMap<Uuid, usize>,
-    /// The view that it was taken from, unless that is the writer's own, which goes on: there the pin
-    /// holds back what is to be collected.
+    /// The manifest view that the snapshot was taken from. `None` if that is the writer's manifest, which
+    /// moves on: there the pin keeps the generation from being collected.
     view: Option<Arc<Manifest>>,
     _pin: Pin,
 }
 
-/// Holds a generation back from garbage collection in this process.
+/// Keeps a generation from being collected by this process.
 struct Pin {
     shared: Arc<Shared>,
     generation: u64,
@@ -74,27 +76,27 @@ pub struct Example {
 pub struct ExampleRow {
     /// The part of the example that it stands for.
     pub span: Span,
-    /// The label of where the example came from.
+    /// The source label, if the row has one.
     pub source: Option<String>,
     /// The caller's metadata.
     pub metadata: Vec<u8>,
-    /// The numbers as stored: what the encoding kept of the sketch that was appended.
+    /// The decoded values. Unless the encoding is `f32`, they are rounded.
     pub sketch: Sketch,
-    /// The L2 norm of each block.
+    /// The L2 norm of each block's stored values, in the spec's order.
     pub norms: Vec<f32>,
 }
 
 impl ExampleRow {
-    /// Whether all its numbers are zero: its cosine with anything is 0.
+    /// Whether all values are zero. The cosine of such a row with any query is 0.
     #[must_use]
     pub fn is_zero(&self) -> bool {
         self.norms.iter().all(|&norm| norm == 0.0)
     }
 }
 
-/// A reader beside a writer in another process may see a segment listed whose file is collected
-/// before it opens it; the manifest has then changed, and the reader looks again. It takes a writer
-/// that collects without a grace to make that happen even twice.
+/// The maximum number of attempts to load a snapshot. A writer in another process may collect a segment
+/// file between the read of the manifest and the open of the file; then the manifest has changed, and the
+/// reader loads it again. This happens more than once only if the writer collects without a grace time.
 const ATTEMPTS: usize = 1000;
 
 impl Snapshot {
@@ -125,7 +127,7 @@ impl Snapshot {
         }
         let mut visible: Vec<_> = manifest.segments()?;
         visible.retain(|(_, record)| record.is_visible(generation));
-        // The order of appending, so that scans and listings are stable.
+        // In the order of appending, so that scans and listings are stable.
         visible.sort_by_key(|(segment, record)| (record.added, *segment));
         let mut segments = Vec::with_capacity(visible.len());
         let mut ordinals = HashMap::with_capacity(visible.len());
@@ -155,19 +157,19 @@ impl Snapshot {
         })
     }
 
-    /// The generation that it shows.
+    /// The generation of this view.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.inner.generation
     }
 
-    /// The spec and encodings.
+    /// The schema: the sketch spec, the encodings and the tiers.
     #[must_use]
     pub fn schema(&self) -> &Schema {
         &self.inner.shared.identity.schema
     }
 
-    /// The number of rows, deleted ones left out.
+    /// The number of live rows.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.inner.segments.iter().map(|segment| u64::from(segment.reader.rows()) - segment.dead.len()).sum()
@@ -182,7 +184,7 @@ impl Snapshot {
         Ok(commit.map(|commit| commit.payload).unwrap_or_default())
     }
 
-    /// The example with this id, or `None`.
+    /// Reads the example with this id; `None` if there is none.
     ///
     /// # Errors
     /// The manifest or a segment cannot be read or is damaged, or another process has collected
@@ -205,7 +207,8 @@ impl Snapshot {
         Ok(Some(Example { id: id.to_owned(), rows }))
     }
 
-    /// Ranks the rows of this generation for a batch of queries, in one pass.
+    /// Ranks the rows of this generation for a batch of queries, in one pass. Returns a builder; nothing is
+    /// read before [`Scan::run`].
     ///
     /// ```
     /// # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
@@ -223,7 +226,7 @@ impl Snapshot {
     /// ```
     ///
     /// # Errors
-    /// There is no query, or one is under another spec or too large.
+    /// There is no query, or a query has another spec than the index or too large a norm.
     pub fn scan<'a>(&'a self, queries: &'a [Sketch]) -> Result<Scan<'a>, ScanError> {
         let find = |id: &[u8]| {
             let found = self.find(id).map_err(|source| ScanError::Lookup { source: Box::new(source) })?;
@@ -235,7 +238,7 @@ impl Snapshot {
         Scan::new(self.segments(), self.schema(), &self.inner.shared.feedback, find, queries)
     }
 
-    /// The ordinal of the segment and the rows there of an example.
+    /// Where an example is: the ordinal of its segment, and its rows there.
     pub(crate) fn find(&self, id: &[u8]) -> Result<Option<(usize, Location)>, GetError> {
         let Inner { generation, ordinals, segments, .. } = &*self.inner;
         let manifest = self.manifest()?;
@@ -255,7 +258,7 @@ impl Snapshot {
         }
     }
 
-    /// A manifest that knows this generation.
+    /// A manifest that contains this generation.
     pub(super) fn manifest(&self) -> Result<Arc<Manifest>, ManifestError> {
         match &self.inner.view {
             Some(view) => Ok(Arc::clone(view)),
@@ -271,8 +274,8 @@ impl Snapshot {
         &self.inner.records
     }
 
-    /// The snapshot as the JSON listing of `format-spec/manifest.md`, by which a reader without
-    /// RocksDB finds its segments.
+    /// The snapshot's segments as JSON, in the format of `format-spec/manifest.md`: a reader without RocksDB
+    /// finds files, digests and dead rows in it.
     #[must_use]
     pub fn listing(&self) -> String {
         let segments: Vec<_> = self.inner.segments.iter().zip(&self.inner.records).map(listed).collect();
@@ -326,7 +329,7 @@ fn read_row(
     })
 }
 
-/// The numbers of a row of a row group.
+/// Decodes a row of a row group.
 pub(super) fn read_sketch(
     reader: &SegmentReader,
     spec: &Arc<SketchSpec>,

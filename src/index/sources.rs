@@ -6,16 +6,16 @@ use super::error::GetError;
 use super::snapshot::Snapshot;
 use crate::segment::{LiveSegment, SegmentError};
 
-/// How much of a snapshot has one source label, or none.
+/// The rows and examples of a snapshot that have one source label, or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SourceCount {
-    /// The label; none for the rows that have no label.
+    /// The label; `None` for the rows without one.
     pub source: Option<String>,
-    /// Rows, deleted ones not counted.
+    /// Live rows.
     pub rows: u64,
-    /// Examples with at least one such row. One whose rows have several labels counts for each of them.
+    /// Examples with at least one such row. An example whose rows have several labels counts for each label.
     pub examples: u64,
 }
 
@@ -27,8 +27,8 @@ struct Count {
 }
 
 impl Snapshot {
-    /// The sources with the rows and examples of each that are not deleted: first those without a label,
-    /// then by label. Reads the ids and sources of all rows, and no codes.
+    /// Counts the live rows and examples of each source: first those without a label, then in the order of
+    /// the labels. Reads the ids and sources of all rows, and no codes.
     ///
     /// ```
     /// # use gradix::{Encoding, Index, Row, Schema, sketch::{Sketch, SketchSpec}};
@@ -43,7 +43,7 @@ impl Snapshot {
     /// let sources = index.snapshot()?.sources()?;
     /// assert_eq!((&sources[0].source, sources[0].rows, sources[0].examples), (&None, 1, 1));
     /// assert_eq!((sources[1].source.as_deref(), sources[1].rows, sources[1].examples), (Some("wiki"), 2, 1));
-    /// # Ok::<(), gradix::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -74,8 +74,8 @@ fn count(segment: &LiveSegment) -> Result<Vec<Count>, SegmentError> {
     let reader = &segment.reader;
     let none = reader.source_names().len();
     let mut counts = vec![Count::default(); none + 1];
-    // The number of the example that each source was last seen in. All rows of an example lie side by
-    // side in one row group.
+    // The number of the example in which each source occurred last. The rows of an example are adjacent
+    // in one row group.
     let (mut examples, mut last_example) = (0u64, vec![0u64; none + 1]);
     for (ordinal, group) in reader.groups().iter().enumerate() {
         let mut alive = group.range().filter(|row| !segment.dead.contains(*row)).peekable();
@@ -89,7 +89,7 @@ fn count(segment: &LiveSegment) -> Result<Vec<Count>, SegmentError> {
             if id != before {
                 (examples, before) = (examples + 1, id);
             }
-            // What is not the ordinal of a name says that there is none.
+            // An ordinal past the last name means no source.
             let source = (sources[row] as usize).min(none);
             counts[source].rows += 1;
             if last_example[source] != examples {

@@ -1,4 +1,4 @@
-//! Counts and sizes.
+//! Counts and sizes of a generation.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,13 @@ use crate::segment::Column;
 pub struct Stats {
     /// The generation.
     pub generation: u64,
-    /// Rows that are not deleted.
+    /// Live rows.
     pub rows: u64,
-    /// Rows that are deleted but not compacted away.
+    /// Rows that are deleted but not yet compacted.
     pub dead_rows: u64,
     /// Bytes of all segment files.
     pub bytes: u64,
-    /// Bytes of each column over all segments, padding included, in the order of the file.
+    /// Bytes of each column over all segments, including padding, in file order.
     pub columns: Vec<ColumnStats>,
     /// Each segment, in the order of appending.
     pub segments: Vec<SegmentStats>,
@@ -39,7 +39,7 @@ pub struct ColumnStats {
     pub tier: Option<String>,
     /// The block's name, for `codes`.
     pub block: Option<String>,
-    /// Bytes, padding included.
+    /// Bytes, including padding.
     pub bytes: u64,
 }
 
@@ -50,7 +50,7 @@ pub struct ColumnStats {
 pub struct SegmentStats {
     /// Its UUID, in text form.
     pub segment: String,
-    /// Rows, dead ones included.
+    /// Rows, including dead ones.
     pub rows: u64,
     /// Dead rows.
     pub dead_rows: u64,
@@ -65,10 +65,10 @@ pub struct SegmentStats {
 }
 
 impl Snapshot {
-    /// Counts and sizes of this generation; reads no rows.
+    /// Counts and sizes of this generation. Reads no rows.
     ///
     /// # Errors
-    /// None at present; reading lazily may need it.
+    /// None at present; a later version may read lazily.
     pub fn stats(&self) -> Result<Stats, SnapshotError> {
         let mut columns: BTreeMap<(usize, Column), u64> = BTreeMap::new();
         let mut segments = Vec::new();
