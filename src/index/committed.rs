@@ -1,8 +1,8 @@
-//! The `COMMITTED` file: the last generation that was acknowledged, kept outside of the manifest's log.
+//! The `COMMITTED` file: the last acknowledged generation, stored outside of the manifest's log.
 //!
-//! A log whose records are damaged can look like one that a crash cut off before they were
-//! acknowledged. This file tells the two apart. It is never ahead of the manifest: it is written after
-//! the commit, and before anybody hears of it.
+//! A log with damaged records can look like a log that a crash truncated before the records were
+//! acknowledged. This file distinguishes the two. It is never ahead of the manifest: it is written after
+//! the write batch, and before `commit` returns.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ const NAME: &str = "COMMITTED";
 const MAGIC: [u8; 8] = *b"\x89GDC\r\n\x1a\n";
 const LENGTH: usize = 20;
 
-/// Notes durably that `generation` is acknowledged.
+/// Records durably that `generation` is acknowledged.
 pub(super) fn write(folder: &Path, generation: u64) -> Result<(), ManifestError> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend(generation.to_le_bytes());
@@ -28,7 +28,7 @@ pub(super) fn write(folder: &Path, generation: u64) -> Result<(), ManifestError>
     })
 }
 
-/// The last generation that was acknowledged; 0 if none was.
+/// The last acknowledged generation; 0 if there is none.
 pub(super) fn read(folder: &Path) -> Result<u64, ManifestError> {
     let path = folder.join(NAME);
     let bytes = match fs::read(&path) {

@@ -1,4 +1,4 @@
-//! Copies what lives into fewer segments.
+//! Compaction: copies live rows into fewer segments.
 
 use uuid::Uuid;
 
@@ -7,7 +7,7 @@ use super::snapshot::Snapshot;
 use super::writer::Writer;
 use crate::segment::{EncodedRow, LiveSegment, RowGroup};
 
-/// Which segments to compact.
+/// Options of [`Writer::compact`]: which segments to compact.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[must_use]
 pub struct CompactOptions {
@@ -22,48 +22,48 @@ impl Default for CompactOptions {
 }
 
 impl CompactOptions {
-    /// Every segment.
+    /// Compacts every segment.
     pub fn all() -> Self {
         Self { dead: 0.0, small: f64::INFINITY }
     }
 
-    /// Segments of whose rows at least this fraction is dead; 0.2 unless given.
+    /// Compacts segments in which at least this fraction of the rows is dead. Default: 0.2.
     pub fn dead_fraction(mut self, fraction: f64) -> Self {
         self.dead = fraction;
         self
     }
 
-    /// And segments smaller than this fraction of the index's segment size, if there are at least
-    /// two of them; 0.5 unless given.
+    /// Also compacts segments smaller than this fraction of the index's
+    /// [segment size](crate::IndexOptions::segment_bytes), if there are at least two. Default: 0.5.
     pub fn small_fraction(mut self, fraction: f64) -> Self {
         self.small = fraction;
         self
     }
 }
 
-/// What a compaction did.
+/// The result of a compaction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Compaction {
-    /// Segments that were read.
+    /// Segments that were compacted.
     pub segments_removed: u64,
-    /// Segments that were written in their place.
+    /// Segments that were written to replace them.
     pub segments_added: u64,
-    /// Rows that were copied.
+    /// Live rows that were copied.
     pub rows_copied: u64,
-    /// Dead rows that were left behind.
+    /// Dead rows that were dropped.
     pub rows_dropped: u64,
 }
 
 impl Writer {
-    /// Copies the living rows of old segments into new ones, codes verbatim, and publishes each
-    /// batch of about one new segment as a generation of its own. The old files stay for the
-    /// snapshots that see them, until [`Writer::gc`].
+    /// Copies the live rows of the chosen segments into new segments, and publishes about one new segment
+    /// per generation. Codes are copied verbatim, never encoded again. The old files stay until
+    /// [`Writer::gc`], for snapshots of earlier generations.
     ///
     /// # Errors
-    /// There are uncommitted changes; or storage or manifest fail, after which what was published
-    /// stands and the rest is as before.
+    /// There are uncommitted changes, or the storage or the manifest fails. After a failure, the generations
+    /// published so far remain, and the other segments are unchanged.
     pub fn compact(&mut self, options: CompactOptions) -> Result<Compaction, MaintenanceError> {
         if self.poisoned {
             return Err(MaintenanceError::Poisoned);
@@ -77,7 +77,7 @@ impl Writer {
         let mut inputs: Vec<&LiveSegment> = Vec::new();
         let mut bytes = 0;
         for segment in choose(&snapshot, options, limit) {
-            let share = u128::from(living(segment)) * u128::from(segment.reader.bytes());
+            let share = u128::from(live_rows(segment)) * u128::from(segment.reader.bytes());
             let alive = u64::try_from(share / u128::from(segment.reader.rows().max(1))).unwrap_or(u64::MAX);
             if !inputs.is_empty() && bytes + alive > limit {
                 self.compact_into_one(&inputs, &mut done)?;
@@ -100,7 +100,7 @@ impl Writer {
     ) -> Result<(), MaintenanceError> {
         let copied = inputs.iter().try_for_each(|segment| self.copy(segment, done));
         if let Err(error) = copied {
-            // The copies are of no use; the originals are untouched.
+            // Discard the copies; the originals are unchanged.
             if !self.poisoned {
                 self.abort()?;
             }
@@ -123,7 +123,7 @@ impl Writer {
             while next < group.len() {
                 let run = group.run(next);
                 next = run.end;
-                // Deletes take whole examples, so the living rows of a run are one example's.
+                // Deletes remove whole examples, so the live rows of a run belong to one example.
                 let mut alive = run.clone().collect::<Vec<usize>>();
                 alive.retain(|&row| !segment.dead.contains(group.ordinal(row)));
                 done.rows_dropped += (run.len() - alive.len()) as u64;
@@ -143,15 +143,15 @@ impl Writer {
     }
 }
 
-fn living(segment: &LiveSegment) -> u64 {
+fn live_rows(segment: &LiveSegment) -> u64 {
     u64::from(segment.reader.rows()) - segment.dead.len()
 }
 
 /// The segments to compact, in the order of appending.
 fn choose(snapshot: &Snapshot, options: CompactOptions, limit: u64) -> Vec<&LiveSegment> {
     let small = |segment: &LiveSegment| (segment.reader.bytes() as f64) < options.small * limit as f64;
-    let gappy =
+    let sparse =
         |segment: &LiveSegment| segment.dead.len() as f64 >= options.dead * f64::from(segment.reader.rows());
     let several = snapshot.segments().iter().filter(|segment| small(segment)).count() > 1;
-    snapshot.segments().iter().filter(|segment| gappy(segment) || (several && small(segment))).collect()
+    snapshot.segments().iter().filter(|segment| sparse(segment) || (several && small(segment))).collect()
 }

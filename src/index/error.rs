@@ -1,4 +1,4 @@
-//! One enum for each operation: what can go wrong, with everything needed to act on it.
+//! The error enum of each operation.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::manifest::ManifestError;
 use crate::segment::{SegmentError, Span};
 use crate::sketch::{SketchError, SketchSpec};
 
-/// An id for messages: as text if it is text, else in hexadecimal.
+/// An id for messages: quoted if it is UTF-8, otherwise in hexadecimal.
 pub(crate) fn show_id(id: &[u8]) -> String {
     match std::str::from_utf8(id) {
         Ok(text) => format!("{text:?}"),
@@ -18,39 +18,39 @@ pub(crate) fn show_id(id: &[u8]) -> String {
     }
 }
 
-/// Why an index could not be created. Nothing that was there before has been touched.
+/// Why an index could not be created. No existing file has been changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CreateError {
-    /// There is an index already.
+    /// The folder holds an index already.
     #[error("{}: there is an index already", path.display())]
     Exists {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder holds other things.
+    /// The folder holds other files.
     #[error("{}: the folder is not empty", path.display())]
     NotEmpty {
         /// The folder.
         path: PathBuf,
     },
-    /// The schema makes no sense.
+    /// The schema is invalid.
     #[error("the schema is not valid")]
     Schema(#[from] SketchError),
-    /// The file system refused.
+    /// A file system operation failed.
     #[error("{}: cannot {operation}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
-        /// What the system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The manifest could not be made.
-    #[error("cannot make the manifest")]
+    /// The manifest could not be created.
+    #[error("cannot create the manifest")]
     Manifest(#[from] ManifestError),
-    /// The index was made but could not be opened.
+    /// The index was created but could not be opened.
     #[error("cannot open the new index")]
     Open(#[from] OpenError),
 }
@@ -59,12 +59,12 @@ pub enum CreateError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The folder is not an index: it does not exist, has no `INDEX`, or that is something else.
+    /// The folder is not an index: it does not exist, or has no valid `INDEX` file.
     #[error("{}: not a gradix index: {reason}", path.display())]
     NotAnIndex {
         /// The folder or file.
         path: PathBuf,
-        /// What was seen instead.
+        /// Why it is not an index.
         reason: &'static str,
     },
     /// The index was written by a later version.
@@ -74,15 +74,15 @@ pub enum OpenError {
         path: PathBuf,
         /// Its container version.
         found: u32,
-        /// The newest version that can be read.
+        /// The newest version that this version of gradix reads.
         supported: u32,
     },
     /// The index needs a feature that this version does not have.
-    #[error("{}: needs features {bits:#x}, which this version does not know", path.display())]
+    #[error("{}: needs features {bits:#x}, which this version does not support", path.display())]
     UnknownFeature {
         /// The `INDEX` file.
         path: PathBuf,
-        /// The bits that are not known.
+        /// The unsupported feature bits.
         bits: u64,
     },
     /// `INDEX` is damaged.
@@ -90,12 +90,12 @@ pub enum OpenError {
     Damaged {
         /// The `INDEX` file.
         path: PathBuf,
-        /// Where the fault was seen.
+        /// The offset of the fault in the file.
         offset: u64,
         /// What is wrong.
         reason: String,
     },
-    /// The manifest is that of another index.
+    /// The manifest belongs to another index.
     #[error("{}: the manifest belongs to index {found}, not to {expected}", path.display())]
     ForeignManifest {
         /// The folder.
@@ -105,14 +105,14 @@ pub enum OpenError {
         /// The index that `INDEX` names.
         expected: Uuid,
     },
-    /// The file system refused.
+    /// A file system operation failed.
     #[error("{}: cannot {operation}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
-        /// What the system said.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The manifest could not be opened.
@@ -120,11 +120,11 @@ pub enum OpenError {
     Manifest(#[from] ManifestError),
 }
 
-/// Why an index has no writer to give.
+/// Why a writer could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriterError {
-    /// Another writer, here or in another process, is open.
+    /// Another writer is open, in this or another process.
     #[error("{}: another writer is open", path.display())]
     Busy {
         /// The index.
@@ -136,22 +136,22 @@ pub enum WriterError {
         /// The index.
         path: PathBuf,
     },
-    /// Writing needs a feature that this version does not have; reading does not.
-    #[error("{}: writing needs features {bits:#x}, which this version does not know", path.display())]
+    /// Writing, unlike reading, needs a feature that this version does not have.
+    #[error("{}: writing needs features {bits:#x}, which this version does not support", path.display())]
     UnknownFeature {
         /// The index.
         path: PathBuf,
-        /// The bits that are not known.
+        /// The unsupported feature bits.
         bits: u64,
     },
-    /// The file system refused.
+    /// A file system operation failed.
     #[error("{}: cannot {operation}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
-        /// What the system said.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The manifest could not be opened for writing.
@@ -159,8 +159,8 @@ pub enum WriterError {
     Manifest(#[from] ManifestError),
 }
 
-/// Why an example was not appended, replaced or deleted. The writer is as it was before, unless it
-/// says [`AppendError::Poisoned`] from now on; what is committed is untouched in any case.
+/// Why an example was not appended, replaced or deleted. The writer is unchanged, unless the error poisons
+/// it; committed data is unchanged in any case.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
@@ -170,14 +170,14 @@ pub enum AppendError {
         /// The id.
         id: Vec<u8>,
     },
-    /// An id is 1 to 4096 bytes long.
-    #[error("an id of {length} bytes; 1 to 4096 are possible")]
+    /// The id is not 1 to 4096 bytes long.
+    #[error("an id of {length} bytes; ids have 1 to 4096")]
     IdLength {
-        /// How long this one is.
+        /// Its length in bytes.
         length: usize,
     },
-    /// The sketch was made under another spec than the index's.
-    #[error("example {}: its sketch is under {given}, and the index under {index}", show_id(id))]
+    /// The sketch's spec is not the index's.
+    #[error("example {}: its sketch has the spec {given}, but the index has {index}", show_id(id))]
     OtherSpec {
         /// The id.
         id: Vec<u8>,
@@ -186,65 +186,65 @@ pub enum AppendError {
         /// The index's spec.
         index: Box<SketchSpec>,
     },
-    /// A number of the sketch cannot be stored.
+    /// The sketch cannot be encoded.
     #[error("example {}, row {row}, block {block:?}", show_id(id))]
     Encode {
         /// The id.
         id: Vec<u8>,
-        /// Which of the example's rows.
+        /// The ordinal of the row in the example.
         row: usize,
         /// The block's name.
         block: String,
         /// What is wrong with it.
         source: EncodeError,
     },
-    /// An example has at least one row.
-    #[error("example {} has no row", show_id(id))]
+    /// No rows were given.
+    #[error("example {} has no rows", show_id(id))]
     NoRows {
         /// The id.
         id: Vec<u8>,
     },
-    /// An example has at most 65,536 rows, and ids and metadata of at most 256 MiB in all.
+    /// The example has more than 65,536 rows, or more than 256 MiB of ids and metadata over all rows.
     #[error(
-        "example {} has {rows} rows with {bytes} bytes of ids and metadata; at most 65536 and 2^28 are possible",
+        "example {} has {rows} rows with {bytes} bytes of ids and metadata; the maximum is 65536 and 2^28",
         show_id(id)
     )]
     TooLarge {
         /// The id.
         id: Vec<u8>,
-        /// Its rows.
+        /// The number of its rows.
         rows: usize,
-        /// Bytes of ids and metadata.
+        /// Bytes of ids and metadata over all rows.
         bytes: usize,
     },
-    /// A span has at least one token.
+    /// The span has no token.
     #[error("example {}, row {row}: the span {span} is empty", show_id(id))]
     EmptySpan {
         /// The id.
         id: Vec<u8>,
-        /// Which of the example's rows.
+        /// The ordinal of the row in the example.
         row: usize,
         /// The span.
         span: Span,
     },
-    /// The name of a source is 1 to 255 bytes long.
-    #[error("example {}, row {row}: a source name of {length} bytes; 1 to 255 are possible", show_id(id))]
+    /// The source label is not 1 to 255 bytes long.
+    #[error("example {}, row {row}: a source label of {length} bytes; labels have 1 to 255", show_id(id))]
     SourceLength {
         /// The id.
         id: Vec<u8>,
-        /// Which of the example's rows.
+        /// The ordinal of the row in the example.
         row: usize,
-        /// How long this one is.
+        /// Its length in bytes.
         length: usize,
     },
-    /// Metadata of a row is at most 65,536 bytes long.
-    #[error("example {}, row {row}: {length} bytes of metadata; at most 65536 are possible", show_id(id))]
+    /// The metadata of a row is longer than 65,536 bytes.
+    #[error("example {}, row {row}: {length} bytes of metadata; the maximum is 65536", show_id(id))]
     MetadataLength {
         /// The id.
         id: Vec<u8>,
-        /// Which of the example's rows.
+        /// The ordinal of the row in the example.
         row: usize,
-        /// How long this one is.
+        /// Its length in bytes.
         length: usize,
     },
     /// The example to replace is not in the index.
@@ -253,43 +253,43 @@ pub enum AppendError {
         /// The id.
         id: Vec<u8>,
     },
-    /// The segment could not be written. The writer is poisoned.
+    /// The segment could not be written, which poisons the writer.
     #[error("cannot write a segment")]
     Segment(#[from] SegmentError),
-    /// The manifest could not be read, or could not be written, which poisons the writer.
+    /// The manifest could not be read, or could not be written; the latter poisons the writer.
     #[error("cannot use the manifest")]
     Manifest(#[from] ManifestError),
-    /// An earlier write failed. Drop this writer and open another; what was committed is there.
+    /// An earlier write failed. Drop this writer and open another; committed data is intact.
     #[error("an earlier write failed; open the index again")]
     Poisoned,
 }
 
-/// Why a commit failed. It is there whole or not at all: open the index again to see which.
+/// Why a commit failed. It has taken effect completely or not at all; open the index again to find out which.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
-    /// A commit's payload is at most 1 MiB.
-    #[error("a payload of {length} bytes; at most 1 MiB is possible")]
+    /// The payload is longer than 1 MiB. The writer is unchanged.
+    #[error("a payload of {length} bytes; the maximum is 1 MiB")]
     PayloadLength {
-        /// How long this one is.
+        /// Its length in bytes.
         length: usize,
     },
-    /// A segment could not be written. The writer is poisoned.
+    /// A segment could not be written, which poisons the writer.
     #[error("cannot write a segment")]
     Segment(#[from] SegmentError),
-    /// The manifest could not be read or written. The writer is poisoned.
+    /// The manifest could not be read or written, which poisons the writer.
     #[error("cannot write the manifest")]
     Manifest(#[from] ManifestError),
-    /// An earlier write failed. Drop this writer and open another; what was committed is there.
+    /// An earlier write failed. Drop this writer and open another; committed data is intact.
     #[error("an earlier write failed; open the index again")]
     Poisoned,
 }
 
-/// Why compaction or garbage collection stopped. Nothing is lost: it can be run again.
+/// Why compaction or garbage collection failed. No committed data is lost; it can be run again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MaintenanceError {
-    /// There are appends or deletes that are not committed.
+    /// The writer has uncommitted changes.
     #[error("there are uncommitted changes; commit or abort them first")]
     Uncommitted,
     /// A segment could not be read or written.
@@ -313,20 +313,20 @@ pub enum MaintenanceError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
-    /// The generation is not kept any more, or does not exist yet.
-    #[error("generation {asked} is not there; {oldest} to {newest} are")]
+    /// The generation has been collected, or does not exist yet.
+    #[error("generation {asked} does not exist; {oldest} to {newest} do")]
     NoSuchGeneration {
-        /// The generation asked for.
+        /// The requested generation.
         asked: u64,
-        /// The oldest that is kept.
+        /// The oldest readable generation.
         oldest: u64,
-        /// The newest.
+        /// The newest generation.
         newest: u64,
     },
     /// A segment that the manifest lists could not be opened.
     #[error("cannot open a segment")]
     Segment(#[from] SegmentError),
-    /// A segment is not the one that the manifest lists.
+    /// A segment file is not the one that the manifest lists.
     #[error(
         "{file}: {rows} rows in {bytes} bytes, where the manifest has {expected_rows} in {expected_bytes}"
     )]
@@ -342,8 +342,8 @@ pub enum SnapshotError {
         /// The manifest's bytes.
         expected_bytes: u64,
     },
-    /// The manifest has deleted rows that a segment does not have.
-    #[error("the manifest has dead rows beyond the {rows} of segment {segment}")]
+    /// The manifest lists dead rows past the end of a segment.
+    #[error("the manifest lists dead rows beyond the {rows} rows of segment {segment}")]
     DeadRows {
         /// The segment.
         segment: Uuid,
@@ -359,16 +359,16 @@ pub enum SnapshotError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GetError {
-    /// The index has been collected beyond this snapshot's generation by another process.
-    #[error("generation {generation} is not kept any more; the oldest is {oldest}")]
+    /// Another process has collected this snapshot's generation.
+    #[error("generation {generation} has been collected; the oldest is {oldest}")]
     Expired {
         /// The snapshot's generation.
         generation: u64,
-        /// The oldest that is kept.
+        /// The oldest readable generation.
         oldest: u64,
     },
-    /// The manifest points to a row that is not there, or not this example's.
-    #[error("the manifest has example {} at row {row} of segment {segment}, where it is not", show_id(id))]
+    /// The manifest refers to a row that does not exist or belongs to another example.
+    #[error("the manifest lists example {} at row {row} of segment {segment}, where it is not", show_id(id))]
     Misplaced {
         /// The id.
         id: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Lets go of generations that nobody needs any more, and of the files that only they need.
+//! Garbage collection: removes old generations and the files that only they use.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::lock::lock;
 use crate::manifest::{Batch, StateRecord};
 use crate::segment::file_name;
 
-/// A batch of the clean-up is applied when it has this many bytes.
+/// The number of bytes at which a write batch of the collection is applied.
 const BATCH_BYTES: usize = 8 << 20;
 const DEFAULT_GRACE: Duration = Duration::from_secs(3600);
 
-/// What garbage collection may take.
+/// Options of [`Writer::gc`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct GcOptions {
@@ -28,41 +28,41 @@ impl Default for GcOptions {
 }
 
 impl GcOptions {
-    /// How many of the newest generations stay readable; 1 unless given, and at least 1.
+    /// The number of newest generations that stay readable. Default and minimum: 1.
     pub fn keep_generations(mut self, keep: u64) -> Self {
         self.keep = keep.max(1);
         self
     }
 
-    /// A generation, and with it its files, stays for this long after the commit that replaced it, for
-    /// the snapshots of other processes, which the writer does not see; one hour unless given.
+    /// How long a generation and its files stay after the commit that replaced it. This protects snapshots of
+    /// other processes, which the writer cannot see. Default: one hour.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 }
 
-/// What garbage collection took.
+/// The result of a garbage collection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Collection {
-    /// The oldest generation that can still be read.
+    /// The oldest readable generation.
     pub oldest: u64,
-    /// Segment files that were removed.
+    /// Segment files removed.
     pub segments: u64,
     /// Their bytes.
     pub bytes: u64,
 }
 
 impl Writer {
-    /// Lets go of old generations: their files, deletes and example versions. Generations that a
-    /// snapshot in this process shows are kept, those that were replaced within the grace time, and
-    /// all later ones.
+    /// Collects old generations: removes their files, deletes and example versions. It keeps the newest
+    /// [`GcOptions::keep_generations`], every generation replaced within [`GcOptions::grace`], every
+    /// generation that a snapshot of this process pins, and all generations after those.
     ///
     /// # Errors
-    /// There are uncommitted changes; or storage or manifest fail: what is left is taken by the
-    /// next collection, or by the next writer.
+    /// There are uncommitted changes, or the storage or the manifest fails, which poisons the writer. The
+    /// next writer or the next collection removes the rest.
     pub fn gc(&mut self, options: GcOptions) -> Result<Collection, MaintenanceError> {
         if self.poisoned {
             return Err(MaintenanceError::Poisoned);
@@ -76,7 +76,7 @@ impl Writer {
     }
 
     fn collect(&mut self, options: GcOptions) -> Result<Collection, MaintenanceError> {
-        // No snapshot is taken while the floor rises.
+        // No snapshot is taken while the oldest generation advances.
         let shared = std::sync::Arc::clone(&self.shared);
         let _loading = lock(&shared.loading);
         let newest = self.state.generation;
@@ -84,14 +84,14 @@ impl Writer {
         let mut oldest = (newest + 1).saturating_sub(options.keep).min(pinned).max(self.state.oldest);
         let grace = u64::try_from(options.grace.as_millis()).unwrap_or(u64::MAX);
         let late = now_ms().saturating_sub(grace);
-        // The commit of a generation is what replaced the one before it.
+        // The commit of a generation replaced the one before it.
         while oldest > self.state.oldest
             && self.manifest.commit(oldest)?.is_some_and(|commit| commit.time_ms > late)
         {
             oldest -= 1;
         }
 
-        // First the promise, durably: from now on nobody may ask for less. Then its consequences.
+        // First make the new oldest generation durable: from now on no reader opens an older one. Then remove.
         let state = StateRecord { generation: newest, oldest };
         let mut batch = self.manifest.batch();
         batch.put_state(&state)?;
@@ -109,7 +109,7 @@ impl Writer {
         if gone.is_empty() {
             return Ok((0, 0));
         }
-        // An intent in place of the record: a crash in between leaves the file to the next writer.
+        // An intent replaces the record: after a crash in between, the next writer removes the file.
         let mut batch = self.manifest.batch();
         for (segment, _) in &gone {
             batch.remove_segment(*segment)?;
@@ -133,7 +133,7 @@ impl Writer {
         Ok((gone.len() as u64, gone.iter().fold(0u64, |sum, (_, record)| sum.saturating_add(record.bytes))))
     }
 
-    /// Keeps, of each segment, the last bitmap at or below the floor and all above it.
+    /// Of each segment, keeps the last bitmap at or before `oldest`, and all later ones.
     fn drop_deletes(&self, oldest: u64) -> Result<(), MaintenanceError> {
         let mut batch = self.manifest.batch();
         for (segment, _) in self.manifest.segments()? {

@@ -1,4 +1,4 @@
-//! The bytes of the `INDEX` file, as `format-spec/index-file.md` fixes them.
+//! The bytes of the `INDEX` file, specified by `format-spec/index-file.md`.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ const MAGIC: [u8; 8] = *b"\x89GDI\r\n\x1a\n";
 const HEADER: usize = 64;
 pub(crate) const MAX_BODY: usize = 16 << 20;
 
-/// What `INDEX` says besides the identity.
+/// The feature words of `INDEX` that a reader keeps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Features {
     pub write: u64,
@@ -27,7 +27,7 @@ pub(crate) fn exists(folder: &Path) -> bool {
     folder.join(NAME).exists()
 }
 
-/// Writes `INDEX` durably, under another name first: it is there whole or not at all.
+/// Writes `INDEX` durably and atomically, under a temporary name first.
 pub(crate) fn write(folder: &Path, index: Uuid, body: &[u8]) -> Result<(), CreateError> {
     let mut bytes = Vec::with_capacity(HEADER + body.len());
     bytes.extend(MAGIC);
@@ -93,7 +93,7 @@ pub(crate) fn read(folder: &Path) -> Result<(Identity, Features), OpenError> {
     if u32_at(header, 12) as usize != body.len() {
         return Err(damaged(
             12,
-            format!("a body of {} bytes, where the file has {}", u32_at(header, 12), body.len()),
+            format!("the header gives the body {} bytes, but the file has {}", u32_at(header, 12), body.len()),
         ));
     }
     if crc32fast::hash(body) != u32_at(header, 56) {

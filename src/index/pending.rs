@@ -1,4 +1,4 @@
-//! What a writer has done since its last commit.
+//! A writer's uncommitted changes.
 
 use std::collections::HashMap;
 
@@ -7,13 +7,13 @@ use uuid::Uuid;
 
 use crate::manifest::{Batch, ExampleVersion, Location, Manifest, ManifestError};
 
-/// Changes that a commit will publish. Memory grows with the examples since the last commit
+/// Changes that the next commit will publish. Memory grows with the examples changed since the last commit
 /// (an id and about 100 bytes each), not with the index.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// Where each changed example will be; `None` if it will be deleted.
+    /// The new location of each changed example; `None` if it is deleted.
     examples: HashMap<Box<[u8]>, Option<Location>>,
-    /// Rows that will be dead, by segment; committed and uncommitted segments alike.
+    /// Newly dead rows, by segment, in committed and uncommitted segments.
     dead: HashMap<Uuid, RoaringBitmap>,
     pub appended_rows: u64,
     pub deleted_rows: u64,
@@ -24,7 +24,7 @@ impl Pending {
         self.examples.is_empty() && self.dead.is_empty()
     }
 
-    /// Where an example is, uncommitted changes included.
+    /// The location of an example, including uncommitted changes.
     pub fn find(
         &self,
         manifest: &Manifest,
@@ -42,7 +42,7 @@ impl Pending {
         self.examples.insert(id.into(), Some(location));
     }
 
-    /// The example's rows at `location` will be dead.
+    /// Marks the example's rows at `location` as dead.
     pub fn delete(&mut self, id: &[u8], location: Location) {
         let rows = location.first_row..location.first_row + location.rows;
         self.dead.entry(location.segment()).or_default().insert_range(rows);
@@ -50,12 +50,12 @@ impl Pending {
         self.examples.insert(id.into(), None);
     }
 
-    /// The same example, copied by compaction.
+    /// Records that compaction has copied the example to `location`.
     pub fn relocate(&mut self, id: &[u8], location: Location) {
         self.examples.insert(id.into(), Some(location));
     }
 
-    /// Adds everything to the batch that makes `generation`.
+    /// Adds all changes to the write batch of `generation`.
     pub fn write(
         &self,
         batch: &mut Batch<'_>,
@@ -65,7 +65,7 @@ impl Pending {
     ) -> Result<(), ManifestError> {
         for (id, &location) in &self.examples {
             let mut history = manifest.example(id)?.unwrap_or_default();
-            // Appended and deleted since the last commit: no generation ever saw it.
+            // Appended and deleted since the last commit: no generation contains it.
             if location.is_none() && history.at(generation - 1).is_none() {
                 continue;
             }

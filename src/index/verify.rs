@@ -1,4 +1,4 @@
-//! Checks everything that can be checked, and says what it found. Repairs nothing.
+//! Verification: checks all checksums, rows and references, and reports findings. Repairs nothing.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::manifest::ManifestError;
 use crate::schema::Schema;
 use crate::segment::{CodeColumn, Kind, LiveSegment, RowEncoder, RowGroup, SegmentError, SegmentReader};
 
-/// What a verification saw. `Serialize` with the feature `serde`.
+/// The result of [`Index::verify`](crate::Index::verify). `Serialize` with the feature `serde`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -21,32 +21,32 @@ pub struct Report {
     pub generation: u64,
     /// Segments that were read.
     pub segments: u64,
-    /// Rows whose codes were checked, dead ones included.
+    /// Rows whose codes were checked, including dead ones.
     pub rows: u64,
-    /// Living examples whose place in the manifest was compared with the segments.
+    /// Live examples whose location in the manifest was compared with the segments.
     pub examples: u64,
     /// Bytes that were read.
     pub bytes: u64,
-    /// Everything that is not as it must be.
+    /// All faults that were found.
     pub findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Whether nothing was found.
+    /// Whether there are no findings.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
     }
 }
 
-/// One thing that is not as it must be.
+/// One fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Finding {
     /// The file, or the manifest's column family.
     pub file: String,
-    /// What is wrong: region, offset or id, and how.
+    /// The fault, with its region and offset, or its id.
     pub message: String,
 }
 
@@ -55,7 +55,7 @@ impl Finding {
         Self { file: file.into(), message: message.into() }
     }
 
-    /// Keeps the chain of causes in one line.
+    /// The error and its chain of sources in one line.
     fn from_error(file: &str, error: &dyn std::error::Error) -> Self {
         let mut message = error.to_string();
         let mut source = error.source();
@@ -69,15 +69,15 @@ impl Finding {
 
 pub(super) fn run(shared: &Arc<Shared>) -> Result<Report, SnapshotError> {
     let mut report = Report::default();
-    // The snapshot first: it brings the newest manifest with it.
+    // The snapshot first: taking it refreshes the manifest.
     let snapshot = Snapshot::take(shared, None);
     if let Err(error) = shared.manifest()?.verify_checksums() {
         report.findings.push(Finding::from_error("manifest", &error));
     }
     let snapshot = match snapshot {
         Ok(snapshot) => snapshot,
-        // A segment that cannot even be opened is a finding too; without the others' list of
-        // examples nothing can be compared, so each is looked at by itself.
+        // A segment that cannot be opened is a finding too. Without all segments, examples cannot be
+        // compared with the manifest, so each segment is verified alone.
         Err(
             SnapshotError::Segment(_) | SnapshotError::OtherSegment { .. } | SnapshotError::DeadRows { .. },
         ) => {
@@ -94,7 +94,7 @@ pub(super) fn run(shared: &Arc<Shared>) -> Result<Report, SnapshotError> {
         verify_segment(&segment.reader, snapshot.schema(), Some(record.sha256), &mut report);
         all_read &= verify_places(&snapshot, segment, &mut report);
     }
-    // Ids that could not be read are a finding already; the manifest is not to blame for them.
+    // Unreadable ids are findings already, and the count of examples is incomplete.
     if !all_read {
         return Ok(report);
     }
@@ -104,7 +104,7 @@ pub(super) fn run(shared: &Arc<Shared>) -> Result<Report, SnapshotError> {
     Ok(report)
 }
 
-/// Whether anything in the manifest is of a generation that has not been.
+/// Reports manifest records of a generation newer than the newest.
 fn verify_generations(snapshot: &Snapshot, report: &mut Report) -> Result<(), ManifestError> {
     let manifest = snapshot.manifest()?;
     let (segments, last_commit) = (manifest.segments()?, manifest.last_commit()?);
@@ -112,7 +112,7 @@ fn verify_generations(snapshot: &Snapshot, report: &mut Report) -> Result<(), Ma
     let newest = manifest.state()?.generation;
     let mut later = |family: &str, what: String, generation: u64| {
         if generation > newest {
-            let message = format!("{what} is of generation {generation}, and the newest is {newest}");
+            let message = format!("{what} is of generation {generation}, but the newest is {newest}");
             report.findings.push(Finding::new(family, message));
         }
     };
@@ -126,7 +126,7 @@ fn verify_generations(snapshot: &Snapshot, report: &mut Report) -> Result<(), Ma
     Ok(())
 }
 
-/// When no snapshot can be had: every segment that the newest generation lists, by itself.
+/// If no snapshot can be taken: verifies each segment of the newest generation alone.
 fn each_alone(shared: &Arc<Shared>, mut report: Report) -> Result<Report, SnapshotError> {
     let manifest = shared.manifest()?;
     report.generation = manifest.state()?.generation;
@@ -162,7 +162,7 @@ fn each_alone(shared: &Arc<Shared>, mut report: Report) -> Result<Report, Snapsh
     Ok(report)
 }
 
-/// Every checksum of a file, its digest, and every row's codes, scale and norm.
+/// Checks every checksum of a file, its digest, and every row's codes, scale and norm.
 fn verify_segment(reader: &SegmentReader, schema: &Schema, sha256: Option<[u8; 32]>, report: &mut Report) {
     let file = reader.file();
     let before = report.findings.len();
@@ -181,7 +181,7 @@ fn verify_segment(reader: &SegmentReader, schema: &Schema, sha256: Option<[u8; 3
     let groups: Vec<_> = groups.map(|group| verify_rows(reader, schema, &encoder, group)).collect();
     for (messages, error) in groups {
         report.findings.extend(messages.into_iter().map(|message| Finding::new(file, message)));
-        // Unless the checksums have said so already.
+        // Unless the checksums have reported it already.
         let finding = error.map(|error| Finding::from_error(file, &error));
         report.findings.extend(finding.filter(|finding| !report.findings[before..].contains(finding)));
     }
@@ -193,11 +193,11 @@ fn verify_segment(reader: &SegmentReader, schema: &Schema, sha256: Option<[u8; 3
     report.bytes += reader.bytes();
 }
 
-/// Whether each source name is some row's, and the names stand in the order of first use.
+/// Checks that each source name is used by a row, and that the names are in the order of first use.
 fn source_names_fault(reader: &SegmentReader) -> Option<SegmentError> {
     let mut used = 0;
     for group in 0..reader.groups().len() {
-        // What cannot be read is a finding of `verify_rows`.
+        // An unreadable column is a finding of `verify_rows`.
         for (row, source) in reader.sources(group).ok()?.into_iter().enumerate() {
             let ordinal = source as usize;
             if reader.source_name(source).is_none() || ordinal < used {
@@ -217,7 +217,7 @@ fn source_names_fault(reader: &SegmentReader) -> Option<SegmentError> {
     })
 }
 
-/// What is wrong with the rows of a row group; and an error, if that is why no more were looked at.
+/// The faults of the rows of a row group, and the error that stopped the check early, if one did.
 fn verify_rows(
     reader: &SegmentReader,
     schema: &Schema,
@@ -254,7 +254,7 @@ fn try_verify_rows(
                     encoding.decode(codes, scale, values);
                     let (norm, expected) = (stored.norm(block), codec::norm(values));
                     (norm.to_bits() != expected.to_bits())
-                        .then(|| format!("norm {norm} where the codes have {expected}"))
+                        .then(|| format!("norm {norm}, but the codes have {expected}"))
                 }
             };
             if let Some(fault) = fault {
@@ -264,7 +264,7 @@ fn try_verify_rows(
         if schema.tiers().is_empty() {
             continue;
         }
-        // Whether the tiers are those of the row, bit for bit.
+        // The tiers must be those of the row, bit for bit.
         let made = encoder.tiers(|block| (stored.codes(block), stored.scale(block)));
         for ((&tier, made), stored) in schema.tiers().iter().zip(made).zip(rows.tiers(row)?) {
             let mut end = 0;
@@ -275,7 +275,7 @@ fn try_verify_rows(
                 let fault = if stored.codes[codes.clone()] != made.codes[codes] {
                     "its codes are not those of the row".into()
                 } else if factors.to_bits() != expected.to_bits() {
-                    format!("its factors are {factors} where the row has {expected}")
+                    format!("its factors are {factors}, but the row has {expected}")
                 } else {
                     continue;
                 };
@@ -286,8 +286,8 @@ fn try_verify_rows(
     Ok(())
 }
 
-/// Whether the manifest has each living run of rows where it is. `false` if some ids could not be
-/// read; `verify_segment` has said so.
+/// Checks that the manifest lists each live run of rows at its location. `false` if some ids could not be
+/// read, which `verify_segment` reports.
 fn verify_places(snapshot: &Snapshot, segment: &LiveSegment, report: &mut Report) -> bool {
     let reader = &segment.reader;
     let mut all_read = true;
@@ -319,7 +319,7 @@ fn verify_places(snapshot: &Snapshot, segment: &LiveSegment, report: &mut Report
             });
             if !is_here {
                 let message = format!(
-                    "example {} is at rows {first} to {}, where the manifest does not have it",
+                    "example {} is at rows {first} to {}, where the manifest does not list it",
                     show_id(id),
                     first + rows
                 );
@@ -330,8 +330,8 @@ fn verify_places(snapshot: &Snapshot, segment: &LiveSegment, report: &mut Report
     all_read
 }
 
-/// Whether every example of the manifest was among those that the segments have: each of those was
-/// found where the manifest says, so it is enough that they are as many.
+/// Checks that the segments contain every example of the manifest. `verify_places` has found each example of
+/// the segments in the manifest, so it suffices that the counts are equal.
 fn verify_examples(snapshot: &Snapshot, report: &mut Report) -> Result<(), ManifestError> {
     let mut listed = 0u64;
     let generation = snapshot.generation();
@@ -340,14 +340,14 @@ fn verify_examples(snapshot: &Snapshot, report: &mut Report) -> Result<(), Manif
         if !versions || history.0.is_empty() {
             report.findings.push(Finding::new(
                 "manifest/examples",
-                format!("example {} has no orderly history", show_id(id)),
+                format!("the versions of example {} are empty or out of order", show_id(id)),
             ));
         }
         listed += u64::from(history.at(generation).is_some());
         Ok(())
     })?;
     if listed != report.examples {
-        let message = format!("{listed} examples, where the segments have {}", report.examples);
+        let message = format!("{listed} examples, but the segments have {}", report.examples);
         report.findings.push(Finding::new("manifest/examples", message));
     }
     Ok(())

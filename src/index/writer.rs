@@ -1,4 +1,4 @@
-//! The one writer of an index, and its commit.
+//! The writer of an index, and its commit.
 
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
@@ -17,18 +17,19 @@ use crate::manifest::{CommitRecord, Location, Manifest, ManifestError, SegmentRe
 use crate::segment::{EncodedRow, RowEncoder, RowTags, Sealed, SegmentError, SegmentWriter, file_name};
 use crate::sketch::Sketch;
 
-/// A commit's payload has at most this many bytes.
+/// The maximum length of a commit's payload, in bytes.
 const MAX_PAYLOAD: usize = 1 << 20;
 
-/// The right to change an index. There is one at a time, over all processes.
+/// Changes an index. An index has at most one writer at a time, over all processes. Made by
+/// [`Index::writer`](crate::Index::writer).
 ///
-/// Appends go to a segment file that nobody sees until [`Writer::commit`]; dropping the writer
-/// without a commit leaves the index as it was. A write or sync that fails **poisons** the writer:
-/// it is never tried again, every later call says [`AppendError::Poisoned`], and a new writer starts
-/// from what was committed.
+/// Appends go to a segment file that is invisible until [`Writer::commit`]. Dropping the writer without a
+/// commit leaves the index unchanged. A failed write or sync **poisons** the writer: it is never retried,
+/// and every later call returns a `Poisoned` error. Drop the writer and open another; that one starts from
+/// the last commit.
 ///
-/// Memory: one row group (about 32 MiB, and its tiers), and about 100 bytes and the id for each example that is
-/// not committed yet.
+/// Memory: one row group (about 32 MiB, plus its tiers), and about 100 bytes plus the id for each
+/// uncommitted example.
 #[derive(Debug)]
 pub struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -49,10 +50,10 @@ struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing alone would leave the lock to a process that was forked meanwhile, until it starts its
-        // program: the lock is of the open file, which that process has too.
+        // Closing the file is not enough: the lock belongs to the open file description, and a process that
+        // was forked meanwhile shares that until it calls `exec`.
         if let Err(error) = self.0.unlock() {
-            tracing::warn!(%error, "the lock is released when its file is closed");
+            tracing::warn!(%error, "cannot unlock LOCK; closing the file releases it");
         }
     }
 }
@@ -62,16 +63,16 @@ impl Drop for Lock {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Commit {
-    /// The generation that it made.
+    /// The new generation.
     pub generation: u64,
-    /// Rows that it added.
+    /// Rows appended.
     pub appended: u64,
-    /// Rows that it deleted, those of replaced examples included.
+    /// Rows deleted, including those of replaced examples.
     pub deleted: u64,
 }
 
-/// The file whose creation takes a synced note in the manifest first, so that a crash leaves no
-/// file that nobody knows of.
+/// Records durably in the manifest that `segment`'s file is about to be created, so that a crash leaves no
+/// file that the manifest does not list.
 fn intend(manifest: &Manifest, segment: Uuid) -> Result<(), ManifestError> {
     let mut batch = manifest.batch();
     batch.put_intent(segment, now_ms())?;
@@ -101,7 +102,7 @@ impl Writer {
         }
         let lock = Lock(file);
         let manifest = Arc::new(Manifest::open_primary(&shared.path.join(MANIFEST))?);
-        // Before anything is taken for an orphan.
+        // Before any segment is treated as an orphan.
         manifest.holds(committed::read(&shared.path)?)?;
         let state = manifest.state()?;
         let writer = Self {
@@ -120,7 +121,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Removes the files that an earlier writer was about to create or to remove, and no others.
+    /// Removes the segment files that the manifest lists as intents of an earlier writer, and no others.
     fn remove_orphans(&self) -> Result<(), WriterError> {
         let intents = self.manifest.intents()?;
         if intents.is_empty() {
@@ -132,7 +133,7 @@ impl Writer {
             move |source| WriterError::Io { path, operation, source }
         };
         for &segment in &intents {
-            tracing::info!(%segment, "removing a segment that an earlier writer left unfinished");
+            tracing::info!(%segment, "removing an unfinished segment of an earlier writer");
             let name = file_name(segment);
             storage.remove(&name).map_err(io(&name, "remove"))?;
         }
@@ -150,11 +151,23 @@ impl Writer {
         self.state.generation
     }
 
-    /// Appends an example with one row for the whole of it.
+    /// Appends an example with one row for the whole example.
     ///
     /// # Errors
-    /// The id is there already, the sketch is under another spec or cannot be encoded, or the
-    /// storage fails.
+    /// The id exists already, the sketch has another spec or cannot be encoded, or the storage fails. Only
+    /// the last of these poisons the writer.
+    ///
+    /// ```
+    /// # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let spec = SketchSpec::dense("mine", "v1", [("all", 2)]);
+    /// # let index = Index::create(folder.path().join("i"), &Schema::new(spec.clone(), Encoding::F32)?)?;
+    /// let mut writer = index.writer()?;
+    /// writer.append("a", &Sketch::dense(spec, vec![3.0, 4.0])?)?;
+    /// let commit = writer.commit()?;
+    /// assert_eq!((commit.generation, commit.appended), (1, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn append(&mut self, id: impl AsRef<[u8]>, sketch: &Sketch) -> Result<(), AppendError> {
         self.append_rows(id, &[Row::new(sketch)])
     }
@@ -162,7 +175,7 @@ impl Writer {
     /// Appends an example with one or more rows, usually one for each span.
     ///
     /// # Errors
-    /// As [`Writer::append`]; and no rows, or a span, source or metadata beyond the limits.
+    /// As [`Writer::append`]; or there are no rows, or a span, source or metadata is out of its limits.
     pub fn append_rows(&mut self, id: impl AsRef<[u8]>, rows: &[Row<'_>]) -> Result<(), AppendError> {
         let id = id.as_ref();
         self.check_poison()?;
@@ -173,11 +186,11 @@ impl Writer {
         self.push(id, rows, &encoded)
     }
 
-    /// Appends many examples of one row each, encoding them on all threads: all of them, or, if one
-    /// cannot be appended, none. An empty batch does nothing.
+    /// Appends a batch of examples of one row each, encoded on rayon's global thread pool. If one of them
+    /// cannot be appended, none is. An empty batch does nothing.
     ///
     /// # Errors
-    /// As [`Writer::append_rows`], naming the first example that cannot be appended.
+    /// As [`Writer::append_rows`], for the first example that cannot be appended.
     pub fn append_batch<I: AsRef<[u8]> + Sync>(&mut self, batch: &[(I, Row<'_>)]) -> Result<(), AppendError> {
         self.check_poison()?;
         let (schema, encoder) = (&self.shared.identity.schema, &self.encoder);
@@ -197,10 +210,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Replaces an example: the old rows die and the new ones appear in the same commit.
+    /// Replaces an example: deletes its rows and appends new ones in the same commit.
     ///
     /// # Errors
-    /// As [`Writer::append_rows`], but [`AppendError::NotFound`] if there is no such example.
+    /// As [`Writer::append_rows`], except that the id must exist: otherwise [`AppendError::NotFound`].
     pub fn replace(&mut self, id: impl AsRef<[u8]>, rows: &[Row<'_>]) -> Result<(), AppendError> {
         let id = id.as_ref();
         self.check_poison()?;
@@ -210,10 +223,10 @@ impl Writer {
         self.push(id, rows, &encoded)
     }
 
-    /// Deletes an example; `false` if there is none with this id.
+    /// Deletes an example. Returns whether it existed.
     ///
     /// # Errors
-    /// The id is not 1 to 4096 bytes long, or the manifest cannot be read.
+    /// The id is not 1 to 4096 bytes long, the manifest cannot be read, or the writer is poisoned.
     pub fn delete(&mut self, id: impl AsRef<[u8]>) -> Result<bool, AppendError> {
         let id = id.as_ref();
         self.check_poison()?;
@@ -223,7 +236,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// Whether an example is there, uncommitted changes included.
+    /// Whether an example exists, including uncommitted changes.
     ///
     /// # Errors
     /// The manifest cannot be read.
@@ -231,21 +244,21 @@ impl Writer {
         Ok(self.find(id.as_ref())?.is_some())
     }
 
-    /// Makes everything since the last commit durable and visible, in one step, as a new
-    /// generation (also if nothing changed).
+    /// Makes all changes since the last commit durable and visible atomically, as a new generation. It makes
+    /// a generation even if there are no changes.
     ///
     /// # Errors
-    /// The storage or the manifest fails. Then the commit is there whole or not at all; the writer
-    /// is poisoned.
+    /// The storage or the manifest fails, which poisons the writer. The commit has then taken effect
+    /// completely or not at all; open the index again to find out which.
     pub fn commit(&mut self) -> Result<Commit, CommitError> {
         self.prepare_commit()?.commit()
     }
 
-    /// Writes out and syncs everything, so that only the last step of the commit remains; that can
-    /// still be given up.
+    /// The first phase of a commit: writes and syncs all segments. [`PreparedCommit::commit`] publishes them;
+    /// [`PreparedCommit::abort`] discards them.
     ///
     /// # Errors
-    /// The storage fails; the writer is then poisoned.
+    /// The storage fails, which poisons the writer.
     pub fn prepare_commit(&mut self) -> Result<PreparedCommit<'_>, CommitError> {
         if self.poisoned {
             return Err(CommitError::Poisoned);
@@ -254,10 +267,10 @@ impl Writer {
         Ok(PreparedCommit { writer: self, payload: Vec::new() })
     }
 
-    /// Forgets everything since the last commit.
+    /// Discards all changes since the last commit.
     ///
     /// # Errors
-    /// The files cannot be removed; the writer is then poisoned, and the next one removes them.
+    /// A file cannot be removed, which poisons the writer; the next writer removes it.
     pub fn abort(&mut self) -> Result<(), CommitError> {
         if self.poisoned {
             return Err(CommitError::Poisoned);
@@ -282,7 +295,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes an example's rows to the open segment. Whatever fails poisons the writer.
+    /// Writes an example's rows to the open segment. Any failure poisons the writer.
     pub(super) fn write<'a>(
         &mut self,
         id: &[u8],
@@ -334,8 +347,8 @@ impl Writer {
         }
     }
 
-    /// Publishes sealed segments and pending changes in one batch; `removed` are segments whose
-    /// rows have been copied elsewhere.
+    /// Publishes the sealed segments and pending changes in one write batch. `removed` are segments that
+    /// compaction has copied.
     pub(super) fn publish(&mut self, payload: Vec<u8>, removed: &[Uuid]) -> Result<Commit, CommitError> {
         let published = self.try_publish(payload, removed);
         self.poisoned |= published.is_err();
@@ -343,7 +356,7 @@ impl Writer {
     }
 
     fn try_publish(&mut self, payload: Vec<u8>, removed: &[Uuid]) -> Result<Commit, CommitError> {
-        // A reader of this process sees the old state or the new one.
+        // A reader of this process sees either the old state or the new one.
         let _loading = lock(&self.shared.loading);
         let state = StateRecord { generation: self.state.generation + 1, ..self.state };
         let mut batch = self.manifest.batch();
@@ -381,7 +394,7 @@ impl Writer {
         batch.put_commit(state.generation, &record)?;
         batch.put_state(&state)?;
         batch.apply()?;
-        // It is durable; this guards it against damage to the log.
+        // The commit is durable; COMMITTED detects later damage to RocksDB's log.
         committed::write(&self.shared.path, state.generation)?;
         self.state = state;
         self.sealed.clear();
@@ -389,7 +402,7 @@ impl Writer {
         Ok(Commit { generation: state.generation, appended: record.appended, deleted: record.deleted })
     }
 
-    /// Removes the files of everything that is not committed.
+    /// Removes the files of uncommitted segments.
     fn discard(&mut self) -> Result<(), CommitError> {
         let open = self.open.take().map(|open| open.segment());
         let unpublished: Vec<Uuid> = self.sealed.drain(..).map(|sealed| sealed.segment).chain(open).collect();
@@ -429,51 +442,52 @@ impl From<CommitError> for AppendError {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // What cannot be cleared away here is cleared away by the next writer.
+        // The next writer removes what cannot be removed here.
         if !self.poisoned
             && let Err(error) = self.discard()
         {
-            tracing::warn!(%error, "uncommitted segments are left for the next writer to remove");
+            tracing::warn!(%error, "cannot remove uncommitted segments; the next writer will");
         }
         if !self.poisoned
             && let Err(error) = self.manifest.flush()
         {
-            tracing::warn!(%error, "the manifest's log stays as it is");
+            tracing::warn!(%error, "cannot flush the manifest; its log stays");
         }
-        // Readers of this process follow from now on; the database closes with its last user.
+        // Snapshots of this process use a reader from now on; the database closes with its last user.
         let reader = open_reader(&self.shared.path);
         if let Err(error) = &reader {
-            tracing::warn!(%error, "the manifest is opened when it is asked for");
+            tracing::warn!(%error, "cannot open the manifest for reading; the next use retries");
         }
         self.shared.set_manifest(reader.ok().map(Arc::new));
-        // RocksDB is closed before the lock is given up, or the next writer would find it in use.
-        // Only calls that are under way still hold it, and none of them waits for a writer.
+        // RocksDB must be closed before the lock is released, or the next writer finds it in use. Only calls
+        // in progress still hold it, and none of them waits for a writer.
         while Arc::strong_count(&self.manifest) > 1 {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-/// A commit of which only the last step remains. Dropping it changes nothing: the writer goes on with
-/// the same uncommitted rows.
+/// A prepared commit: all its files are written and synced, but not yet published. Made by
+/// [`Writer::prepare_commit`]. Dropping it keeps the changes uncommitted in the writer.
 #[derive(Debug)]
-#[must_use = "a prepared commit is not there until `commit` is called"]
+#[must_use = "a prepared commit does nothing until `commit` is called"]
 pub struct PreparedCommit<'a> {
     writer: &'a mut Writer,
     payload: Vec<u8>,
 }
 
 impl PreparedCommit<'_> {
-    /// Bytes of the caller's own to keep with the commit, at most 1 MiB.
+    /// Arbitrary bytes to store with the commit, at most 1 MiB. [`Snapshot::payload`](crate::Snapshot::payload)
+    /// reads them. Default: empty.
     pub fn payload(mut self, payload: impl Into<Vec<u8>>) -> Self {
         self.payload = payload.into();
         self
     }
 
-    /// Makes it durable and visible, in one step.
+    /// Publishes the commit: makes it durable and visible atomically.
     ///
     /// # Errors
-    /// The payload is too long (nothing has happened then), or as [`Writer::commit`].
+    /// The payload is too long, in which case nothing has changed; or as [`Writer::commit`].
     pub fn commit(self) -> Result<Commit, CommitError> {
         if self.payload.len() > MAX_PAYLOAD {
             return Err(CommitError::PayloadLength { length: self.payload.len() });
@@ -481,7 +495,7 @@ impl PreparedCommit<'_> {
         self.writer.publish(self.payload, &[])
     }
 
-    /// Forgets everything since the last commit.
+    /// Discards all changes since the last commit.
     ///
     /// # Errors
     /// As [`Writer::abort`].
