@@ -93,7 +93,11 @@ pub(crate) fn read(folder: &Path) -> Result<(Identity, Features), OpenError> {
     if u32_at(header, 12) as usize != body.len() {
         return Err(damaged(
             12,
-            format!("the header gives the body {} bytes, but the file has {}", u32_at(header, 12), body.len()),
+            format!(
+                "the header gives the body {} bytes, but the file has {}",
+                u32_at(header, 12),
+                body.len()
+            ),
         ));
     }
     if crc32fast::hash(body) != u32_at(header, 56) {

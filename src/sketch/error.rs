@@ -4,19 +4,19 @@ use super::{FoldKernel, SketchSpec};
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SketchError {
-    /// The spec itself makes no sense, or is of a later version.
+    /// The spec is invalid, or of a later version.
     #[error("the sketch spec is not valid: {reason}")]
     InvalidSpec {
-        /// What is wrong with it.
+        /// Why it is invalid.
         reason: String,
     },
-    /// A `Dense` spec has no sketcher: its numbers are made by the caller.
+    /// A `Dense` spec has no sketcher: the caller computes its sketches.
     #[error("a dense spec has no sketcher of its own ({spec})")]
     NoSketcher {
         /// The spec.
         spec: SketchSpec,
     },
-    /// No block of the spec is the parameter's name or a prefix of it.
+    /// No block name of the spec equals the parameter's path or a prefix of it.
     #[error("no block takes parameter {parameter:?} ({spec})")]
     NoBlock {
         /// The parameter's path.
@@ -34,7 +34,7 @@ pub enum SketchError {
         /// NaN or an infinity.
         value: f32,
     },
-    /// Finite elements added up to infinity.
+    /// A sum of finite elements overflowed `f32`.
     #[error("the sketch overflows f32 in block {block:?}, bucket {bucket}")]
     Overflow {
         /// The block's name.
@@ -42,7 +42,7 @@ pub enum SketchError {
         /// The bucket in the block.
         bucket: usize,
     },
-    /// A tensor has more elements than the fold can place.
+    /// A tensor has more than 2^35 elements.
     #[error("the gradient of {parameter:?} has {elements} elements; at most 2^35 can be folded")]
     TooLong {
         /// The parameter's path.
@@ -50,17 +50,17 @@ pub enum SketchError {
         /// Its number of elements.
         elements: usize,
     },
-    /// The caller's numbers are not as many as the spec's dims.
+    /// The number of values is not the spec's number of dims.
     #[error("a sketch of {given} numbers, where the spec has {expected} dims ({spec})")]
     Width {
-        /// How many numbers came.
+        /// The number of values given.
         given: usize,
-        /// How many the spec has.
+        /// The spec's number of dims.
         expected: usize,
         /// The spec.
         spec: SketchSpec,
     },
-    /// One of the caller's numbers is NaN or infinite.
+    /// A value is NaN or infinite.
     #[error("the sketch is {value} at {position} of block {block:?}")]
     NotFiniteValue {
         /// The block's name.
@@ -75,13 +75,13 @@ pub enum SketchError {
     NotNested {
         /// The spec.
         spec: SketchSpec,
-        /// The factor asked for.
+        /// The requested factor.
         factor: u32,
     },
-    /// The machine has not the instructions of this kernel.
+    /// This machine does not support the kernel's instructions.
     #[error("this machine cannot run the {kernel} fold")]
     NoKernel {
-        /// The kernel asked for.
+        /// The requested kernel.
         kernel: FoldKernel,
     },
 }

@@ -1,8 +1,9 @@
-//! The `RapidGrad` sketcher: parameter tensors are folded one after the other, in one pass, into
-//! the buckets of their blocks. `format-spec/sketch.md` says what it computes, bit for bit.
+//! The `RapidGrad` sketcher: folds parameter tensors one after the other, in one pass, into the buckets of
+//! their blocks. `format-spec/sketch.md` specifies the result bit for bit.
 //!
-//! The method is that of RapidIn (Lin et al. 2024, arXiv:2405.11724): random signs, a shuffle, and
-//! a fold; here sign and bucket are formulas, so that nothing as long as the gradient is kept.
+//! The method is that of RapidIn (Lin et al. 2024, arXiv:2405.11724): random signs, a shuffle, and a fold.
+//! Here sign and bucket are computed by a hash of the element's index, so that no table of the gradient's
+//! length exists.
 
 mod kernel;
 mod scalar;
@@ -22,16 +23,16 @@ use tiling::{Keys, TILE, Tile, Tiling};
 
 use super::{Normalisation, Routing, Sketch, SketchError, SketchSpec, SketcherKind};
 
-/// A tensor may have at most this many elements: 2^31 tiles of 16.
+/// The maximum number of elements of a tensor: 2^31 tiles of 16.
 const MAX_ELEMENTS: u64 = 1 << 35;
 
-/// Keys of at most this many parameters are remembered; those of others are computed each time.
-const REMEMBERED: usize = 1 << 16;
+/// The maximum number of parameters whose keys are cached; those of others are computed each time.
+const CACHED: usize = 1 << 16;
 
-/// Turns gradients into sketches by one `RapidGrad` spec.
+/// Computes the sketches of gradients under a `RapidGrad` spec.
 ///
-/// It is cheap to clone and can be used by many threads at once, an example to each. The sketch
-/// depends on the spec, the tensors and their order alone: never on the machine or on threads.
+/// Cheap to clone; many threads can use one at once, each for another example. A sketch depends only on the
+/// spec, the tensors and their order, never on the machine or the thread.
 ///
 /// ```
 /// use gradix::sketch::{SketchSpec, Sketcher};
@@ -49,19 +50,19 @@ pub struct Sketcher {
     kernel: FoldKernel,
 }
 
-/// What all folds of a sketcher share.
+/// State shared by all folds of a sketcher.
 struct Plan {
     spec: Arc<SketchSpec>,
     seed: u64,
     normalisation: Normalisation,
     /// For routing by prefix: block names and their ordinals.
     routes: Option<HashMap<String, usize>>,
-    /// Tiles of sums of each block: where they start, and how many there are.
+    /// The tiles of sums of each block: start and count.
     places: Vec<(usize, usize)>,
     parameters: RwLock<HashMap<Box<str>, Parameter>>,
 }
 
-/// What is known of a parameter by its name alone.
+/// What the fold derives from a parameter's name.
 #[derive(Clone, Copy)]
 struct Parameter {
     block: usize,
@@ -69,7 +70,7 @@ struct Parameter {
 }
 
 impl Sketcher {
-    /// A sketcher by this spec, on the fastest kernel that the machine has.
+    /// A sketcher for this spec, on the fastest kernel that the machine supports.
     ///
     /// # Errors
     /// [`SketchError::InvalidSpec`], or [`SketchError::NoSketcher`] for a `Dense` spec.
@@ -79,20 +80,23 @@ impl Sketcher {
         let &SketcherKind::RapidGrad { seed, normalisation, routing, .. } = spec.sketcher() else {
             return Err(SketchError::NoSketcher { spec: (*spec).clone() });
         };
-        let routes = (routing == Routing::Prefix).then(|| {
-            let names = spec.blocks().iter().map(|block| block.name.clone());
-            names.zip(0..).collect()
-        });
+        let routes = match routing {
+            Routing::Global => None,
+            Routing::Prefix => {
+                let names = spec.blocks().iter().map(|block| block.name.clone());
+                Some(names.zip(0..).collect())
+            }
+        };
         let places = spec.ranges().map(|range| (range.start / TILE, range.len() / TILE)).collect();
         let parameters = RwLock::default();
         let plan = Plan { spec, seed, normalisation, routes, places, parameters };
         Ok(Self { plan: Arc::new(plan), kernel: FoldKernel::fastest() })
     }
 
-    /// The same sketcher on another kernel. Sketches do not change by it, only their speed.
+    /// Selects another kernel. All kernels give the same sketches, at different speeds.
     ///
     /// # Errors
-    /// [`SketchError::NoKernel`] if the machine has not the instructions.
+    /// [`SketchError::NoKernel`] if the machine does not support it.
     pub fn on_kernel(mut self, kernel: FoldKernel) -> Result<Self, SketchError> {
         if !kernel.is_available() {
             return Err(SketchError::NoKernel { kernel });
@@ -113,16 +117,16 @@ impl Sketcher {
         &self.plan.spec
     }
 
-    /// Begins the sketch of one gradient.
+    /// Starts the sketch of one gradient.
     pub fn start(&self) -> Fold {
         let sums = vec![Tile::ZERO; self.plan.spec.dims() / TILE];
         Fold { sketcher: self.clone(), sums, failed: None }
     }
 
-    /// The sketch of a gradient whose tensors are all at hand: name and elements of each.
+    /// Computes the sketch of a gradient given as pairs of parameter name and row-major elements.
     ///
     /// # Errors
-    /// Those of [`Fold::add`] and [`Fold::finish`].
+    /// As [`Fold::add`] and [`Fold::finish`].
     pub fn sketch<'a>(
         &self,
         tensors: impl IntoIterator<Item = (&'a str, &'a [f32])>,
@@ -146,7 +150,7 @@ impl fmt::Debug for Sketcher {
 
 impl Plan {
     fn parameter(&self, name: &str) -> Result<Parameter, SketchError> {
-        // A poisoned lock is as good as another: nothing in here panics between two writes.
+        // A poisoned lock is safe to use: nothing here panics between two writes.
         let known = self.parameters.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(parameter) = known.get(name) {
             return Ok(*parameter);
@@ -155,7 +159,7 @@ impl Plan {
         let block = self.block_of(name)?;
         let parameter = Parameter { block, keys: Keys::new(self.seed, name) };
         let mut known = self.parameters.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() < REMEMBERED {
+        if known.len() < CACHED {
             known.insert(name.into(), parameter);
         }
         Ok(parameter)
@@ -172,16 +176,16 @@ impl Plan {
     }
 }
 
-/// One gradient on its way to become a sketch.
+/// The sketch of one gradient under construction. Made by [`Sketcher::start`].
 ///
-/// After an error it is of no more use: as part of the gradient is missing, or was added and cannot
-/// be taken out again, every later [`Fold::add`] and [`Fold::finish`] returns that same error.
+/// After an error, every later [`Fold::add`] and [`Fold::finish`] returns the same error, since the sums
+/// are incomplete.
 #[derive(Debug, Clone)]
-#[must_use = "a fold becomes a sketch by `finish`"]
+#[must_use = "a fold gives its sketch by `finish`"]
 pub struct Fold {
     sketcher: Sketcher,
-    /// Bucket `lane * (dims / 16) + base` of a block is `sums[start + base].0[lane]`, so that the
-    /// sixteen elements of a tile are added to one cache line.
+    /// Bucket `lane * (dims / 16) + base` of a block is `sums[start + base].0[lane]`: the sixteen elements of
+    /// a tile are added to one cache line.
     sums: Vec<Tile>,
     failed: Option<SketchError>,
 }
@@ -189,11 +193,11 @@ pub struct Fold {
 impl Fold {
     /// Adds the gradient of one whole parameter tensor: its elements in row-major order.
     ///
-    /// Tensors are added in the order that the caller keeps for all its gradients; another order
-    /// changes the sums by rounding only. A tensor without elements adds nothing.
+    /// Add tensors in the same order for all gradients; another order changes the sums by rounding. A tensor
+    /// without elements adds nothing.
     ///
     /// # Errors
-    /// No block takes the parameter, an element is NaN or infinite, or there are too many elements.
+    /// No block matches the parameter, an element is NaN or infinite, or there are more than 2^35 elements.
     pub fn add(&mut self, parameter: &str, gradient: &[f32]) -> Result<(), SketchError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -219,7 +223,7 @@ impl Fold {
         let scale = match plan.normalisation {
             Normalisation::None => 1.0,
             Normalisation::PerTensor => {
-                // Squares of finite elements cannot overflow f64, so this is also the check.
+                // Squares of finite elements cannot overflow f64, so this also checks the elements.
                 let squares = kernel.sum_of_squares(gradient);
                 if !squares.is_finite() {
                     return Err(not_finite());
@@ -239,7 +243,7 @@ impl Fold {
         Ok(())
     }
 
-    /// The sketch.
+    /// Returns the sketch: `dims` values, block after block.
     ///
     /// # Errors
     /// The error that an [`add`](Fold::add) returned, or [`SketchError::Overflow`].
@@ -258,15 +262,15 @@ impl Fold {
     }
 }
 
-/// `f32(1 / N)`, or none if the norm N is so small that the tensor contributes nothing.
+/// `f32(1 / N)`; `None` if the norm N is so small that the tensor contributes nothing.
 #[expect(clippy::cast_possible_truncation, reason = "the inverse norm is rounded to f32, as fixed")]
 fn inverse_norm(sum_of_squares: f64) -> Option<f32> {
     let norm = sum_of_squares.sqrt();
     (norm >= f64::from(f32::MIN_POSITIVE)).then(|| (1.0 / norm) as f32)
 }
 
-/// From `[base][lane]` to `[lane][base]`, sixteen bases at a time, so that whole cache lines are
-/// written though all lanes of a base lie a power of two apart.
+/// Transposes `[base][lane]` to `[lane][base]`, sixteen bases at a time, so that whole cache lines are
+/// written although the lanes of a base are a power of two apart.
 fn to_buckets(sums: &[Tile], buckets: &mut [f32]) {
     let width = sums.len();
     for (group, sums) in sums.chunks(TILE).enumerate() {
@@ -279,11 +283,11 @@ fn to_buckets(sums: &[Tile], buckets: &mut [f32]) {
     }
 }
 
-/// Refuses sums that became infinite.
+/// Checks that no sum is infinite.
 pub(super) fn finite(spec: &SketchSpec, values: &[f32]) -> Result<(), SketchError> {
     for (block, range) in spec.blocks().iter().zip(spec.ranges()) {
         let values = &values[range];
-        // Whole runs without a branch for each number, which vectorises; then the one that it is.
+        // Checks whole runs without a branch per value, which vectorises; then finds the value.
         let all_finite = |run: &[f32]| run.iter().fold(true, |all, sum| all & sum.is_finite());
         if !values.chunks(256).all(all_finite) {
             let bucket = values.iter().position(|sum| !sum.is_finite()).unwrap_or(0);

@@ -1,7 +1,7 @@
-//! Gradients become sketches: the spec, the fold, and the sketch itself.
+//! Sketches of gradients: the spec, the sketcher, and the sketch.
 //!
-//! Depends on nothing else in the crate but three pieces of `codec`: `lanes` (the order of sums), `mix` (the
-//! hash) and `seed` (how a seed is written). The bits are fixed by `format-spec/sketch.md`.
+//! `format-spec/sketch.md` specifies the bits. In the crate, this module depends only on three parts of
+//! `codec`: `lanes` (the order of sums), `mix` (the hash) and `seed` (seeds in JSON).
 
 mod error;
 mod fold;
@@ -15,7 +15,7 @@ pub use spec::{
 
 use std::sync::Arc;
 
-/// A compressed gradient: `dims` finite numbers, block after block, and the spec that they obey.
+/// A compressed gradient: `dims` finite values, block after block, and their spec.
 ///
 /// ```
 /// use gradix::sketch::{Sketch, SketchSpec};
@@ -31,10 +31,10 @@ pub struct Sketch {
 }
 
 impl Sketch {
-    /// Finished numbers under a spec, of whatever kind; block after block.
+    /// A sketch of values that the caller has computed, block after block. The spec can be of any kind.
     ///
     /// # Errors
-    /// The spec is invalid, the count is not its dims, or a number is NaN or infinite.
+    /// The spec is invalid, the number of values is not its number of dims, or a value is NaN or infinite.
     pub fn dense(spec: impl Into<Arc<SketchSpec>>, values: Vec<f32>) -> Result<Self, SketchError> {
         let spec = spec.into();
         spec.check()?;
@@ -58,31 +58,30 @@ impl Sketch {
         &self.spec
     }
 
-    /// All numbers, block after block.
+    /// All values, block after block.
     #[must_use]
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// The numbers of block `ordinal`.
+    /// The values of block `ordinal`; `None` if there is no such block.
     #[must_use]
     pub fn block(&self, ordinal: usize) -> Option<&[f32]> {
         self.spec.ranges().nth(ordinal).map(|range| &self.values[range])
     }
 
-    /// The sketch with `1 / factor` as many buckets: neighbours are added, within each block, as
-    /// often as the factor can be halved.
+    /// Reduces the number of buckets of each block by `factor`, by adding neighbouring buckets.
     ///
-    /// It is the one that a sketcher with the nested spec makes of the same gradient, but for
-    /// rounding, since the same elements are added in another order.
+    /// Up to rounding, the result is the sketch of the same gradient under the nested spec. Rounding differs
+    /// because elements are added in another order.
     ///
     /// # Errors
     /// [`SketchError::NotNested`] if the spec is `Dense`, `factor` is not a power of two, or a block
-    /// would have less than 16 dims; [`SketchError::Overflow`] if a sum is beyond `f32`.
+    /// would have fewer than 16 dims; [`SketchError::Overflow`] if a sum overflows `f32`.
     pub fn nested(&self, factor: u32) -> Result<Self, SketchError> {
         let spec = self.spec.nested(factor)?;
         let mut values = self.values.clone();
-        // Blocks have even dims until the last halving, so no pair reaches into two blocks.
+        // Blocks have even dims until the last halving, so no pair spans two blocks.
         for _ in 0..factor.trailing_zeros() {
             values = values.as_chunks().0.iter().map(|[left, right]| left + right).collect();
         }
@@ -90,7 +89,7 @@ impl Sketch {
         Ok(Self { spec: Arc::new(spec), values })
     }
 
-    /// The numbers alone.
+    /// Returns the values without the spec.
     #[must_use]
     pub fn into_values(self) -> Vec<f32> {
         self.values

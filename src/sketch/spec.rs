@@ -1,26 +1,27 @@
-//! The full description of a sketcher: what two sketches must share to be compared.
+//! The full description of a sketcher. Two sketches can be compared only if their specs are equal.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 use super::SketchError;
 
-/// The name of the single block of a spec that has no blocks of its own.
+/// The name of the block of a spec with global routing.
 pub const WHOLE: &str = "all";
 
-/// A block may have at most this many dims.
+/// The maximum number of dims of a block.
 pub const MAX_BLOCK_DIMS: u32 = 1 << 28;
 
-/// The blocks of a spec may have at most this many dims together.
+/// The maximum number of dims over all blocks of a spec.
 pub const MAX_DIMS: u64 = 1 << 30;
 
-/// A `RapidGrad` block has at least this many dims: one tile of the fold.
+/// The minimum number of dims of a `RapidGrad` block: one tile of the fold.
 pub const MIN_FOLD_DIMS: u32 = 16;
 
-/// How a gradient becomes a sketch, in full: the sketcher with its version and seed, and the blocks.
+/// The full description of how a gradient becomes a sketch: the sketcher with its version and seed, and the
+/// blocks.
 ///
-/// Two sketches may meet in a dot product only if their specs are equal. The spec is stored in the
-/// index; an append or a query under another spec is refused.
+/// The dot product of two sketches is meaningful only if their specs are equal. The index stores its spec;
+/// an append or a query with another spec is an error.
 ///
 /// ```
 /// use gradix::sketch::{Normalisation, SketchSpec};
@@ -35,52 +36,52 @@ pub struct SketchSpec {
     blocks: Vec<Block>,
 }
 
-/// Which function made the sketches.
+/// The function that computes sketches.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum SketcherKind {
     /// The sign-and-fold count-sketch of `format-spec/sketch.md`.
     RapidGrad {
-        /// Version of the fold; 1 is the only one there is.
+        /// Version of the fold; only 1 exists.
         version: u32,
-        /// Seed of the signs and places. In JSON a string of decimal digits.
+        /// Seed of the signs and buckets. In JSON a string of decimal digits.
         #[serde(with = "crate::codec::seed")]
         seed: u64,
-        /// What happens to a tensor before it is folded.
+        /// How a tensor is normalised before it is folded.
         normalisation: Normalisation,
         /// Which block a parameter is folded into.
         routing: Routing,
     },
-    /// Numbers that the caller made elsewhere; gradix only compares name and digest.
+    /// Sketches that the caller computes; gradix only compares name and digest.
     Dense {
         /// The caller's name for its sketcher.
         name: String,
-        /// The caller's digest of everything that its sketcher depends on.
+        /// The caller's digest of everything that determines its sketches.
         digest: String,
     },
 }
 
-/// What happens to a parameter's gradient before it is folded.
+/// How a parameter's gradient is normalised before it is folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Normalisation {
-    /// Nothing.
+    /// No normalisation.
     #[default]
     None,
     /// Each tensor is divided by its own L2 norm, so that no layer dominates.
     PerTensor,
 }
 
-/// Which block a parameter is folded into.
+/// How the block is chosen that a parameter is folded into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Routing {
-    /// One block takes every parameter.
+    /// All parameters go to the only block.
     Global,
-    /// The block whose name is the parameter's, or its longest prefix before a `.`.
+    /// A parameter goes to the block whose name is its path, or the longest prefix of it that ends before a `.`.
     Prefix,
 }
 
@@ -90,27 +91,36 @@ pub enum Routing {
 pub struct Block {
     /// Unique within the spec; usually a module path such as `layers.3.attn.q`.
     pub name: String,
-    /// How many numbers it has.
+    /// The number of values.
     pub dims: u32,
 }
 
 impl SketchSpec {
     /// A `RapidGrad` spec with one block of `dims` buckets that takes every parameter.
     ///
-    /// `dims` must be a power of two from 16 to 2^28; [`SketchSpec::check`] says so if it is not.
+    /// `dims` must be a power of two from 16 to 2^28, which [`SketchSpec::check`] checks.
     #[must_use]
     pub fn rapid_grad(seed: u64, dims: u32) -> Self {
         Self::folding(seed, Routing::Global, vec![Block { name: WHOLE.into(), dims }])
     }
 
-    /// A `RapidGrad` spec with a block for each name; a parameter goes to the block whose name is
-    /// its own or the longest prefix of its path.
+    /// A `RapidGrad` spec with one block for each pair of name and dims, and [`Routing::Prefix`].
+    ///
+    /// ```
+    /// use gradix::sketch::{SketchSpec, Sketcher};
+    /// let spec = SketchSpec::rapid_grad_blocks(7, [("layers.0", 64), ("layers.1", 32)]);
+    /// let sketcher = Sketcher::new(spec)?;
+    /// let sketch = sketcher.sketch([("layers.1.weight", &[0.5, 2.0][..])])?;
+    /// assert!(sketch.block(0).unwrap().iter().all(|&value| value == 0.0));
+    /// assert!(sketch.block(1).unwrap().iter().any(|&value| value != 0.0));
+    /// # Ok::<(), gradix::sketch::SketchError>(())
+    /// ```
     #[must_use]
     pub fn rapid_grad_blocks<N: Into<String>>(seed: u64, blocks: impl IntoIterator<Item = (N, u32)>) -> Self {
         Self::folding(seed, Routing::Prefix, named(blocks))
     }
 
-    /// A spec for finished numbers: the caller's name and digest of its sketcher, and its blocks.
+    /// A spec for sketches that the caller computes: the name and digest of its sketcher, and its blocks.
     #[must_use]
     pub fn dense<N: Into<String>>(
         name: impl Into<String>,
@@ -121,11 +131,12 @@ impl SketchSpec {
         Self { sketcher, blocks: named(blocks) }
     }
 
-    /// The same spec with another normalisation. A `Dense` spec has none and stays as it is.
+    /// Sets the normalisation. A `Dense` spec has none and is unchanged.
     #[must_use]
     pub fn normalised(mut self, to: Normalisation) -> Self {
-        if let SketcherKind::RapidGrad { normalisation, .. } = &mut self.sketcher {
-            *normalisation = to;
+        match &mut self.sketcher {
+            SketcherKind::RapidGrad { normalisation, .. } => *normalisation = to,
+            SketcherKind::Dense { .. } => {}
         }
         self
     }
@@ -142,25 +153,25 @@ impl SketchSpec {
         &self.sketcher
     }
 
-    /// The blocks, in the order in which they stand in a sketch.
+    /// The blocks, in their order in a sketch.
     #[must_use]
     pub fn blocks(&self) -> &[Block] {
         &self.blocks
     }
 
-    /// The ordinal of the block with this name.
+    /// The ordinal of the block with this name; `None` if there is none.
     #[must_use]
     pub fn block(&self, name: &str) -> Option<usize> {
         self.blocks.iter().position(|block| block.name == name)
     }
 
-    /// How many numbers a sketch has: the sum over the blocks.
+    /// The number of values of a sketch: the sum of all blocks' dims.
     #[must_use]
     pub fn dims(&self) -> usize {
         self.blocks.iter().map(|block| block.dims as usize).sum()
     }
 
-    /// The range of each block's numbers in a sketch.
+    /// The range of each block's values in a sketch, in order.
     pub fn ranges(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
         self.blocks.iter().scan(0usize, |start, block| {
             let range = *start..*start + block.dims as usize;
@@ -169,11 +180,11 @@ impl SketchSpec {
         })
     }
 
-    /// The spec whose blocks have `1 / factor` as many buckets; the one of a nested sketch.
+    /// The spec of [`Sketch::nested`](super::Sketch::nested): each block's dims are divided by `factor`.
     ///
     /// # Errors
     /// [`SketchError::NotNested`] if the spec is `Dense`, `factor` is not a power of two, or a block
-    /// would have less than 16 dims.
+    /// would have fewer than 16 dims.
     pub fn nested(&self, factor: u32) -> Result<Self, SketchError> {
         let fits = factor.is_power_of_two()
             && matches!(self.sketcher, SketcherKind::RapidGrad { .. })
@@ -188,7 +199,7 @@ impl SketchSpec {
         Ok(nested)
     }
 
-    /// Whether the spec is one that this version can use, as `format-spec/index-file.md` says.
+    /// Checks the limits of `format-spec/index-file.md`, and that this version supports the sketcher.
     ///
     /// # Errors
     /// [`SketchError::InvalidSpec`] with the reason.
@@ -215,21 +226,27 @@ impl SketchSpec {
         if total > MAX_DIMS {
             return invalid(format!("{total} dims in all; at most 2^30 are possible"));
         }
-        if let SketcherKind::RapidGrad { version, routing, .. } = &self.sketcher {
-            if *version != 1 {
-                return invalid(format!("rapid_grad version {version} is not known, only 1 is"));
+        match &self.sketcher {
+            SketcherKind::RapidGrad { version, routing, .. } => {
+                if *version != 1 {
+                    return invalid(format!("rapid_grad version {version} is not known, only 1 is"));
+                }
+                match routing {
+                    Routing::Global if self.blocks.len() != 1 => {
+                        return invalid(format!("global routing with {} blocks", self.blocks.len()));
+                    }
+                    Routing::Global | Routing::Prefix => {}
+                }
+                let odd = |block: &&Block| !block.dims.is_power_of_two() || block.dims < MIN_FOLD_DIMS;
+                if let Some(Block { name, dims }) = self.blocks.iter().find(odd) {
+                    return invalid(format!(
+                        "block {name:?} has {dims} dims; rapid_grad needs a power of two of at least 16"
+                    ));
+                }
+                Ok(())
             }
-            if *routing == Routing::Global && self.blocks.len() != 1 {
-                return invalid(format!("global routing with {} blocks", self.blocks.len()));
-            }
-            let odd = |block: &&Block| !block.dims.is_power_of_two() || block.dims < MIN_FOLD_DIMS;
-            if let Some(Block { name, dims }) = self.blocks.iter().find(odd) {
-                return invalid(format!(
-                    "block {name:?} has {dims} dims; rapid_grad needs a power of two of at least 16"
-                ));
-            }
+            SketcherKind::Dense { .. } => Ok(()),
         }
-        Ok(())
     }
 }
 

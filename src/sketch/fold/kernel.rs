@@ -1,4 +1,4 @@
-//! Which form of the fold runs. All give the same bits.
+//! Chooses the kernel of the fold. All kernels give the same bits.
 
 use std::fmt;
 
@@ -8,27 +8,27 @@ use super::tiling::{TILE, Tile, Tiling};
 use super::x86_64::{avx2, avx512};
 use crate::codec::lanes;
 
-/// A form of the fold for one instruction set.
+/// An implementation of the fold for one instruction set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FoldKernel {
-    /// An element at a time, on every machine: the oracle.
+    /// One element at a time, on every machine. The other kernels are tested for equality with it.
     Scalar,
-    /// A tile in two vectors: x86-64 with AVX2.
+    /// x86-64 with AVX2: two vectors per tile of sixteen elements.
     Avx2,
-    /// A tile in one vector: x86-64 with AVX-512F.
+    /// x86-64 with AVX-512F: one vector per tile of sixteen elements.
     Avx512,
 }
 
 impl FoldKernel {
     const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
 
-    /// Those that this machine can run, the slowest first.
+    /// The kernels that this machine supports, the slowest first.
     pub fn available() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|kernel| kernel.is_available())
     }
 
-    /// Whether this machine can run it.
+    /// Whether this machine supports the kernel.
     #[must_use]
     pub fn is_available(self) -> bool {
         match self {
@@ -42,7 +42,7 @@ impl FoldKernel {
         }
     }
 
-    /// The fastest that this machine can run.
+    /// The fastest kernel that this machine supports.
     #[must_use]
     pub fn fastest() -> Self {
         Self::available().last().unwrap_or(Self::Scalar)
@@ -57,12 +57,15 @@ impl FoldKernel {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a sketcher only takes a kernel that is available.
             Self::Avx512 => unsafe { avx512::sum_of_squares(gradient) },
-            _ => lanes::sum_of_squares(gradient),
+            // Never available there.
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => lanes::sum_of_squares(gradient),
+            Self::Scalar => lanes::sum_of_squares(gradient),
         }
     }
 
-    /// Adds a whole tensor, times `scale`, to a block's sums; returns the greatest bits of an
-    /// element's magnitude, which are those of infinity or above if an element is not finite.
+    /// Adds a whole tensor, times `scale`, to a block's sums. Returns the bits of the largest magnitude of an
+    /// element; if an element is not finite, they are at least those of infinity.
     #[expect(clippy::cast_possible_truncation, reason = "a tensor has at most 2^31 tiles")]
     pub(super) fn fold(self, tiling: &Tiling, gradient: &[f32], scale: f32, sums: &mut [Tile]) -> u32 {
         let (tiles, rest) = gradient.as_chunks::<TILE>();
@@ -90,7 +93,10 @@ impl FoldKernel {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a sketcher only takes a kernel that is available.
             Self::Avx512 => unsafe { avx512::fold(tiling, first, tiles, scale, sums) },
-            _ => scalar::fold(tiling, first, tiles, scale, sums),
+            // Never available there.
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => scalar::fold(tiling, first, tiles, scale, sums),
+            Self::Scalar => scalar::fold(tiling, first, tiles, scale, sums),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The fold as `format-spec/sketch.md` says it, an element at a time: the oracle of the others.
+//! The fold as `format-spec/sketch.md` specifies it, one element at a time: the oracle of the other kernels.
 
 use super::tiling::{TILE, Tile, Tiling};
 
-/// Adds `tiles`, the first of which is tile `first` of the tensor, times `scale`; returns the
-/// greatest bits of an element's magnitude.
+/// Adds `tiles`, the first of which is tile `first` of the tensor, times `scale`. Returns the bits of the
+/// largest magnitude of an element.
 pub(super) fn fold(tiling: &Tiling, first: u32, tiles: &[[f32; TILE]], scale: f32, sums: &mut [Tile]) -> u32 {
     let mut most = 0;
     for (t, tile) in (first..).zip(tiles) {

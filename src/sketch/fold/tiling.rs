@@ -1,4 +1,4 @@
-//! Where a tensor's tiles go and which signs they get.
+//! The base, lanes and signs of a tensor's tiles.
 
 use sha2::{Digest as _, Sha512};
 
@@ -16,7 +16,7 @@ impl Tile {
     pub(super) const ZERO: Self = Self([0.0; TILE]);
 }
 
-/// The sixteen words that a parameter's places and signs are made from.
+/// The sixteen key words of a parameter, from which bases, lanes and signs are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Keys([u32; 16]);
 
@@ -45,10 +45,10 @@ impl Keys {
 pub(super) struct Tiling {
     /// Multiplier (odd) and addend of each of the four rounds.
     pub(super) rounds: [(u32, u32); 4],
-    /// What is added to a place to get a phase, and to a tile before and between the mixes.
+    /// Added to a place to get a phase, and to a tile before and between the mixes.
     pub(super) phase_key: u32,
     pub(super) mix_keys: (u32, u32),
-    /// All ones below 2^n, n being the bits of a tile's place.
+    /// `2^n - 1`, where n is the number of bits of a tile's place.
     pub(super) mask: u32,
     /// The shift within a round.
     pub(super) shift: u32,
@@ -75,7 +75,7 @@ impl Tiling {
         }
     }
 
-    /// The base of tile `t`: the cache line of sums that takes it.
+    /// The base of tile `t`: the cache line of sums that it is added to.
     pub(super) fn base(&self, t: u32) -> usize {
         self.phase(t).checked_shr(self.to_base).unwrap_or(0) as usize
     }
@@ -91,8 +91,8 @@ impl Tiling {
         place.wrapping_add(self.phase_key)
     }
 
-    /// The hash of tile `t`: bit `j` set makes element `j` negative, and the top four bits are what
-    /// its lane is combined with by exclusive or.
+    /// The hash of tile `t`: if bit `j` is set, element `j` is negated; the lane of an element is `j` XOR the
+    /// top four bits.
     pub(super) fn hash(&self, t: u32) -> u32 {
         mix(mix(t.wrapping_add(self.mix_keys.0)) ^ self.mix_keys.1)
     }

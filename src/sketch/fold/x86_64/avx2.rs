@@ -18,7 +18,7 @@ pub(in super::super) fn sum_of_squares(gradient: &[f32]) -> f64 {
     squares.finish()
 }
 
-/// Elements that are fetched while as many before them are added: a page.
+/// The prefetch distance of [`sum_of_squares`] in elements: a page.
 const RUN: usize = 1024;
 
 /// Half a tile.
@@ -55,7 +55,7 @@ pub(in super::super) fn fold(
     scale: f32,
     sums: &mut [Tile],
 ) -> u32 {
-    assert_eq!(sums.len().trailing_zeros(), 32 - tiling.to_base, "a block's sums belong together");
+    assert_eq!(sums.len().trailing_zeros(), 32 - tiling.to_base, "the sums must be one block's");
     let sums = sums.as_mut_ptr();
     let scale = _mm256_set1_ps(scale);
     let sign = _mm256_set1_epi32(i32::MIN);
@@ -91,10 +91,10 @@ pub(in super::super) fn fold(
                 _mm256_permutevar8x32_ps(value, lanes)
             };
             let (low, high) = (signed(low, low_bits), signed(high, high_bits));
-            // The top bit of r says whether the halves change places.
-            // SAFETY: a base is what is left of 32 bits shifted right by `to_base`, so it is below
-            // the number of sums, which is 2^(32 - to_base) as asserted above; and a `Tile` is
-            // sixteen f32 aligned to 64 bytes, of which both offsets take eight.
+            // The top bit of r swaps the halves.
+            // SAFETY: a base is a 32-bit number shifted right by `to_base`, so it is below the number of
+            // sums, which is 2^(32 - to_base) as asserted above; and a `Tile` is sixteen f32 aligned to 64
+            // bytes, of which both offsets take eight.
             unsafe {
                 let sum = sums.add(base as usize).cast::<f32>();
                 let (to_low, to_high) = (sum.add(r & HALF), sum.add((r & HALF) ^ HALF));
@@ -109,8 +109,7 @@ pub(in super::super) fn fold(
     all.into_iter().fold(0, u32::max)
 }
 
-/// The batch that starts at tile `t`. Its sums are fetched into the cache; `sums` is only an
-/// address for that.
+/// Computes the batch that starts at tile `t`, and prefetches its sums; `sums` is not dereferenced.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn place(tiling: &Tiling, t: u32, sums: *const Tile) -> Batch {
@@ -125,13 +124,13 @@ fn place(tiling: &Tiling, t: u32, sums: *const Tile) -> Batch {
             x = _mm256_and_si256(x, mask);
             x = _mm256_xor_si256(x, _mm256_srlv_epi32(x, shift));
         }
-        // A shift by 32 gives 0, as it should.
+        // A shift by 32 gives 0, as required.
         let place = _mm256_sllv_epi32(x, word(tiling.to_phase));
         let phase = _mm256_add_epi32(place, word(tiling.phase_key));
         let bases = _mm256_srlv_epi32(phase, word(tiling.to_base));
         let hashes = mix(_mm256_add_epi32(t, word(tiling.mix_keys.0)));
         let hashes = mix(_mm256_xor_si256(hashes, word(tiling.mix_keys.1)));
-        // SAFETY: `half` leaves room for eight u32 in both.
+        // SAFETY: `half` is 0 or 8, and both arrays have sixteen u32.
         unsafe {
             _mm256_storeu_si256(batch.bases.as_mut_ptr().add(half).cast(), bases);
             _mm256_storeu_si256(batch.hashes.as_mut_ptr().add(half).cast(), hashes);

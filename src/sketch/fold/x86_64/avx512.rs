@@ -5,7 +5,7 @@ use super::{AHEAD, BATCH};
 use crate::codec::lanes;
 use crate::codec::mix::MIX;
 
-/// [`lanes::sum_of_squares`] with eight lanes to a vector.
+/// [`lanes::sum_of_squares`] with eight lanes per vector.
 #[target_feature(enable = "avx512f")]
 pub(in super::super) fn sum_of_squares(gradient: &[f32]) -> f64 {
     let (tiles, rest) = gradient.as_chunks::<TILE>();
@@ -63,7 +63,7 @@ pub(in super::super) fn fold(
     scale: f32,
     sums: &mut [Tile],
 ) -> u32 {
-    assert_eq!(sums.len().trailing_zeros(), 32 - tiling.to_base, "a block's sums belong together");
+    assert_eq!(sums.len().trailing_zeros(), 32 - tiling.to_base, "the sums must be one block's");
     let sums = sums.as_mut_ptr();
     let scale = _mm512_set1_ps(scale);
     let sign = _mm512_set1_epi32(i32::MIN);
@@ -87,9 +87,9 @@ pub(in super::super) fn fold(
             // SAFETY: a permutation is sixteen u32.
             let lanes = unsafe { _mm512_loadu_si512(lanes.cast()) };
             let moved = _mm512_permutexvar_ps(lanes, _mm512_castsi512_ps(signed));
-            // SAFETY: a base is what is left of 32 bits shifted right by `to_base`, so it is below
-            // the number of sums, which is 2^(32 - to_base) as asserted above; and a `Tile` is
-            // sixteen f32 aligned to 64 bytes.
+            // SAFETY: a base is a 32-bit number shifted right by `to_base`, so it is below the number of
+            // sums, which is 2^(32 - to_base) as asserted above; and a `Tile` is sixteen f32 aligned to 64
+            // bytes.
             unsafe {
                 let sum = sums.add(base as usize).cast::<f32>();
                 _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), moved));
@@ -99,8 +99,7 @@ pub(in super::super) fn fold(
     _mm512_reduce_max_epu32(most)
 }
 
-/// The batch that starts at tile `t`. Its sums are fetched into the cache; `sums` is only an
-/// address for that.
+/// Computes the batch that starts at tile `t`, and prefetches its sums; `sums` is not dereferenced.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn place(tiling: &Tiling, t: u32, sums: *const Tile) -> Batch {
@@ -114,7 +113,7 @@ fn place(tiling: &Tiling, t: u32, sums: *const Tile) -> Batch {
         x = _mm512_and_si512(x, mask);
         x = _mm512_xor_si512(x, _mm512_srlv_epi32(x, shift));
     }
-    // A shift by 32 gives 0, as it should.
+    // A shift by 32 gives 0, as required.
     let place = _mm512_sllv_epi32(x, word(tiling.to_phase));
     let phase = _mm512_add_epi32(place, word(tiling.phase_key));
     let bases = _mm512_srlv_epi32(phase, word(tiling.to_base));
