@@ -1,42 +1,41 @@
 use crate::sketch::SketchError;
 use ::burn::tensor::TensorReadError;
 
-/// Why gradients of a burn model could not be had, or not become sketches.
+/// Why the gradients of a burn model could not be read or sketched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BurnError {
-    /// The predicate took no parameter that has a gradient.
+    /// The predicate selected no parameter that has a gradient.
     #[error("no parameter is selected: the module has {parameters}, of which {frozen} frozen")]
     NothingSelected {
-        /// How many parameters of floating-point numbers the module has.
+        /// The number of floating-point parameters of the module.
         parameters: usize,
-        /// How many of them do not require a gradient.
+        /// The number of them that do not require a gradient.
         frozen: usize,
     },
-    /// A selected parameter requires a gradient, and there is none.
-    ///
-    /// The loss does not depend on it, or its gradient has been taken out before.
+    /// A selected parameter requires a gradient, but there is none: the loss does not depend on it, or its
+    /// gradient has been removed before.
     #[error("there is no gradient of parameter {parameter:?}")]
     MissingGradient {
         /// The parameter's path.
         parameter: String,
     },
-    /// A selected parameter is not the weight or the bias of a layer that went through the taps.
+    /// A selected parameter is not the weight or bias of a tapped layer.
     #[error("parameter {parameter:?} is selected, but no tapped linear layer has it")]
     NotTapped {
         /// The parameter's path.
         parameter: String,
     },
-    /// A layer went through the taps that is not part of the module.
+    /// A tapped layer is not part of the module.
     #[error("{layers} tapped layers are not part of this module")]
     ForeignLayer {
-        /// How many.
+        /// The number of such layers.
         layers: usize,
     },
     /// The forward ran on a device without autodiff, or the taps were off.
     #[error("the taps have seen no layer on a device with autodiff")]
     NothingTapped,
-    /// Tapped layers disagree on how many examples there are.
+    /// Tapped layers have different numbers of examples.
     #[error("parameter {parameter:?} saw a batch of {given} examples, the others one of {expected}")]
     BatchSize {
         /// The path of the parameter whose layer differs.
@@ -46,18 +45,18 @@ pub enum BurnError {
         /// The first layer's first axis.
         expected: usize,
     },
-    /// Logits, tokens and mask do not fit each other.
+    /// The shapes of logits, tokens and mask do not match.
     #[error("{what} has the shape {given:?}, expected {expected:?}")]
     Shape {
-        /// Which argument.
+        /// The name of the argument.
         what: &'static str,
         /// Its shape.
         given: Vec<usize>,
-        /// The shape that it should have.
+        /// The expected shape.
         expected: Vec<usize>,
     },
-    /// No token of an example counts, so it has no loss. The first token of a row never counts:
-    /// nothing stands before it.
+    /// No token of an example counts, so it has no loss. The first token of a row never counts, since
+    /// nothing precedes it.
     #[error("example {example} of the batch has no token to predict: all are masked")]
     FullyMasked {
         /// Its row.
@@ -73,12 +72,12 @@ pub enum BurnError {
         /// The last position of the row.
         last: usize,
     },
-    /// The device could not hand over the numbers of a tensor.
+    /// The values of a tensor could not be read from the device.
     #[error("cannot read {tensor:?} from the device")]
     Read {
         /// The parameter's path, or the argument's name.
         tensor: String,
-        /// What burn says.
+        /// burn's error.
         source: TensorReadError,
     },
     /// The sketcher refused a gradient.
@@ -89,7 +88,7 @@ pub enum BurnError {
     Example {
         /// Its row.
         example: usize,
-        /// Why.
+        /// The sketcher's error.
         source: SketchError,
     },
 }

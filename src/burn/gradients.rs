@@ -1,4 +1,4 @@
-//! The gradients of one example, as `backward()` left them.
+//! Sketches the gradients of one example after `backward()`.
 
 use super::BurnError;
 use super::parameters::Path;
@@ -7,17 +7,17 @@ use ::burn::Tensor;
 use ::burn::module::{Module, ModuleVisitor, Param};
 use ::burn::tensor::Gradients;
 
-/// The sketch of one gradient: that of the parameters whose path `select` accepts.
+/// Computes the sketch of the gradients of the parameters whose path `select` accepts.
 ///
-/// Each parameter's gradient is taken out of `gradients`, read to the host as f32 (row-major),
-/// folded, and dropped. Frozen parameters have no gradient and are passed over, selected or not, so
-/// that `|_| true` means "whatever is trained". Gradients of other parameters stay in `gradients`.
+/// Removes each selected gradient from `gradients`, reads it to the host as row-major f32, and folds it.
+/// Frozen parameters have no gradient and are skipped, so that `|_| true` selects all trained parameters.
+/// Gradients of other parameters stay in `gradients`.
 ///
 /// # Errors
-/// - [`BurnError::NothingSelected`] if not one parameter is left;
+/// - [`BurnError::NothingSelected`] if no selected parameter has a gradient;
 /// - [`BurnError::MissingGradient`] if a selected parameter that requires a gradient has none;
 /// - [`BurnError::Read`] if the device fails;
-/// - [`BurnError::Sketch`] if a gradient is not finite or no block of the spec takes a parameter.
+/// - [`BurnError::Sketch`] if a gradient is not finite or no block of the spec matches a parameter.
 pub fn sketch_gradients<M: Module>(
     sketcher: &Sketcher,
     model: &M,
@@ -31,13 +31,13 @@ pub fn sketch_gradients<M: Module>(
     Ok(fold.finish()?)
 }
 
-/// Hands each selected parameter's path and gradient to `visit`, in the order of declaration.
+/// Calls `visit` with the path and gradient of each selected parameter, in the order of declaration.
 ///
 /// This is [`sketch_gradients`] without the sketch: the same parameters, in the same order, with
 /// the same elements (row-major, f32).
 ///
 /// # Errors
-/// As [`sketch_gradients`], and whatever `visit` returns; the walk ends at the first.
+/// As [`sketch_gradients`], and the errors of `visit`. Stops at the first error.
 pub fn for_each_gradient<M, E>(
     model: &M,
     gradients: &mut Gradients,
@@ -48,7 +48,7 @@ where
     M: Module,
     E: From<BurnError>,
 {
-    let mut walk = Walk {
+    let mut visitor = GradientVisitor {
         path: Path::default(),
         gradients,
         select,
@@ -58,16 +58,16 @@ where
         taken: 0,
         outcome: Ok(()),
     };
-    model.visit(&mut walk);
-    walk.outcome?;
-    if walk.taken == 0 {
-        let (parameters, frozen) = (walk.parameters, walk.frozen);
+    model.visit(&mut visitor);
+    visitor.outcome?;
+    if visitor.taken == 0 {
+        let (parameters, frozen) = (visitor.parameters, visitor.frozen);
         return Err(BurnError::NothingSelected { parameters, frozen }.into());
     }
     Ok(())
 }
 
-struct Walk<'a, S, V, E> {
+struct GradientVisitor<'a, S, V, E> {
     path: Path,
     gradients: &'a mut Gradients,
     select: S,
@@ -78,7 +78,7 @@ struct Walk<'a, S, V, E> {
     outcome: Result<(), E>,
 }
 
-impl<S, V, E> Walk<'_, S, V, E>
+impl<S, V, E> GradientVisitor<'_, S, V, E>
 where
     S: Fn(&str) -> bool,
     V: FnMut(&str, &[f32]) -> Result<(), E>,
@@ -96,7 +96,7 @@ where
     }
 }
 
-impl<S, V, E> ModuleVisitor for Walk<'_, S, V, E>
+impl<S, V, E> ModuleVisitor for GradientVisitor<'_, S, V, E>
 where
     S: Fn(&str) -> bool,
     V: FnMut(&str, &[f32]) -> Result<(), E>,
@@ -112,7 +112,7 @@ where
 
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
         self.parameters += 1;
-        // The stored value is the leaf: with an adapter on it, `val()` would be a product.
+        // The stored value is the leaf; with an adapter (LoRA), `val()` is a product.
         let value = parameter.base();
         // `grad_remove` panics on a tensor without autodiff, so this comes first.
         if !(value.is_autodiff() && value.is_require_grad()) {

@@ -1,4 +1,4 @@
-//! The loss whose gradient an example is remembered by.
+//! Losses whose gradients are sketched.
 
 use super::BurnError;
 use ::burn::Tensor;
@@ -8,13 +8,13 @@ use ::burn::tensor::{Bool, Int, activation::log_softmax};
 ///
 /// `logits` is `[batch, time, vocabulary]`, `tokens` and `response` are `[batch, time]`. The logits
 /// at position t predict the token at t + 1; `response` says which *tokens* count (neither the
-/// prompt nor the padding). The first token of a row never counts: nothing stands before it.
+/// prompt nor the padding). The first token of a row never counts, since nothing precedes it.
 ///
-/// For gradients of single examples out of a batch, sum the result; the mean would scale each
+/// For per-example gradients of a batch, sum the result; the mean would scale each
 /// gradient by the size of the batch.
 ///
 /// # Errors
-/// [`BurnError::Shape`], [`BurnError::FullyMasked`] if an example has no token that counts (its
+/// [`BurnError::Shape`] if the shapes do not match, [`BurnError::FullyMasked`] if an example has no token that counts (its
 /// loss would be 0 / 0), [`BurnError::Read`] if the device fails.
 pub fn sequence_loss(
     logits: Tensor<3>,
@@ -40,15 +40,15 @@ pub fn sequence_loss(
     Ok(weighted(logits, tokens, &weights))
 }
 
-/// Next-token cross-entropy of chosen tokens, averaged over those of each example: `[batch]`.
+/// Next-token cross-entropy of chosen tokens, averaged over the chosen tokens of each example: `[batch]`.
 ///
 /// This is the loss of a token-wise query: `targets[b]` lists positions in row b of `tokens`, for
 /// example those of one wrong word. `logits` is `[batch, time, vocabulary]`, `tokens` is
 /// `[batch, time]`. A position that is listed twice counts twice.
 ///
 /// # Errors
-/// [`BurnError::Shape`], [`BurnError::FullyMasked`] for an example without a target,
-/// [`BurnError::Target`] for position 0 or one that is not in the row.
+/// [`BurnError::Shape`] if the shapes do not match, [`BurnError::FullyMasked`] for an example without a
+/// target, [`BurnError::Target`] for position 0 or a position past the end of the row.
 pub fn target_loss<P: AsRef<[usize]>>(
     logits: Tensor<3>,
     tokens: Tensor<2, Int>,
@@ -76,7 +76,7 @@ pub fn target_loss<P: AsRef<[usize]>>(
 
 /// Σ over t of `weights[t]` times the cross-entropy of token t under the logits at t - 1.
 ///
-/// `weights` is row-major, one for each token; those of the first tokens are not used.
+/// `weights` is row-major, one for each token; the weights of first tokens are ignored.
 fn weighted(logits: Tensor<3>, tokens: Tensor<2, Int>, weights: &[f32]) -> Tensor<1> {
     let [batch, time, vocabulary] = logits.dims();
     let device = logits.device();

@@ -1,13 +1,13 @@
-//! From a burn model to sketches.
+//! Sketches of the gradients of a burn model.
 //!
-//! Works on every device of burn, chosen at run time. The model, its loss and its training stay the
-//! caller's; this module takes gradients out of a finished `backward()` and folds them, one
-//! parameter tensor after the other, so that a whole gradient never exists in one piece.
+//! Works on every device of burn, chosen at run time. The caller provides the model, the loss and the
+//! training. This module removes the gradients from the result of `backward()` and folds them one parameter
+//! tensor at a time, so that no copy of the whole gradient exists.
 //!
-//! Two routes lead to the same sketch:
+//! Two functions compute the same sketches:
 //! - [`sketch_gradients`]: one example, one backward, the model's own gradients;
-//! - [`sketch_examples`]: a batch of examples, one backward. The model's forward passes its linear
-//!   layers through [`Taps`], and each example's weight gradient is made from what they saw.
+//! - [`sketch_examples`]: a batch of examples, one backward. The model's forward calls its linear layers
+//!   through [`Taps`], which record the factors of each example's weight gradient.
 //!
 //! A parameter's name is its path in the module (`layers.0.attention.query.weight`), and the
 //! parameters are folded in the order in which the module declares them.
@@ -39,7 +39,7 @@
 //! let loss = model.forward(x.clone().narrow(0, 0, 1), &mut Taps::off()).square().sum();
 //! let one = sketch_gradients(&sketcher, &model, &mut loss.backward(), |_| true)?;
 //!
-//! // Three at once: the losses are summed, never averaged.
+//! // A batch of three: sum the losses, do not average them.
 //! let mut taps = Taps::on();
 //! let loss = model.forward(x, &mut taps).square().sum();
 //! let three = sketch_examples(&sketcher, &model, taps, &mut loss.backward(), |_| true)?;

@@ -1,7 +1,7 @@
 use ::burn::Tensor;
 use ::burn::module::{Module, ModuleVisitor, Param};
 
-/// Where a visitor stands in the tree of modules.
+/// The visitor's position in the tree of modules.
 #[derive(Debug, Default)]
 pub(super) struct Path(Vec<String>);
 
@@ -19,10 +19,10 @@ impl Path {
     }
 }
 
-/// The paths of a module's floating-point parameters, in the order in which they are folded.
+/// The paths of a module's floating-point parameters, in the order in which they are folded: the order of
+/// the fields' declaration.
 ///
-/// The order is that of the fields' declaration. Identifiers of burn's parameters are drawn at
-/// random for each model; the path is what stays the same.
+/// burn draws a parameter's identifier at random for each model; its path is stable.
 #[must_use]
 pub fn parameter_paths<M: Module>(model: &M) -> Vec<String> {
     let mut visitor = Paths::default();

@@ -1,9 +1,9 @@
-//! The gradients of every example of a batch, from one backward.
+//! Per-example gradients of a batch, from one backward.
 //!
-//! A linear layer `y = x W + b` has, for one example, the weight gradient `Σ_t x_t ⊗ g_t`, where g
-//! is the gradient of the loss by y, and the bias gradient `Σ_t g_t`. Both factors are there after one
-//! backward of the *summed* loss: x from the forward, g as the gradient of a zero that was added to
-//! y. It holds as long as no layer mixes the examples of a batch (batch normalisation does).
+//! For one example, the weight gradient of a linear layer `y = x W + b` is `Σ_t x_t ⊗ g_t`, where g is the
+//! gradient of the loss with respect to y; the bias gradient is `Σ_t g_t`. One backward of the *summed* loss
+//! gives both factors: x is recorded in the forward, and g is the gradient of a zero tensor that is added to
+//! y. This requires that no layer mixes the examples of a batch, as batch normalisation does.
 
 use std::collections::HashMap;
 
@@ -16,22 +16,22 @@ use ::burn::nn::Linear;
 use ::burn::tensor::Gradients;
 use rayon::prelude::*;
 
-/// At most this many gradient elements are made at a time (64 MiB of f32), unless one example's
-/// parameter alone has more.
+/// The maximum number of gradient elements computed at once (64 MiB of f32), unless a single example's
+/// parameter has more.
 const CHUNK_ELEMENTS: usize = 1 << 24;
 
-/// What the linear layers of a model see in a forward, kept for [`sketch_examples`].
+/// Records the inputs and output gradients of linear layers in a forward, for [`sketch_examples`].
 ///
 /// ```text
 /// let hidden = taps.linear(&self.up, x);   // instead of self.up.forward(x)
 /// ```
 ///
-/// **Every** use of a layer that is sketched has to pass through its taps: of a weight that is also
-/// used elsewhere (tied, say) only the tapped part of the gradient would be seen.
+/// **Every** use of a sketched layer must go through the taps: of a weight that is also used elsewhere, for
+/// example a tied one, only the tapped part of the gradient is recorded.
 ///
-/// Fastest on `model.clone().no_grad()`: then the backward makes no weight gradients of its own.
-/// (Of a model that has been used or loaded: burn makes a new model's parameters on first use, and
-/// until then a clone shares its frozen state with the original.)
+/// Fastest on `model.clone().no_grad()`: then the backward computes no weight gradients of its own. The
+/// model must have been used or loaded before: burn initialises a new model's parameters on first use, and
+/// until then a clone shares its frozen state with the original.
 #[derive(Debug)]
 pub struct Taps {
     on: bool,
@@ -49,23 +49,23 @@ struct Tap {
 }
 
 impl Taps {
-    /// Taps that keep what passes.
+    /// Taps that record.
     #[must_use]
     pub fn on() -> Self {
         Self { on: true, seen: Vec::new() }
     }
 
-    /// Taps that keep nothing, for training and inference: `linear` is then the plain forward.
+    /// Taps that record nothing, for training and inference: `linear` is then the plain forward.
     #[must_use]
     pub fn off() -> Self {
         Self { on: false, seen: Vec::new() }
     }
 
-    /// The layer's output for `x`, `[batch, ..., in]` to `[batch, ..., out]`.
+    /// Computes the layer's output for `x`: `[batch, ..., in]` to `[batch, ..., out]`.
     ///
-    /// The first axis must be the examples'; one axis alone does not compile. A layer may be used
-    /// several times in a forward: its gradient is the sum over the uses. Nothing is kept of a
-    /// forward on a device without autodiff.
+    /// The first axis is the examples'; a tensor of one axis does not compile. A layer may be used several
+    /// times in a forward: its gradient is the sum over the uses. On a device without autodiff, nothing is
+    /// recorded.
     ///
     /// # Panics
     /// Like [`Linear::forward`], if the last axis is not the layer's input.
@@ -90,21 +90,21 @@ impl Taps {
     }
 }
 
-/// The sketches of all examples of a batch, in the order of the batch.
+/// Computes the sketches of all examples of a batch, in the order of the batch.
 ///
-/// `taps` are those of the forward that led to `gradients`, and `gradients` come from the **sum**
-/// of the examples' losses. Of the parameters whose path `select` accepts, each must be weight or
-/// bias of a tapped layer; whether it is frozen does not matter here. The result is that of
-/// [`sketch_gradients`](super::sketch_gradients) on each example alone, up to the order of float
-/// additions: the same names, the same order, the same elements.
+/// `taps` are the taps of the forward from which `gradients` was computed, and `gradients` must be of the
+/// **sum** of the examples' losses. Each parameter whose path `select` accepts must be the weight or bias of
+/// a tapped layer; it may be frozen. Up to the order of float additions, the result is that of
+/// [`sketch_gradients`](super::sketch_gradients) on each example alone.
 ///
 /// # Errors
-/// - [`BurnError::NothingTapped`], [`BurnError::NothingSelected`];
-/// - [`BurnError::NotTapped`] for a selected parameter of any other kind of layer;
+/// - [`BurnError::NothingTapped`] if the taps recorded no layer;
+/// - [`BurnError::NothingSelected`] if `select` accepts no parameter;
+/// - [`BurnError::NotTapped`] for a selected parameter of any other layer;
 /// - [`BurnError::ForeignLayer`] if a tapped layer is not part of `model`;
 /// - [`BurnError::MissingGradient`] if the loss does not depend on a selected layer;
 /// - [`BurnError::BatchSize`] if layers saw different batches;
-/// - [`BurnError::Read`] if the device fails, [`BurnError::Example`] if the sketcher refuses.
+/// - [`BurnError::Read`] if the device fails, [`BurnError::Example`] if the sketcher returns an error.
 pub fn sketch_examples<M: Module>(
     sketcher: &Sketcher,
     model: &M,
@@ -128,15 +128,16 @@ pub fn sketch_examples<M: Module>(
     finished.map(|(row, fold)| fold.finish().map_err(|source| named(row, source))).collect()
 }
 
-/// Hands the gradients of every example to `visit`, parameter by parameter, on the device.
+/// Calls `visit` with the gradients of every example, parameter by parameter, on the device. This is
+/// [`sketch_examples`] without the sketch.
 ///
-/// `visit` gets the parameter's path, the batch's row of the first example, and `[examples,
-/// elements]`: a run of examples of which each row is one gradient in row-major order. A batch comes
-/// in several runs where the gradients of all would be large. Parameters come in the order of their
-/// declaration; this is [`sketch_examples`] without the sketch.
+/// The arguments of `visit` are the parameter's path, the ordinal in the batch of the first example, and a
+/// tensor `[examples, elements]`, each row of which is one example's gradient in row-major order. If the
+/// gradients of the whole batch are large, there are several calls per parameter. Parameters are in the
+/// order of declaration.
 ///
 /// # Errors
-/// As [`sketch_examples`], and whatever `visit` returns; the walk ends at the first.
+/// As [`sketch_examples`], and the errors of `visit`. Stops at the first error.
 pub fn for_each_example_gradient<M, E>(
     model: &M,
     taps: Taps,
@@ -224,7 +225,7 @@ impl<S: Fn(&str) -> bool> ModuleVisitor for Places<S> {
     }
 }
 
-/// Both factors of every tapped layer: what it saw, and the gradient of what it said.
+/// Both factors of every tapped layer: its input, and the gradient of its output.
 struct Factors {
     taps: Vec<Tap>,
     /// For each tap, `[batch, time, out]`; `None` if the loss does not depend on it.
@@ -249,7 +250,7 @@ impl Factors {
         self.parameters.get(&id).cloned().unwrap_or_default()
     }
 
-    /// How many elements the parameter has.
+    /// The number of elements of the parameter.
     fn elements(&self, id: ParamId, used: usize) -> usize {
         let tap = &self.taps[used];
         let [_, _, outputs] = tap.zero.dims();
@@ -257,7 +258,7 @@ impl Factors {
         if id == tap.weight { inputs * outputs } else { outputs }
     }
 
-    /// The gradients of `count` examples from `start` on: `[count, elements]`.
+    /// The gradients of `count` examples, from `start`: `[count, elements]`.
     fn product(
         &self,
         place: &Place,
@@ -269,7 +270,7 @@ impl Factors {
         let mut sum: Option<Tensor<2>> = None;
         for &used in uses {
             let tap = &self.taps[used];
-            // A use that the loss does not depend on adds nothing; if no use counts, it is an error.
+            // A use that the loss does not depend on adds nothing; if there is no other use, it is an error.
             let Some(output) = &self.outputs[used] else { continue };
             let output = output.clone().narrow(0, start, count);
             let elements = self.elements(place.id, used);

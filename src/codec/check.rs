@@ -1,10 +1,10 @@
 use super::{CodeFault, Encoding};
 
-/// Checks the stored codes of one row in one block: what a reader can compute with but a writer
-/// would never write. For `f32` the scale does not count.
+/// Checks that the stored codes of one row in one block are codes that a writer can have written. For `f32`
+/// the scale is ignored.
 ///
 /// # Errors
-/// The first fault, looked for in the order length, scale, codes, padding.
+/// The first fault, in the order length, scale, codes, padding.
 pub(crate) fn check_codes(
     encoding: Encoding,
     codes: &[u8],
@@ -48,8 +48,8 @@ pub(crate) fn check_codes(
     }
 }
 
-/// The position of the first code that is wrong. Runs are looked through without a branch for each
-/// code, which is what lets a full verification keep up with the disk.
+/// The position of the first wrong code. Checks runs without a branch per code, so that a full verification
+/// keeps up with the disk.
 fn first<T>(codes: &[T], is_wrong: impl Fn(&T) -> bool) -> Option<usize> {
     const RUN: usize = 256;
     let run = codes.chunks(RUN).position(|run| run.iter().fold(false, |any, code| any | is_wrong(code)))?;

@@ -1,4 +1,4 @@
-//! Numbers to codes and back, a row of one block at a time.
+//! Encodes and decodes one row of one block.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
@@ -6,15 +6,15 @@ use half::slice::HalfFloatSliceExt as _;
 use super::lanes::{self, SquareSum};
 use super::{EncodeError, Encoding, LEAST_SCALE, MAX_NORM};
 
-/// How many numbers are converted at once: a multiple of the lanes, and small enough for the stack.
+/// Numbers converted at once: a multiple of the lanes, and small enough for the stack.
 const RUN: usize = 256;
 
-/// What a row's codes in a block need beside them.
+/// What is stored beside a row's codes in a block.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Encoded {
     /// The scale; 1 for `f32`, which has none.
     pub scale: f32,
-    /// The L2 norm of the decoded numbers, not of those that were given.
+    /// The L2 norm of the decoded values, not of the values given.
     pub norm: f32,
 }
 
@@ -29,14 +29,16 @@ fn root(sum_of_squares: f64) -> f32 {
 }
 
 impl Encoding {
-    /// Writes the codes of one row in one block; the padding after them becomes zero.
+    /// Writes the codes of one row in one block, followed by zero padding.
     ///
     /// # Errors
-    /// A number is NaN or infinite, or the decoded numbers have a norm above 2^62. The contents of
-    /// `codes` are then unspecified.
+    /// A value is NaN or infinite, or the norm of the decoded values is above 2^62. The contents of `codes`
+    /// are then unspecified.
     ///
     /// # Panics
     /// If `codes` is not `self.stride(values.len())` bytes long.
+    // Public for the benches alone.
+    #[doc(hidden)]
     pub fn encode(self, values: &[f32], codes: &mut [u8]) -> Result<Encoded, EncodeError> {
         assert_eq!(codes.len(), self.stride(values.len()), "codes must be one row stride long");
         let largest = largest(values)?;
@@ -58,11 +60,12 @@ impl Encoding {
         Ok(Encoded { scale, norm })
     }
 
-    /// Turns the codes of one row in one block back into numbers: `f32(code * scale)`. For `f32` the
-    /// scale does not count.
+    /// Decodes one row of one block: `f32(code * scale)`. For `f32` the scale is ignored.
     ///
     /// # Panics
     /// If `codes` is not `self.stride(out.len())` bytes long.
+    // Public for the benches alone.
+    #[doc(hidden)]
     pub fn decode(self, codes: &[u8], scale: f32, out: &mut [f32]) {
         assert_eq!(codes.len(), self.stride(out.len()), "codes must be one row stride long");
         match self {
@@ -91,10 +94,10 @@ impl Encoding {
     }
 }
 
-/// The largest magnitude, found by comparing bits, which also tells whether all are finite.
+/// The largest magnitude, found by comparing bits, which also detects values that are not finite.
 pub(super) fn largest(values: &[f32]) -> Result<f32, EncodeError> {
     const MAGNITUDE: u32 = 0x7FFF_FFFF;
-    // Signed numbers, because baseline x86-64 compares no others; magnitudes fit in both.
+    // Signed, because baseline x86-64 compares only signed integers; magnitudes fit in both.
     let mut most = [0i32; lanes::LANES];
     let (tiles, rest) = values.as_chunks::<{ lanes::LANES }>();
     for tile in tiles {
@@ -122,10 +125,10 @@ fn encode_f32(values: &[f32], codes: &mut [u8]) -> f64 {
     lanes::sum_of_squares(values)
 }
 
-/// The scale of `f16` for a largest magnitude above 0: the power of two that brings it to
-/// [2^15, 65520), or 2^-126 for magnitudes that are too small for that.
+/// The scale of `f16` for a largest magnitude above 0: the power of two that scales it to [2^15, 65520), or
+/// 2^-126 for magnitudes that are too small for that.
 fn scale_f16(largest: f32) -> f32 {
-    // The biased exponent is floor(log2) + 127; 0 for a subnormal, for which any small one will do.
+    // The biased exponent is floor(log2) + 127; 0 for a subnormal, for which the least scale is used.
     let exponent = largest.to_bits() >> 23;
     let scale = f32::from_bits(exponent.saturating_sub(15).max(1) << 23);
     if largest / scale >= 65_520.0 { scale * 2.0 } else { scale }
@@ -172,8 +175,8 @@ pub(super) fn encode_i8(values: &[f32], scale: f32, codes: &mut [u8]) -> (f32, f
 
 /// The nearest integer, ties to even, of a number whose magnitude is below 2^22.
 ///
-/// Adding 1.5 * 2^23 leaves no bits for a fraction, so the addition itself rounds; this is the form
-/// that vectorises on every target.
+/// Adding 1.5 * 2^23 leaves no bits for a fraction, so the addition rounds. This form vectorises on every
+/// target.
 pub(super) fn round(value: f32) -> i32 {
     const SHIFT: f32 = 12_582_912.0;
     (value + SHIFT).to_bits().cast_signed().wrapping_sub(SHIFT.to_bits().cast_signed())

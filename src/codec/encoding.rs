@@ -2,16 +2,16 @@ use serde::{Deserialize, Serialize};
 
 use super::TierKind;
 
-/// How a block's numbers become bytes.
+/// How a block's values are stored as bytes, called codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Encoding {
-    /// Four bytes a number, bit for bit.
+    /// `f32`: four bytes per value, lossless.
     F32,
-    /// binary16 with one power-of-two scale for each row and block: eleven bits of precision.
+    /// `f16`: IEEE binary16 with a power-of-two scale per row and block: eleven bits of precision.
     F16,
-    /// Signed bytes with one scale for each row and block: seven bits of precision.
+    /// `i8`: signed bytes with a scale per row and block: seven bits of precision.
     I8,
 }
 
@@ -28,13 +28,13 @@ impl Encoding {
         }
     }
 
-    /// Bytes of one row of `dims` codes, padded to a multiple of 64.
+    /// Bytes of one row of `dims` codes, including padding to a multiple of 64.
     #[must_use]
     pub const fn stride(self, dims: usize) -> usize {
         (dims * self.code_bytes()).next_multiple_of(64)
     }
 
-    /// Whether each row has a scale.
+    /// Whether each row has a scale in each block.
     #[must_use]
     pub const fn has_scale(self) -> bool {
         match self {
@@ -43,8 +43,8 @@ impl Encoding {
         }
     }
 
-    /// Whether `scale` is one that this encoding can have given a row: +0, or a normal positive number
-    /// within what the norm allows; for `f16` a power of two. `f32` has no scale, so none is.
+    /// Whether a writer can have given a row this scale: +0, or a normal positive number within the limit
+    /// that the norm implies; for `f16` a power of two. Always `false` for `f32`, which has no scale.
     pub(crate) fn may_scale_by(self, scale: f32) -> bool {
         let is_within = |limit: f32| scale.is_normal() && scale > 0.0 && scale <= limit;
         let is_power_of_two = scale.to_bits() & 0x007F_FFFF == 0;
@@ -55,7 +55,7 @@ impl Encoding {
         }
     }
 
-    /// Its name: `f32`, `f16`, `i8`.
+    /// The name: `f32`, `f16`, `i8`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -72,16 +72,16 @@ impl std::fmt::Display for Encoding {
     }
 }
 
-/// What the codes of a region are: those of rows, or those that only a tier has.
+/// How the codes of a region are encoded: as rows, or in a form that only a tier has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CodeEncoding {
     Row(Encoding),
-    /// One bit a number.
+    /// One bit per value.
     Signs,
 }
 
 impl CodeEncoding {
-    /// Its number in a segment's region table.
+    /// The number in a segment's region table.
     pub(crate) const fn number(self) -> u16 {
         match self {
             Self::Row(Encoding::F32) => 1,
@@ -91,14 +91,14 @@ impl CodeEncoding {
         }
     }
 
-    /// Its version there.
+    /// The version in a segment's region table.
     pub(crate) const fn version(self) -> u16 {
         match self {
             Self::Row(Encoding::F32 | Encoding::F16 | Encoding::I8) | Self::Signs => 1,
         }
     }
 
-    /// The encoding that a region table names so.
+    /// The encoding with this number in a segment's region table.
     pub(crate) fn from_number(number: u16) -> Option<Self> {
         let of_rows = Encoding::ALL.iter().map(|&encoding| Self::Row(encoding));
         let of_tiers = TierKind::ALL.iter().map(|tier| tier.encoding());

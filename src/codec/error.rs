@@ -1,10 +1,10 @@
 use super::Encoding;
 
-/// Why a row's numbers in a block could not be encoded.
+/// Why one row of one block could not be encoded.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// A number is NaN or infinite.
+    /// A value is NaN or infinite.
     #[error("the number at {position} is {value}")]
     NotFinite {
         /// The first such position in the block.
@@ -12,22 +12,22 @@ pub enum EncodeError {
         /// NaN or an infinity.
         value: f32,
     },
-    /// The decoded numbers would have a norm above 2^62, and scores could overflow.
+    /// The norm of the decoded values is above 2^62, so that scores could overflow.
     #[error("the norm is {norm:e}, above 2^62")]
     NormTooLarge {
-        /// The L2 norm of the decoded numbers; infinite if it is beyond `f32`.
+        /// The L2 norm of the decoded values; infinite if it overflows `f32`.
         norm: f32,
     },
 }
 
-/// What is wrong with stored codes that a writer of this format would never have written.
+/// A fault of stored codes that no writer of this format produces.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodeFault {
-    /// The row has not the length that its encoding gives it.
+    /// The row's length is not its encoding's stride.
     #[error("{given} bytes of codes, where the encoding has {expected}")]
     Length {
-        /// How many bytes came.
+        /// The number of bytes given.
         given: usize,
         /// The row stride.
         expected: usize,
@@ -40,7 +40,7 @@ pub enum CodeFault {
         /// The scale as stored.
         scale: f32,
     },
-    /// A code stands for NaN or infinity.
+    /// A code is NaN or infinite.
     #[error("the code at {position} is not finite")]
     NotFinite {
         /// The first such position in the block.

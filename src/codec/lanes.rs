@@ -1,7 +1,7 @@
-//! The sixteen lanes of `format-spec/encodings.md`: the one order in which sums are taken.
+//! The sixteen lanes of `format-spec/encodings.md`: the order in which sums are computed.
 //!
-//! Lane `l` takes the elements `l`, `l + 16`, `l + 32`, ...; then the lanes are added in halves.
-//! These are the scalar forms; every faster one must give the same bits.
+//! Lane `l` sums the elements `l`, `l + 16`, `l + 32`, ...; then the lanes are added in halves. These are the
+//! scalar forms; every faster one must give the same bits.
 
 /// The number of lanes.
 pub const LANES: usize = 16;
@@ -29,7 +29,7 @@ pub fn halve_f64(mut lanes: [f64; LANES]) -> f64 {
     lanes[0]
 }
 
-/// The sum of the squares of `values` in `f64`: the square of an L2 norm before any root.
+/// The sum of the squares of `values` in `f64`: the square of the L2 norm.
 ///
 /// The square of an `f32` is exact in `f64`, so a fused multiply-add gives the same bits.
 #[must_use]
@@ -40,7 +40,7 @@ pub fn sum_of_squares(values: &[f32]) -> f64 {
     squares.finish()
 }
 
-/// [`sum_of_squares`] of numbers that come in runs.
+/// [`sum_of_squares`], run by run.
 #[derive(Debug, Clone)]
 pub(crate) struct SquareSum([f64; LANES]);
 
@@ -50,7 +50,7 @@ impl SquareSum {
         Self([0.0; LANES])
     }
 
-    /// Takes the next run. Each run but the last must be a multiple of sixteen long, so that the
+    /// Adds the next run. The length of each run but the last must be a multiple of sixteen, so that the
     /// elements stay in their lanes.
     #[inline]
     pub(crate) fn add(&mut self, values: &[f32]) {
@@ -76,16 +76,16 @@ impl SquareSum {
 /// The dot product of `row` and `query` (equally long) in `f32`, with a fused multiply-add for each
 /// element.
 ///
-/// Elements beyond the shorter of the two do not count. On a target without fused multiply-add this
-/// is slow, and right.
+/// Elements beyond the shorter of the two are ignored. Slow, but correct, on a target without fused
+/// multiply-add.
 #[must_use]
 pub fn dot(row: &[f32], query: &[f32]) -> f32 {
     let length = row.len().min(query.len());
     dot_lines(row[..length].iter().copied(), query[..length].chunks(LANES).map(filled_up))
 }
 
-/// [`dot`] of a query in whole lines: the oracle of every scan kernel for `f32` and `f16` codes. Where
-/// the row ends before the last line does, its elements count as +0.
+/// [`dot`] of a query in whole lines: the oracle of every scan kernel for `f32` and `f16` codes. A row that
+/// ends before the last line is continued with +0.
 pub(crate) fn dot_lines(
     mut row: impl Iterator<Item = f32>,
     query: impl IntoIterator<Item = [f32; LANES]>,

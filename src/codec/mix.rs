@@ -1,4 +1,4 @@
-//! The one hash that folds and rotations draw their signs from.
+//! The hash from which folds and rotations compute their signs.
 
 /// The constants of the 32-bit finaliser "lowbias32", found by C. Wellons' search.
 pub(crate) const MIX: [u32; 2] = [0x7FEB_352D, 0x846C_A68B];

@@ -1,9 +1,9 @@
-//! Numbers become codes: the encodings, norms, query quantisation and tiers of
-//! `format-spec/encodings.md`, bit for bit.
+//! The codes of rows: the encodings, norms, query quantisation and tiers of `format-spec/encodings.md`, bit
+//! for bit.
 //!
 //! Depends on nothing else in the crate.
 
-/// Gives an enum the list `ALL` of its variants. A variant that is missing there is a compile error.
+/// Gives an enum the list `ALL` of its variants. A missing variant is a compile error.
 macro_rules! listed {
     ($type:ident { $($variant:ident),+ $(,)? } $(and $other:pat)?) => {
         impl $type {
@@ -42,9 +42,8 @@ pub(crate) use query::quantise_query;
 pub(crate) use rotation::Rotation;
 pub(crate) use tier::{Factors, TierEncoder, TierKind};
 
-/// A row whose norm in a block is above 2^62 is refused, so that no product of a row and a query
-/// overflows.
+/// The maximum norm of a row or a query in a block, 2^62, so that no product of the two overflows.
 pub const MAX_NORM: f32 = 4_611_686_018_427_387_904.0;
 
-/// The least scale that is not zero: 2^-126, the smallest normal `f32`.
+/// The least nonzero scale: 2^-126, the smallest normal `f32`.
 const LEAST_SCALE: f32 = f32::MIN_POSITIVE;

@@ -1,5 +1,5 @@
-//! The seeded rotation of the `sign` tier, fixed bit for bit by `format-spec/encodings.md`: plain sums,
-//! differences and products, each rounded once, so that every machine has the same numbers.
+//! The seeded rotation of the `sign` tier, specified bit for bit by `format-spec/encodings.md`: plain sums,
+//! differences and products, each rounded once, so that every machine computes the same numbers.
 
 use std::array::from_fn;
 
@@ -7,19 +7,19 @@ use sha2::{Digest as _, Sha512};
 
 use super::mix::mix;
 
-/// Elements that one word of signs is for.
+/// Elements per word of signs.
 const WORD: usize = 32;
-/// Words of signs that are made at once, so that the hashes vectorise.
+/// Words of signs computed at once, so that the hashes vectorise.
 const WORDS: usize = 16;
-/// The levels below this width are done within so many neighbours.
-const TILE: usize = 16;
-/// And those below this one within so many, which stay in L1.
+/// The levels below this width are computed within runs of this length.
+const RUN: usize = 16;
+/// The levels below this width are computed within runs of this length, which stay in L1.
 const BLOCK: usize = 4096;
 
 /// A rotation of a block's numbers: three rounds of random signs and Hadamard transforms.
 ///
-/// The same seed, block and dims always give the same rotation. It keeps norms and scores but for
-/// rounding, at most 2^-16 of the norm.
+/// The same seed, block and dims always give the same rotation. Rounding changes norms and scores by at most
+/// 2^-16 of the norm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rotation {
     dims: usize,
@@ -40,7 +40,7 @@ impl Rotation {
         Self { dims, rounds: [0, 2, 4].map(|i| (key(i), key(i + 1))) }
     }
 
-    /// How many numbers it turns.
+    /// The number of dims it rotates.
     pub fn dims(&self) -> usize {
         self.dims
     }
@@ -85,7 +85,7 @@ fn flip_signs(numbers: &mut [f32], (before, between): (u32, u32)) {
         }
         for (numbers, word) in run.chunks_mut(WORD).zip(words) {
             for (i, number) in numbers.iter_mut().enumerate() {
-                // A test and a mask: not every machine shifts each lane by its own distance.
+                // A test and a mask: not every machine can shift each lane by another distance.
                 let sign = if word & (1 << i) == 0 { 0 } else { SIGN };
                 *number = f32::from_bits(number.to_bits() ^ sign);
             }
@@ -93,8 +93,8 @@ fn flip_signs(numbers: &mut [f32], (before, between): (u32, u32)) {
     }
 }
 
-/// Turns each number of the first half with one of the second by 45 degrees. Two transforms that
-/// overlap little would hardly mix the halves.
+/// Rotates each pair of a number in the first half and one in the second by 45 degrees: the two Hadamard
+/// transforms alone would hardly mix the halves if they overlap little.
 #[inline(always)]
 fn mix_halves(numbers: &mut [f32]) {
     let (first, second) = numbers.split_at_mut(numbers.len().div_ceil(2));
@@ -103,13 +103,13 @@ fn mix_halves(numbers: &mut [f32]) {
     }
 }
 
-/// The Hadamard transform of a power of two of numbers, scaled to keep their norm.
+/// The Hadamard transform of a power of two of numbers, scaled to preserve the norm.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the factor is rounded to f32, as fixed")]
 fn hadamard(numbers: &mut [f32]) {
     let factor = (1.0 / (numbers.len() as f64).sqrt()) as f32;
-    let (tiles, rest) = numbers.as_chunks_mut::<TILE>();
-    if tiles.is_empty() {
+    let (runs, rest) = numbers.as_chunks_mut::<RUN>();
+    if runs.is_empty() {
         let mut width = 1;
         while width < rest.len() {
             radix_2(rest, width, 1.0);
@@ -121,11 +121,11 @@ fn hadamard(numbers: &mut [f32]) {
     let len = numbers.len();
     for block in numbers.chunks_mut(BLOCK) {
         first_levels(block);
-        levels(block, TILE, if len <= BLOCK { factor } else { 1.0 });
+        levels(block, RUN, if len <= BLOCK { factor } else { 1.0 });
     }
     if len > BLOCK {
         levels(numbers, BLOCK, factor);
-    } else if len == TILE {
+    } else if len == RUN {
         numbers.iter_mut().for_each(|number| *number *= factor);
     }
 }
@@ -169,7 +169,7 @@ fn radix_4(numbers: &mut [f32], width: usize, factor: f32) {
     }
 }
 
-/// Levels 1, 2, 4 and 8, written so that compilers find vectors of four in them.
+/// Levels 1, 2, 4 and 8, written so that compilers vectorise them in vectors of four.
 #[inline(always)]
 fn first_levels(numbers: &mut [f32]) {
     for four in numbers.as_chunks_mut::<4>().0 {
@@ -177,11 +177,11 @@ fn first_levels(numbers: &mut [f32]) {
         let (ab, cd) = ((a + b, a - b), (c + d, c - d));
         *four = [ab.0 + cd.0, ab.1 + cd.1, ab.0 - cd.0, ab.1 - cd.1];
     }
-    for tile in numbers.as_chunks_mut::<TILE>().0 {
-        let [a, b, c, d]: [Four; 4] = from_fn(|i| from_fn(|j| tile[4 * i + j]));
+    for run in numbers.as_chunks_mut::<RUN>().0 {
+        let [a, b, c, d]: [Four; 4] = from_fn(|i| from_fn(|j| run[4 * i + j]));
         let (ab, cd) = ((add(a, b), subtract(a, b)), (add(c, d), subtract(c, d)));
         let rows = [add(ab.0, cd.0), add(ab.1, cd.1), subtract(ab.0, cd.0), subtract(ab.1, cd.1)];
-        *tile = from_fn(|i| rows[i / 4][i % 4]);
+        *run = from_fn(|i| rows[i / 4][i % 4]);
     }
 }
 

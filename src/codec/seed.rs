@@ -1,5 +1,5 @@
 //! Seeds in the schema's JSON: strings of decimal digits, because many programs read a JSON number as an
-//! `f64` and lose the digits of one above 2^53. `format-spec/index-file.md` fixes the form.
+//! `f64` and lose digits above 2^53. `format-spec/index-file.md` specifies the form.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ impl Visitor<'_> for Digits {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
-        // Parsing alone would let a plus sign and leading zeros pass; written again, they are missing.
+        // `parse` accepts a plus sign and leading zeros; comparing with the canonical text excludes them.
         let seed = text.parse().ok().filter(|seed: &u64| seed.to_string() == text);
         seed.ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
     }

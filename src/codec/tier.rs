@@ -1,17 +1,17 @@
-//! Coarse tiers of a row: codes from which an interval follows that its score lies in, as
-//! `format-spec/encodings.md` fixes them.
+//! Coarse tiers of a row: codes from which a scan computes an interval that contains the row's score, as
+//! specified by `format-spec/encodings.md`.
 //!
 //! The sign tier is of the kind of RaBitQ (J. Gao and C. Long, "RaBitQ: Quantizing High-Dimensional Vectors
 //! with a Theoretical Error Bound for Approximate Nearest Neighbor Search", SIGMOD 2024, arXiv:2405.12497):
 //! signs after a random rotation, an unbiased estimate of an inner product, a query rounded at random to four
-//! bits, and a bound by which candidates are told from the rest. What differs:
+//! bits, and a bound that separates candidates from the rest. It differs as follows:
 //!
-//! - The rotation is structured ([`Rotation`]), in `f32` and in a fixed order, so that every machine has the
-//!   same bits. RaBitQ's is a random orthogonal matrix.
+//! - The rotation is structured ([`Rotation`]), in `f32` and in a fixed order, so that every machine computes
+//!   the same bits. RaBitQ's is a random orthogonal matrix.
 //! - Scores are inner products and cosines. There is no centroid to normalise by.
-//! - The bits are of the stored codes, so that the interval is about the score that a scan computes.
-//! - Gain and spread hold what RaBitQ keeps as a vector's length and its product with its own signs.
-//! - The interval only prunes, with a failure probability of the whole ranking that the caller gives
+//! - The bits are computed from the stored codes, so that the interval is of the score that a scan computes.
+//! - Gain and spread correspond to RaBitQ's vector length and its product with its own signs.
+//! - The interval only prunes, with the caller's failure probability for the whole ranking
 //!   (`scan/score/screen`); candidates are scored exactly.
 
 use half::f16;
@@ -22,18 +22,20 @@ use super::code::{encode_i8, largest};
 use super::lanes::{LANES, halve_f64};
 use super::{CodeEncoding, Encoding, LEAST_SCALE, Rotation};
 
-/// A coarse copy of the rows, by which a scan prunes most of them. Scores are never computed from it: the
-/// candidates that remain are scored from the rows themselves.
+/// A coarse copy of the rows, with which a scan prunes most of them. Scores are never computed from a tier:
+/// a scan computes the scores of the remaining candidates from the rows' own codes.
+///
+/// Choose tiers with [`Schema::with_tiers`](crate::Schema::with_tiers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "Description", into = "Description")]
 #[non_exhaustive]
 pub enum Tier {
-    /// One bit a dim, the sign after a random rotation, for every block.
+    /// `sign`: one bit per dim, the sign after a random rotation, for every block.
     Sign {
-        /// Seed of the rotation; any number will do that the data does not depend on.
+        /// Seed of the rotation: any number that is independent of the data.
         seed: u64,
     },
-    /// Signed bytes, for the blocks whose encoding is `f16` or `f32`.
+    /// `i8`: signed bytes, for the blocks whose encoding is `f16` or `f32`.
     I8,
 }
 
@@ -46,7 +48,7 @@ enum Description {
         #[serde(with = "super::seed")]
         seed: u64,
     },
-    // With braces, or serde would let fields pass that are not known.
+    // With braces; without them serde ignores unknown fields.
     #[serde(rename = "i8")]
     I8 {},
 }
@@ -69,7 +71,7 @@ impl From<Tier> for Description {
     }
 }
 
-/// Which tier it is, apart from its parameters.
+/// A tier without its parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TierKind {
     Sign,
@@ -79,7 +81,7 @@ pub(crate) enum TierKind {
 listed!(TierKind { Sign, I8 });
 
 impl TierKind {
-    /// Its number in a segment's region table, in the order of the file. 0 is the row itself.
+    /// The number in a segment's region table, in file order. 0 is the row itself.
     pub(crate) const fn number(self) -> u16 {
         match self {
             Self::Sign => 1,
@@ -87,12 +89,12 @@ impl TierKind {
         }
     }
 
-    /// The tier that a region table names so.
+    /// The tier with this number in a segment's region table.
     pub(crate) fn from_number(number: u16) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.number() == number)
     }
 
-    /// Its name: `sign`, `i8`.
+    /// The name: `sign`, `i8`.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Sign => "sign",
@@ -100,7 +102,7 @@ impl TierKind {
         }
     }
 
-    /// How its codes are encoded.
+    /// The encoding of the tier's codes.
     pub(crate) const fn encoding(self) -> CodeEncoding {
         match self {
             Self::Sign => CodeEncoding::Signs,
@@ -110,13 +112,13 @@ impl TierKind {
 }
 
 impl Tier {
-    /// Its name: `sign`, `i8`.
+    /// The name: `sign`, `i8`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         self.kind().name()
     }
 
-    /// Whether blocks of this encoding have it.
+    /// Whether blocks of this encoding have the tier.
     #[must_use]
     pub const fn covers(self, encoding: Encoding) -> bool {
         match (self, encoding) {
@@ -126,7 +128,7 @@ impl Tier {
         }
     }
 
-    /// Bytes of codes of one row of `dims` numbers, padded to a multiple of 64.
+    /// Bytes of one row's codes in a block of `dims`, including padding to a multiple of 64.
     #[must_use]
     pub const fn stride(self, dims: usize) -> usize {
         match self {
@@ -142,7 +144,7 @@ impl Tier {
         }
     }
 
-    /// Whether a row can have these factors: +0 or positive, and within what the norm allows.
+    /// Whether a row can have these factors: +0 or positive, and within the limit that the norm implies.
     pub(crate) fn may_have(self, factors: Factors) -> bool {
         let within = |factor: f32, limit: f32| factor.is_sign_positive() && factor <= limit;
         let first = match self {
@@ -153,17 +155,17 @@ impl Tier {
     }
 }
 
-/// No gain is above the norm, but for rounding.
+/// A limit of the gain, which up to rounding is at most the norm.
 const MOST_GAIN: f32 = 9_223_372_036_854_775_808.0; // 2^63
-/// No remainder is above the norm times the root of the dims.
+/// A limit of the remainder, which is at most the norm times the root of the dims.
 const MOST_REMAINDER: f32 = 151_115_727_451_828_646_838_272.0; // 2^77
 
-/// What a row's codes in a tier need beside them.
+/// What is stored beside a row's codes in a tier.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Factors {
     /// `sign`: the gain. `i8`: the scale.
     pub first: f32,
-    /// `sign`: the spread. `i8`: the residual. A bound of the norm of what the codes do not hold.
+    /// `sign`: the spread. `i8`: the residual. An upper bound of the norm of the coding error.
     pub second: f32,
 }
 
@@ -180,7 +182,7 @@ impl std::fmt::Display for Factors {
     }
 }
 
-/// Makes a tier of one block, row after row.
+/// Encodes a tier of one block, row by row.
 #[derive(Debug)]
 pub(crate) enum TierEncoder {
     Sign(Rotation),
@@ -188,7 +190,7 @@ pub(crate) enum TierEncoder {
 }
 
 impl TierEncoder {
-    /// Of block `block`, which has `dims` numbers.
+    /// For block `block`, which has `dims` values.
     pub fn new(tier: Tier, block: u32, dims: usize) -> Self {
         match tier {
             Tier::Sign { seed } => Self::Sign(Rotation::new(seed, block, dims)),
@@ -196,8 +198,8 @@ impl TierEncoder {
         }
     }
 
-    /// Writes a row's codes in the tier, `codes` being those that the row is stored by; the padding after
-    /// them becomes zero. `scratch` is overwritten; it saves allocations to pass the same one again.
+    /// Computes a row's codes in the tier from its stored codes, and writes them to `own`, followed by zero
+    /// padding. `scratch` is a buffer to reuse.
     ///
     /// # Panics
     /// If `codes` or `own` are not one row stride long.
@@ -216,11 +218,11 @@ impl TierEncoder {
     }
 }
 
-/// Writes the bits of one row in one block, `codes` being those that the row is stored by; the padding
-/// after the bits becomes zero. `scratch` is overwritten; it saves allocations to keep it.
+/// Computes the sign tier of one row in one block from its stored codes, and writes it to `bits`, followed by
+/// zero padding. `scratch` is a buffer to reuse.
 ///
 /// # Panics
-/// If `codes` or `bits` are not one row stride long, the rotation's dims being the block's.
+/// If `codes` or `bits` are not one row stride long for the rotation's dims.
 fn sign_tier(
     rotation: &Rotation,
     encoding: Encoding,
@@ -241,12 +243,12 @@ fn sign_tier(
     factors(scratch, unit)
 }
 
-/// The numbers that are rotated, and their unit. `None` if all of them are zero.
+/// Writes the numbers to rotate to `out`, and returns their unit. `None` if all numbers are zero.
 fn numbers(encoding: Encoding, codes: &[u8], scale: f32, out: &mut [f32]) -> Option<f64> {
     let unit = match encoding {
         Encoding::F32 => {
             encoding.decode(codes, 1.0, out);
-            // Codes that a reader would refuse have no largest; their tier means nothing.
+            // Codes that are not finite, which a reader refuses, have no largest; their tier is meaningless.
             let unit = power_of_two(largest(out).unwrap_or(0.0));
             if unit == 0.0 {
                 return None;
@@ -276,7 +278,7 @@ fn numbers(encoding: Encoding, codes: &[u8], scale: f32, out: &mut [f32]) -> Opt
     (any != 0).then_some(unit)
 }
 
-/// The largest power of two that is not above a number; 0 for 0.
+/// The largest power of two that is at most `x`; 0 for 0.
 fn power_of_two(x: f32) -> f64 {
     f64::from_bits(f64::from(x).to_bits() & 0x7FF0_0000_0000_0000)
 }
@@ -291,7 +293,7 @@ fn scale_by(numbers: &mut [f32], factor: f64) {
 
 /// Bit `i % 8` of byte `i / 8`: 1 if number `i` is positive.
 fn write_signs(numbers: &[f32], bits: &mut [u8]) {
-    // The products bring the top bits of eight bytes together in one.
+    // The multiplication gathers the top bits of eight bytes in one byte.
     const GATHER: u64 = 0x0002_0408_1020_4081;
     let (eights, rest) = numbers.as_chunks::<8>();
     let (bytes, last) = bits.split_at_mut(eights.len());
@@ -314,7 +316,7 @@ fn factors(rotated: &[f32], unit: f64) -> Factors {
     Factors { first: (gain * unit) as f32, second: up(remainder) }
 }
 
-/// What the rotation's roundings are at most, as a part of the norm.
+/// An upper bound of the rotation's rounding error, relative to the norm.
 const ROUNDING: f64 = 1.0 / 65_536.0;
 
 /// The sum of `f` of each magnitude, in sixteen lanes.
@@ -333,7 +335,7 @@ fn sum(numbers: &[f32], f: impl Fn(f64) -> f64) -> f64 {
     halve_f64(lanes)
 }
 
-/// The least `f32` that is not below a number, at least 0, and what rounding may have taken from it.
+/// The least `f32` that is at least `value`, which is at least 0, plus its possible rounding error.
 #[expect(clippy::cast_possible_truncation, reason = "raised to the next f32 if it was rounded down")]
 fn up(value: f64) -> f32 {
     let value = value * (1.0 + 1.0 / 268_435_456.0); // 1 + 2^-28
@@ -341,9 +343,8 @@ fn up(value: f64) -> f32 {
     if f64::from(nearest) < value { nearest.next_up() } else { nearest }
 }
 
-/// Writes the bytes of one row in one block of `dims` numbers, `codes` being those that the row is
-/// stored by; the padding after the bytes becomes zero. `scratch` is overwritten; it saves allocations
-/// to keep it.
+/// Computes the `i8` tier of one row in one block of `dims` values from its stored codes, and writes it to
+/// `bytes`, followed by zero padding. `scratch` is a buffer to reuse.
 ///
 /// # Panics
 /// If `codes` or `bytes` are not one row stride long.
