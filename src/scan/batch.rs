@@ -1,7 +1,6 @@
-//! A batch of queries, packed for the kernels once for the whole scan.
+//! A batch of queries, packed for the kernels once per scan.
 //!
-//! Here the numbers of a query last stand as the caller gave them. A query that is transformed first,
-//! by a curvature say, comes in as another sketch.
+//! A query that is transformed first, for example by a curvature, is another sketch.
 
 use rayon::prelude::*;
 
@@ -22,7 +21,7 @@ pub(super) struct BlockQueries {
     pub encoding: Encoding,
     pub weight: f64,
     pub packed: Packed,
-    /// An upper bound of each query's share in the score of a row whose norm is 1.
+    /// An upper bound of each query's score in this block with a row of norm 1.
     pub reach: Vec<f64>,
 }
 
@@ -32,7 +31,7 @@ pub(super) enum Packed {
     F32(FloatQueries),
     /// For `f16` rows.
     F16(FloatQueries),
-    /// For `i8` rows: with the scale of each query.
+    /// For `i8` rows, with the scale of each query.
     I8 { queries: IntegerQueries, scales: Vec<f64> },
 }
 
@@ -45,7 +44,7 @@ pub(super) struct Batch {
     pub lengths: Option<Vec<f64>>,
 }
 
-/// Checks the queries against the index; the norm of each query in each block.
+/// Checks the queries against the index. Returns the norm of each query in each block.
 pub(super) fn check(queries: &[Sketch], schema: &Schema) -> Result<Vec<Vec<f32>>, ScanError> {
     if queries.is_empty() {
         return Err(ScanError::NoQueries);
@@ -68,7 +67,7 @@ pub(super) fn check(queries: &[Sketch], schema: &Schema) -> Result<Vec<Vec<f32>>
 }
 
 impl Batch {
-    /// `selected` has the blocks in order with their weights; `norms` comes from [`check`].
+    /// `selected` holds the blocks in order with their weights; `norms` is the result of [`check`].
     pub fn new(
         queries: &[Sketch],
         norms: &[Vec<f32>],
@@ -99,7 +98,7 @@ impl Batch {
         Ok(Self { blocks, queries: queries.len(), lengths })
     }
 
-    /// The length of a row over the blocks, out of the norms of each.
+    /// The length of a row over the blocks, from its norm in each.
     pub fn row_length(&self, norms: &[Vec<f32>], row: u32) -> f64 {
         let weights = self.blocks.iter().map(|block| block.weight);
         length(weights.zip(norms.iter().map(|norms| norms[row as usize])))
@@ -115,7 +114,7 @@ impl Batch {
         self.blocks.iter().map(|block| block.encoding.stride(block.dims)).sum()
     }
 
-    /// Numbers of one row.
+    /// Dims of one row over the blocks.
     pub fn dims(&self) -> usize {
         self.blocks.iter().map(|block| block.dims).sum()
     }
@@ -133,7 +132,7 @@ impl Batch {
     }
 }
 
-/// `sqrt(sum of w * norm^2)`: square, weight and sum rounded one after the other.
+/// `sqrt(sum of w * norm^2)`; square, product and sum are rounded separately.
 fn length(weights_and_norms: impl Iterator<Item = (f64, f32)>) -> f64 {
     let mut sum = 0f64;
     for (weight, norm) in weights_and_norms {
@@ -144,8 +143,8 @@ fn length(weights_and_norms: impl Iterator<Item = (f64, f32)>) -> f64 {
 }
 
 impl BlockQueries {
-    /// Packs the block's numbers of each query, on all threads of the pool: a large batch takes a while, so
-    /// that each query may be the last.
+    /// Packs the block's values of each query, on all threads of the pool. A large batch takes a while, so
+    /// cancellation is checked before each query.
     fn new(
         values: &[&[f32]],
         block: usize,
@@ -179,7 +178,7 @@ impl BlockQueries {
         Ok(packed)
     }
 
-    /// A query's numbers as the score takes them: of `i8` blocks quantised.
+    /// A query's values as used in the score: quantised in `i8` blocks.
     pub fn target(&self, query: usize) -> Vec<f64> {
         let mut numbers: Vec<f64> = match &self.packed {
             Packed::F32(queries) | Packed::F16(queries) => {
@@ -190,13 +189,13 @@ impl BlockQueries {
                 codes.map(|code| f64::from(code) * scale).collect()
             }
         };
-        // The lines are filled up with zeros.
+        // The lines are padded with zeros.
         numbers.truncate(self.dims);
         numbers
     }
 
-    /// What underflow adds to a score at most, for a row whose scale is 1; an `f16` row's scale is at most
-    /// its norm, or less than 1.
+    /// The maximum error of a score by underflow, for a row of scale 1. An `f16` row's scale is at most its
+    /// norm, or less than 1.
     pub fn tiny(&self) -> f64 {
         self.weight.abs() * bounds::underflow(self.dims, self.encoding)
     }

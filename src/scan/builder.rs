@@ -1,4 +1,4 @@
-//! A scan, from its description to its results.
+//! The builder of a scan.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -20,10 +20,28 @@ use crate::schema::Schema;
 use crate::segment::LiveSegment;
 use crate::sketch::Sketch;
 
-/// A scan that is being described. Setters never fail; [`Scan::run`] says what does not fit.
+/// Builder of a scan over a snapshot. Made by [`Snapshot::scan`](crate::Snapshot::scan). Setters never fail;
+/// [`Scan::run`], [`Scan::scores`] and [`Scan::explain`] return the errors.
 ///
-/// The rows are read once for all queries. Memory grows with the batch and the number of threads,
-/// and with `k`, never with the index.
+/// The rows are read once for all queries. Memory depends on the batch, the number of threads and `k`, never
+/// on the size of the index.
+///
+/// ```
+/// # use gradix::{Encoding, Index, Metric, Schema, sketch::{Sketch, SketchSpec}};
+/// # let folder = tempfile::tempdir()?;
+/// # let spec = SketchSpec::dense("mine", "v1", [("a", 2), ("b", 2)]);
+/// # let index = Index::create(folder.path().join("i"), &Schema::new(spec.clone(), Encoding::F32)?)?;
+/// # let mut writer = index.writer()?;
+/// # writer.append("x", &Sketch::dense(spec.clone(), vec![3.0, 4.0, 0.0, 0.0])?)?;
+/// # writer.append("y", &Sketch::dense(spec.clone(), vec![0.0, 1.0, 9.0, 0.0])?)?;
+/// # writer.commit()?;
+/// # let snapshot = index.snapshot()?;
+/// let queries = [Sketch::dense(spec, vec![3.0, 4.0, 1.0, 0.0])?];
+/// let scan = snapshot.scan(&queries)?.top_k(5).metric(Metric::Cosine).blocks(["a"]);
+/// let ranking = scan.run()?;
+/// assert_eq!((&ranking.proponents(0)[0].id[..], ranking.proponents(0)[0].score), (&b"x"[..], 1.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a scan does nothing until it is run"]
 pub struct Scan<'a> {
     segments: &'a [LiveSegment],
@@ -51,7 +69,7 @@ pub struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// `find` looks up ids in the snapshot that `segments` belong to; `feedback` is its index's.
+    /// `find` looks up ids in the snapshot of `segments`; `feedback` is the index's.
     pub(crate) fn new(
         segments: &'a [LiveSegment],
         schema: &'a Schema,
@@ -85,133 +103,135 @@ impl<'a> Scan<'a> {
         })
     }
 
-    /// How many proponents each query gets. Beyond the number of rows: all of them. Default 0.
+    /// The maximum number of proponents per query. Default: 0.
     pub fn top_k(mut self, k: usize) -> Self {
         self.ends.top = k;
         self
     }
 
-    /// How many opponents each query gets. Beyond the number of rows: all of them. Default 0.
+    /// The maximum number of opponents per query. Default: 0.
     pub fn bottom_k(mut self, k: usize) -> Self {
         self.ends.bottom = k;
         self
     }
 
-    /// Whether hits come with their rows' metadata. Default: false.
+    /// Whether hits include their rows' metadata. Default: `false`.
     pub fn metadata(mut self, metadata: bool) -> Self {
         self.metadata = metadata;
         self
     }
 
-    /// Reads only the blocks with these names. Default: all.
+    /// Selects blocks by name: scores are over these blocks only, and only these are read. Default: all blocks.
     pub fn blocks<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.blocks = Some(names.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Weights of blocks by name; 1 for those that are not named. Of several for one block the last
-    /// counts.
+    /// Sets weights of selected blocks, as pairs of name and weight: a score is the weighted sum over blocks.
+    /// The last weight given for a block applies. Default: 1 for each block.
+    ///
+    /// Weights must be finite, and at least 0 for [`Metric::Cosine`].
     pub fn weights<N: Into<String>>(mut self, weights: impl IntoIterator<Item = (N, f64)>) -> Self {
         self.weights.extend(weights.into_iter().map(|(name, weight)| (name.into(), weight)));
         self
     }
 
-    /// How a row and a query give a score. Default: the inner product.
+    /// The metric of scores. Default: [`Metric::InnerProduct`].
     pub fn metric(mut self, metric: Metric) -> Self {
         self.metric = metric;
         self
     }
 
-    /// Whether rows or examples are ranked. Default: rows.
+    /// Whether rows or examples are ranked. Default: [`Grouping::Rows`].
     pub fn grouping(mut self, grouping: Grouping) -> Self {
         self.grouping = grouping;
         self
     }
 
-    /// How sure the ranking must be. Default: exact.
+    /// The guarantee of the ranking. Default: [`Guarantee::Exact`].
     pub fn guarantee(mut self, guarantee: Guarantee) -> Self {
         self.guarantee = guarantee;
         self
     }
 
-    /// The path through the rows, for those who know better than [`Scan::explain`]. One that cannot be taken
-    /// is an error. Default: the cheapest.
+    /// Forces a scan path instead of the planner's choice. It is an error if the index, the grouping or the
+    /// guarantee does not allow the path. Default: [`ScanPath::Auto`], the cheapest by [`Scan::explain`].
     pub fn path(mut self, path: ScanPath) -> Self {
         self.path = path;
         self
     }
 
-    /// Only examples with these ids take part. Ids that the snapshot does not have are counted in the
-    /// statistics.
+    /// Includes only the examples with these ids. [`Statistics::ids_missing`] counts ids that are not in the
+    /// snapshot. Default: all examples.
     pub fn ids<I: Into<Vec<u8>>>(mut self, ids: impl IntoIterator<Item = I>) -> Self {
         self.filter.ids = Some(ids.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Examples with these ids do not take part. Ids that the snapshot does not have are counted in
-    /// the statistics.
+    /// Excludes the examples with these ids. [`Statistics::ids_missing`] counts ids that are not in the
+    /// snapshot.
     pub fn exclude_ids<I: Into<Vec<u8>>>(mut self, ids: impl IntoIterator<Item = I>) -> Self {
         self.filter.excluded.extend(ids.into_iter().map(Into::into));
         self
     }
 
-    /// Only rows with these sources take part. A source that no segment of the snapshot knows is an
-    /// error, so that a misspelt name does not look like an empty ranking.
+    /// Includes only the rows with one of these source labels. A label that no segment of the snapshot has is
+    /// an error, so that a misspelt label does not give an empty ranking. Default: all rows.
     pub fn sources<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.filter.sources = Some(names.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Which rows take part, by their spans. Default: all.
+    /// Includes only the rows with matching spans. Default: [`SpanFilter::All`].
     pub fn spans(mut self, spans: SpanFilter) -> Self {
         self.filter.spans = spans;
         self
     }
 
-    /// How many threads the scan runs on: rayon's global ones if there are as many, else its own. 0, the
-    /// default, means all of rayon's.
+    /// The number of threads. 0, the default, uses rayon's global thread pool; another number than that
+    /// pool's starts threads for this scan.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// The kernel to compute with; all give the same bits. Default: the fastest.
+    /// The kernel. All kernels give the same bits. Default: the fastest that the machine supports.
     pub fn kernel(mut self, kernel: KernelChoice) -> Self {
         self.kernel = kernel;
         self
     }
 
-    /// How codes are read; a ranking does not depend on it. Default: [`Reading::Auto`].
+    /// How codes are read. Rankings do not depend on it. Default: [`Reading::Auto`].
     pub fn reading(mut self, reading: Reading) -> Self {
         self.reading = reading;
         self
     }
 
-    /// Whether the page cache may keep codes that it did not have before the scan, at the expense of
-    /// what others keep there. Default: true.
+    /// Whether the codes that this scan reads from disk may stay in the page cache, where they may evict
+    /// other data. Default: `true`.
     pub fn keep_cache(mut self, keep: bool) -> Self {
         self.keep_cache = keep;
         self
     }
 
-    /// Called now and then from the scan's threads, one call at a time, with numbers that only grow;
-    /// the last call of a scan that succeeds has all rows done.
+    /// Sets a callback for progress. The scan's threads call it, one call at a time, with increasing numbers;
+    /// after the last call of a successful scan, all rows are done.
     pub fn progress(mut self, progress: impl FnMut(Progress) + Send + 'a) -> Self {
         self.progress = Some(Box::new(progress));
         self
     }
 
-    /// A token to stop the scan with, from another thread or from the progress callback.
+    /// A token that cancels the scan, from another thread or from the progress callback.
     pub fn cancel(mut self, token: &CancelToken) -> Self {
         self.cancel = token.clone();
         self
     }
 
-    /// Scores the rows and ranks them.
+    /// Runs the scan: scores the rows and ranks them.
     ///
     /// # Errors
-    /// What was asked for makes no sense or is not possible (see [`ScanError`]), a segment is damaged or
-    /// cannot be read, or the scan was cancelled.
+    /// The request is invalid or unsupported (see [`ScanError`]), a segment is damaged or cannot be read, or
+    /// the scan was cancelled.
     pub fn run(self) -> Result<Ranking, ScanError> {
         if self.ends.count() == 0 {
             return Err(ScanError::NoResults);
@@ -232,11 +252,11 @@ impl<'a> Scan<'a> {
         })
     }
 
-    /// Scores the rows and passes every score on, in row order: rows as they were appended, segment by
-    /// segment. `sink` is called from the scan's threads, one call at a time, and ends the scan with
-    /// `Break`. A slow sink slows the scan down; memory depends on the batch and the threads alone.
+    /// Runs the scan and passes every score to `sink`, in row order: segment by segment, and in the order of
+    /// appending. The scan's threads call `sink`, one call at a time; `Break` ends the scan. A slow `sink`
+    /// slows the scan down. Memory depends only on the batch and the threads.
     ///
-    /// [`Scan::top_k`] and [`Scan::bottom_k`] have no meaning here, and rows are never pruned.
+    /// Ignores [`Scan::top_k`] and [`Scan::bottom_k`]; rows are never pruned.
     ///
     /// ```
     /// # use std::ops::ControlFlow;
@@ -259,7 +279,7 @@ impl<'a> Scan<'a> {
     /// ```
     ///
     /// # Errors
-    /// As [`Scan::run`]. What `sink` has got by then stands.
+    /// As [`Scan::run`]. `sink` may have been called before the error.
     pub fn scores(
         self,
         sink: impl FnMut(&ScoredRows<'_>) -> ControlFlow<()> + Send,
@@ -276,23 +296,23 @@ impl<'a> Scan<'a> {
         })
     }
 
-    /// Says which path [`Scan::run`] would take through the rows, and what each is expected to cost. Reads no
+    /// Returns the scan path that [`Scan::run`] would take, and the estimated cost of each path. Reads no
     /// rows.
     ///
     /// # Errors
-    /// What was asked for makes no sense or is not possible (see [`ScanError`]).
+    /// The request is invalid or unsupported (see [`ScanError`]).
     pub fn explain(&self) -> Result<Explanation, ScanError> {
         let threads = self.thread_count();
         self.planner(threads, false)?.explain(self.path)
     }
 
-    /// Calls `work` with the scan and how many threads it may use, on a pool that has as many.
+    /// Calls `work` with the scan and the number of threads, on a pool of that number of threads.
     fn on_threads<R: Send>(
         self,
         work: impl FnOnce(Self, usize) -> Result<R, ScanError> + Send,
     ) -> Result<R, ScanError> {
         let threads = self.thread_count();
-        // Starting threads takes longer than a small scan: as many as there are anyway will do.
+        // Starting threads takes longer than a small scan, so the global pool is used if its size matches.
         if threads == rayon::current_num_threads() {
             return work(self, threads);
         }
@@ -323,14 +343,17 @@ impl<'a> Scan<'a> {
         self.planner(threads, all_scores)?.plan(&Wishes { path, ends, limits, reading, keep_cache })
     }
 
-    /// What can be checked without looking at rows.
+    /// Checks all that can be checked without reading rows.
     fn planner(&self, threads: usize, all_scores: bool) -> Result<Planner<'a>, ScanError> {
         if let Guarantee::Probable { delta } = self.guarantee
             && !(delta > 0.0 && delta < 1.0)
         {
             return Err(ScanError::InvalidDelta { delta });
         }
-        let cosine = self.metric == Metric::Cosine;
+        let cosine = match self.metric {
+            Metric::InnerProduct => false,
+            Metric::Cosine => true,
+        };
         let selected = self.selected_blocks(cosine)?;
         let kernel = self.kernel.kernel()?;
         let batch = Batch::new(self.queries, &self.norms, self.schema, &selected, cosine, &self.cancel)?;

@@ -1,4 +1,4 @@
-//! How a scan is watched and stopped: from outside, and by its own threads.
+//! Progress and cancellation of a scan, by the caller and by its own threads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use super::error::ScanError;
 use crate::lock::lock;
 
-/// Stops the scans that it was given to, from any thread. Clones stop the same scans.
+/// Cancels the scans that it was given to with [`Scan::cancel`](super::Scan::cancel), from any thread. A clone
+/// cancels the same scans.
 ///
 /// ```
 /// let token = gradix::scan::CancelToken::new();
@@ -17,15 +18,15 @@ use crate::lock::lock;
 pub struct CancelToken(Arc<AtomicBool>);
 
 impl CancelToken {
-    /// A token that nobody has used yet.
+    /// A new token.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Makes the scans end with `ScanError::Cancelled`, within some milliseconds. Cannot be undone.
+    /// Makes the scans return [`ScanError::Cancelled`] within some milliseconds. Cannot be undone.
     pub fn cancel(&self) {
-        // Relaxed: nothing else is told through the flag.
+        // Relaxed: the flag synchronises no other data.
         self.0.store(true, Ordering::Relaxed);
     }
 
@@ -40,27 +41,27 @@ impl CancelToken {
     }
 }
 
-/// How far a scan has come.
+/// The progress of a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Progress {
-    /// Rows behind it, those that filters dropped included.
+    /// Rows done, including those that filters excluded.
     pub rows_done: u64,
-    /// Rows of the snapshot's segments, deleted ones included.
+    /// Rows of the snapshot's segments, including dead ones.
     pub rows_total: u64,
 }
 
 pub(super) type Callback<'a> = Box<dyn FnMut(Progress) + Send + 'a>;
 
-/// What the threads of one scan share to tell the caller of progress, and each other to stop.
+/// State that the threads of one scan share to report progress and to stop.
 pub(super) struct Control<'a> {
     cancel: CancelToken,
-    /// The callback, and how many rows it has been told of.
+    /// The callback, and the number of rows reported to it.
     progress: Option<Mutex<(Callback<'a>, u64)>>,
     pub rows_total: u64,
     stop: AtomicBool,
-    /// The first failure in the order of pieces among those that were met.
+    /// Of the failures so far, the first in the order of pieces.
     failure: Mutex<Option<(usize, ScanError)>>,
 }
 
@@ -70,7 +71,7 @@ impl<'a> Control<'a> {
         Self { cancel, progress, rows_total, stop: AtomicBool::new(false), failure: Mutex::new(None) }
     }
 
-    /// Whether to go on; asked before each call of a kernel.
+    /// Returns an error if the scan must stop. Called before each call of a kernel.
     pub fn check(&self) -> Result<(), ScanError> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(ScanError::Cancelled);
@@ -78,7 +79,7 @@ impl<'a> Control<'a> {
         self.cancel.check()
     }
 
-    /// A piece with this many rows is done.
+    /// Reports a finished piece of `rows` rows.
     pub fn advance(&self, rows: u64) {
         if let Some(progress) = &self.progress {
             let (callback, rows_done) = &mut *lock(progress);
@@ -87,10 +88,10 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// The piece with this ordinal failed: the others need not go on.
+    /// Records the failure of a piece, and stops the other workers.
     pub fn fail(&self, ordinal: usize, error: ScanError) {
         let mut failure = lock(&self.failure);
-        // Workers that stop because another one failed say `Cancelled`; that must not hide the cause.
+        // Workers that stop because another one failed return `Cancelled`, which must not hide the cause.
         let replaces = match &*failure {
             None | Some((_, ScanError::Cancelled)) => true,
             Some((first, _)) => ordinal < *first && !matches!(error, ScanError::Cancelled),
@@ -101,12 +102,12 @@ impl<'a> Control<'a> {
         self.stop();
     }
 
-    /// The others need not go on, although nothing failed.
+    /// Stops the workers without a failure.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// What went wrong, if anything did.
+    /// The recorded failure, if there is one.
     pub fn outcome(&self) -> Result<(), ScanError> {
         lock(&self.failure).take().map_or(Ok(()), |(_, error)| Err(error))
     }

@@ -1,8 +1,8 @@
-//! Starts the threads of a scan, gives them pieces until there are none left, and merges what they found.
+//! Runs the workers of a scan on the thread pool, distributes the pieces, and merges the results.
 //!
-//! No worker waits for another. What a scan gives back depends on the rows alone, because rankings
-//! have one total order, whichever worker saw a row. Another executor of the same plan, on a GPU say,
-//! would stand beside this one.
+//! Workers never wait for each other. Results depend only on the rows, since rankings have one total order,
+//! whichever worker scores a row. An executor of the same plan on another device, for example a GPU, would be
+//! a sibling of this module.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -24,12 +24,12 @@ pub(super) struct Engine<'e, 'a> {
     feedback: &'e Feedback,
     source: Source,
     pieces: Pieces<'a>,
-    /// How many workers there are at most.
+    /// The maximum number of workers.
     pub threads: usize,
 }
 
-/// Scans with fewer pieces tell nothing of the speed.
-const TELLING_PIECES: usize = 4;
+/// The minimum number of pieces of a scan whose times correct the planner.
+const MIN_TIMED_PIECES: usize = 4;
 
 impl<'e, 'a> Engine<'e, 'a> {
     pub fn new(
@@ -54,7 +54,7 @@ impl<'e, 'a> Engine<'e, 'a> {
     pub fn rank(&self, screen: Option<&Screen>) -> Result<Found, ScanError> {
         let thresholds = Thresholds::new(self.plan.batch.queries, self.plan.ends);
         let found = Mutex::new(Found::new(self.plan.batch.queries, self.plan.ends));
-        self.walk(
+        self.run_workers(
             false,
             || RankWorker::new(self.plan, screen, self.filter, &thresholds, self.control),
             |worker, load| worker.piece(load.rows.clone(), &load.columns, &mut load.codes),
@@ -64,10 +64,10 @@ impl<'e, 'a> Engine<'e, 'a> {
         Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The scores of all rows that take part, in row order.
+    /// Passes the scores of all selected rows to `sink`, in row order.
     pub fn every(&self, sink: &InOrder<'_, 'a>) -> Result<Counts, ScanError> {
         let counts = Mutex::new(Counts::default());
-        self.walk(
+        self.run_workers(
             true,
             || EveryWorker::new(self.plan, self.filter, self.control),
             |worker, load| {
@@ -83,9 +83,9 @@ impl<'e, 'a> Engine<'e, 'a> {
         Ok(counts.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Runs workers on the current thread pool: `make` one, let it do `piece` after piece, and take it
-    /// back when it is `done`. What goes wrong with a piece is told to the control.
-    fn walk<W>(
+    /// Runs workers on the current thread pool: each thread makes a worker with `make`, calls `piece` with
+    /// piece after piece, and `done` at the end. Failures of pieces go to `control`.
+    fn run_workers<W>(
         &self,
         strictly: bool,
         make: impl Fn() -> W + Sync,
@@ -100,7 +100,7 @@ impl<'e, 'a> Engine<'e, 'a> {
         let work = || {
             let _stopping = StopOnPanic(self.control);
             let (mut worker, mut taken) = (make(), Vec::new());
-            // Kept from piece to piece, so that a row group's columns are decoded once.
+            // Held from piece to piece, so that a row group's columns are decoded once.
             let mut columns = None;
             while let Some(load) = stream.next() {
                 let mut load = match load {
@@ -126,14 +126,14 @@ impl<'e, 'a> Engine<'e, 'a> {
                 }
             });
         });
-        self.tell(times.into_inner().unwrap_or_else(PoisonError::into_inner));
+        self.record_times(times.into_inner().unwrap_or_else(PoisonError::into_inner));
         Ok(())
     }
 
-    /// Compares the seconds that pieces took for each row with the plan, unless they were read or checked
-    /// for the first time.
-    fn tell(&self, mut times: Vec<f64>) {
-        if self.source.warm && times.len() >= TELLING_PIECES {
+    /// Records the measured seconds per row relative to the plan, unless codes were read or checked for the
+    /// first time.
+    fn record_times(&self, mut times: Vec<f64>) {
+        if self.source.warm && times.len() >= MIN_TIMED_PIECES {
             let middle = times.len() / 2;
             let (_, median, _) = times.select_nth_unstable_by(middle, f64::total_cmp);
             let ratio = *median / self.plan.row_seconds;
@@ -142,7 +142,7 @@ impl<'e, 'a> Engine<'e, 'a> {
     }
 }
 
-/// A panic in a caller's callback must not leave others waiting.
+/// Stops the other workers if a caller's callback panics.
 struct StopOnPanic<'s, 'a>(&'s Control<'a>);
 
 impl Drop for StopOnPanic<'_, '_> {

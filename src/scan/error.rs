@@ -4,34 +4,34 @@ use crate::codec::MAX_NORM;
 use crate::segment::SegmentError;
 use crate::sketch::SketchSpec;
 
-/// Why a scan gave no ranking.
+/// Why a scan failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScanError {
     /// The batch of queries is empty.
     #[error("there is no query to scan for")]
     NoQueries,
-    /// Neither proponents nor opponents were asked for.
-    #[error("top_k and bottom_k are both 0: nothing is asked for")]
+    /// `top_k` and `bottom_k` are both 0.
+    #[error("top_k and bottom_k are both 0")]
     NoResults,
-    /// A query was made under another spec than the index's.
-    #[error("query {query} is under {given}, and the index under {index}")]
+    /// A query's spec is not the index's.
+    #[error("query {query} has the spec {given}, but the index has {index}")]
     OtherSpec {
-        /// Its place in the batch.
+        /// The query's ordinal in the batch.
         query: usize,
-        /// Its spec.
+        /// The query's spec.
         given: Box<SketchSpec>,
         /// The index's spec.
         index: Box<SketchSpec>,
     },
-    /// A query's norm is above 2^62, so that products could overflow.
-    #[error("query {query} has norm {norm:e} in block {block:?}; at most {MAX_NORM:e} is possible")]
+    /// A query's norm in a block is above 2^62, so that products could overflow.
+    #[error("query {query} has norm {norm:e} in block {block:?}; the maximum is {MAX_NORM:e}")]
     NormTooLarge {
-        /// Its place in the batch.
+        /// The query's ordinal in the batch.
         query: usize,
         /// The block's name.
         block: String,
-        /// The norm, infinite if it is beyond `f32`.
+        /// The norm; infinite if it overflows `f32`.
         norm: f32,
     },
     /// The index has no block of this name.
@@ -49,7 +49,7 @@ pub enum ScanError {
         /// The block's name.
         name: String,
     },
-    /// A weight is NaN or infinite, or negative where the cosine needs a norm.
+    /// A weight is NaN or infinite, or negative with the cosine.
     #[error("block {name:?} has weight {weight}; weights are finite, and at least 0 for the cosine")]
     InvalidWeight {
         /// The block's name.
@@ -57,29 +57,29 @@ pub enum ScanError {
         /// The weight.
         weight: f64,
     },
-    /// A probability that is none, or none to rely on.
-    #[error("delta is {delta}; a probability of failure is above 0 and below 1")]
+    /// The failure probability is not above 0 and below 1.
+    #[error("delta is {delta}; a failure probability is above 0 and below 1")]
     InvalidDelta {
-        /// What was given.
+        /// The probability given.
         delta: f64,
     },
-    /// A probability was asked for, and there is no tier that gives one.
+    /// [`Guarantee::Probable`](super::Guarantee::Probable) was requested, but the index has no sign tier.
     #[error(
-        "the index has no sign tier, which a probable guarantee needs: ask for an exact one, or build the \
+        "the index has no sign tier, which Guarantee::Probable needs: use Guarantee::Exact, or create the \
          index with Tier::Sign"
     )]
     NoSignTier,
-    /// A path was asked for that the index, the guarantee or the grouping does not allow.
-    #[error("the {path} path is not possible: {reason}; ScanPath::Auto takes one that is")]
+    /// The index, the guarantee or the grouping does not allow the requested path.
+    #[error("the {path} path is not possible: {reason}; ScanPath::Auto chooses a possible one")]
     ImpossiblePath {
         /// The path.
         path: ScanPath,
         /// Why it is not possible.
         reason: &'static str,
     },
-    /// A way of reading was asked for that the storage of the segments does not have.
+    /// The storage of the segments does not support the requested way of reading.
     #[error(
-        "{reading} reading is not possible with this storage: {reason}; Reading::Auto takes a way that is"
+        "{reading} reading is not possible with this storage: {reason}; Reading::Auto chooses a possible one"
     )]
     ImpossibleReading {
         /// The way of reading.
@@ -87,13 +87,13 @@ pub enum ScanError {
         /// Why it is not possible.
         reason: &'static str,
     },
-    /// Scores are infinite under the weights that were given.
+    /// Scores overflow with the given weights.
     #[error("query {query}: the weights make its scores overflow")]
     WeightsOverflow {
-        /// Its place in the batch.
+        /// The query's ordinal in the batch.
         query: usize,
     },
-    /// No segment of the snapshot knows a source of this name.
+    /// No segment of the snapshot has a source with this label.
     #[error("the snapshot has no source {name:?}")]
     UnknownSource {
         /// The name.
@@ -102,24 +102,24 @@ pub enum ScanError {
     /// An id of the filter could not be looked up.
     #[error("cannot look up an id of the filter")]
     Lookup {
-        /// What the index said.
+        /// The index's error, a [`GetError`](crate::GetError).
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A segment is damaged or cannot be read.
     #[error("cannot read a segment")]
     Segment(#[from] SegmentError),
-    /// The kernel that was asked for is not to be had.
+    /// The machine does not support the requested kernel.
     #[error("cannot choose a kernel")]
     Kernel(#[from] KernelError),
-    /// The system gave no threads.
+    /// The scan's threads could not be started.
     #[error("cannot start {threads} threads")]
     Threads {
-        /// How many were asked for.
+        /// The requested number of threads.
         threads: usize,
-        /// What the system or the thread pool said.
+        /// The error of the operating system or the thread pool.
         source: std::io::Error,
     },
-    /// It was cancelled through its token.
+    /// The scan was cancelled through its [`CancelToken`](super::CancelToken).
     #[error("the scan was cancelled")]
     Cancelled,
 }

@@ -1,22 +1,22 @@
-//! Which rows a scan is asked for.
+//! The filters of a scan, as the caller requests them.
 
 use std::ops::Range;
 
 use super::error::ScanError;
 use crate::segment::Span;
 
-/// Which rows take part, by their spans.
+/// Selects rows by their spans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SpanFilter {
     /// All rows.
     #[default]
     All,
-    /// Rows that stand for whole examples.
+    /// Only rows that stand for whole examples.
     Whole,
-    /// Rows that stand for a token range.
+    /// Only rows that stand for a token range.
     Tokens,
-    /// Rows that have at least one token in common with this span; those of whole examples have.
+    /// Only rows that have at least one token in common with this span, including those of whole examples.
     Overlapping(Span),
 }
 
@@ -31,17 +31,17 @@ impl SpanFilter {
     }
 }
 
-/// Where the rows of an example are: the ordinal of the segment in the snapshot, and the rows there.
+/// The location of an example: the ordinal of its segment in the snapshot, and its rows there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ExampleRows {
     pub segment: usize,
     pub rows: Range<u32>,
 }
 
-/// Looks an id up in the snapshot that is scanned.
+/// Looks up an id in the scanned snapshot.
 pub(super) type Find<'a> = dyn Fn(&[u8]) -> Result<Option<ExampleRows>, ScanError> + Send + Sync + 'a;
 
-/// What the caller asks for.
+/// The requested filters.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FilterRequest {
     pub ids: Option<Vec<Vec<u8>>>,

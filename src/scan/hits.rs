@@ -1,17 +1,17 @@
-//! From rows that were found to hits that a caller understands.
+//! Resolves entries to the hits of a ranking.
 
 use super::error::ScanError;
 use super::ranking::Hit;
 use super::score::{Best, Entry, Found};
 use crate::segment::LiveSegment;
 
-/// A row's place: segment, and row there.
+/// A row's location: segment, and row in it.
 type Place = (usize, u32);
 
 /// The hits of each query, best first.
 type Hits = Vec<Vec<Hit>>;
 
-/// Proponents and opponents.
+/// The proponents and the opponents.
 pub(super) fn resolve(
     segments: &[LiveSegment],
     found: Found,
@@ -41,7 +41,7 @@ pub(super) fn resolve(
     Ok((proponents, opponents))
 }
 
-/// Unpacks the metadata of one row group at a time.
+/// Reads the hits' metadata, one row group at a time.
 fn add_metadata(segments: &[LiveSegment], mut hits: Vec<(Place, &mut Hit)>) -> Result<(), ScanError> {
     hits.sort_unstable_by_key(|(place, _)| *place);
     let group = |(segment, row): Place| (segment, segments[segment].reader.locate(row).map(|found| found.0));

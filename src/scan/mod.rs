@@ -1,19 +1,35 @@
 //! Ranks rows by their influence: one pass over the rows of a snapshot for a whole batch of queries.
 //!
-//! Each file knows those before it only (`tests/structure.rs` holds it to that):
-//!
-//! 1. Who multiplies? `kernel`, one folder for each architecture, all with the same bits.
-//! 2. What is asked? `options`, `filter`, `control`, `error`; `batch` packs the queries, and `bounds`
-//!    says how far computed scores can be off.
-//! 3. What will be done? `plan`: which path through the rows is the cheapest, and what it reads.
-//! 4. How are rows brought? `read`: pieces, their columns, their codes.
-//! 5. How are they scored? `score`: tiles, screens, thresholds, the best of each query.
-//! 6. Who does it? `engine` starts the threads and merges what they found.
-//! 7. What comes out? [`Ranking`] (`hits`), or every score in row order (`scores`).
-//! 8. [`Scan`] puts it together, a builder with fallible calls at its end.
-//!
-//! Depends on `codec`, the schema, `sketch` and `segment`; knows nothing of the manifest. Scores and
-//! order are fixed by `format-spec/encodings.md`.
+//! ```
+//! # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
+//! # let folder = tempfile::tempdir()?;
+//! # let spec = SketchSpec::dense("mine", "v1", [("all", 2)]);
+//! # let index = Index::create(folder.path().join("i"), &Schema::new(spec.clone(), Encoding::F32)?)?;
+//! # let mut writer = index.writer()?;
+//! # writer.append("a", &Sketch::dense(spec.clone(), vec![3.0, 4.0])?)?;
+//! # writer.commit()?;
+//! let queries = [Sketch::dense(spec, vec![1.0, 0.5])?];
+//! let ranking = index.snapshot()?.scan(&queries)?.top_k(10).run()?;
+//! for hit in ranking.proponents(0) {
+//!     println!("{} {}", hit.id_lossy(), hit.score);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+// Each module depends only on those before it:
+//
+// 1. `kernel`: the products of rows and queries, one folder for each architecture, all with the same bits.
+// 2. `options`, `filter`, `control`, `error`: the request; `batch` packs the queries, and `bounds` has the
+//    error bounds of computed scores.
+// 3. `plan`: which scan path is the cheapest, and what it reads.
+// 4. `read`: pieces, their columns, their codes.
+// 5. `score`: tiles, screens, thresholds, the best rows of each query.
+// 6. `engine`: runs the workers and merges their results.
+// 7. `hits` (of a ranking), `scores` (every score in row order): the results.
+// 8. `builder`: the API.
+//
+// Depends on `codec`, the schema, `sketch` and `segment`, not on the manifest. `format-spec/encodings.md`
+// specifies scores and order.
 
 mod batch;
 mod bounds;

@@ -1,72 +1,82 @@
-//! What a scan can be asked for: how rows are scored, ranked and read.
+//! The options of a scan: how rows are scored, ranked and read.
 
 use std::fmt;
 
-/// How a row and a query give a score.
+/// How the score of a row for a query is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Metric {
-    /// The sum of products, over the selected blocks with their weights.
+    /// The weighted sum of the inner products over the selected blocks.
     #[default]
     InnerProduct,
-    /// The inner product divided by both lengths over the selected blocks with their weights; 0 if
-    /// one of them is 0.
+    /// The inner product divided by the lengths of row and query, both weighted over the selected blocks; 0 if
+    /// one of the lengths is 0.
     Cosine,
 }
 
-/// What is ranked.
+/// Whether rows or examples are ranked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Grouping {
-    /// Each row by itself.
+    /// Ranks rows.
     #[default]
     Rows,
-    /// Examples, by the greatest score among their rows that take part.
+    /// Ranks examples by the greatest score of their selected rows.
     Max,
-    /// Examples, by the sum of their scores in row order.
+    /// Ranks examples by the sum of the scores of their selected rows, in row order.
     Sum,
 }
 
-/// How sure a ranking is.
+impl Grouping {
+    /// Whether rows are grouped by example.
+    pub(super) const fn by_example(self) -> bool {
+        match self {
+            Self::Rows => false,
+            Self::Max | Self::Sum => true,
+        }
+    }
+}
+
+/// The guarantee of a ranking.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Guarantee {
-    /// It is the ranking of all rows over the stored codes, bit for bit.
+    /// The ranking is that of all rows over the stored codes, bit for bit.
     #[default]
     Exact,
-    /// It is that, but for a probability of at most `delta` for the whole batch. Needs the sign tier, whose
-    /// random rotation the probability is over: a row is pruned if its score, given its bits, would
-    /// have to be less likely than that (`format-spec/encodings.md`, "The interval"). Scores that are
-    /// given are exact.
+    /// With a probability of at least `1 - delta`, the rankings of the whole batch are those of
+    /// [`Guarantee::Exact`]; otherwise rows may be missing. The scores of the hits are exact in any case.
+    /// Needs a [sign tier](crate::Tier::Sign): the probability is over its random rotation
+    /// (`format-spec/encodings.md`, "The interval").
     ///
-    /// Queries must not be made from the tier's seed. That three rounds of signs and Hadamard
-    /// transforms act like a uniformly random rotation is an assumption, which tests support.
+    /// Queries must be independent of the tier's seed. The bound assumes that three rounds of random signs
+    /// and Hadamard transforms act like a uniformly random rotation; tests support this assumption.
     Probable {
-        /// Above 0 and below 1; 1e-6, say.
+        /// The failure probability, above 0 and below 1, for example 1e-6.
         delta: f64,
     },
 }
 
-/// A path through the rows. All give the same ranking, but for [`ScanPath::SignTier`], which does with
-/// the probability that was asked for.
+/// How a scan finds the best rows. All paths give the same ranking, except [`ScanPath::SignTier`], which
+/// gives it with the requested probability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ScanPath {
-    /// The one that [`Scan::explain`](super::Scan::explain) finds the cheapest.
+    /// The planner chooses the cheapest path; [`Scan::explain`](super::Scan::explain) returns its choice.
     #[default]
     Auto,
-    /// Scores every row exactly.
+    /// Scores every row from its codes.
     Full,
-    /// Multiplies rows and queries as signed bytes, and scores the candidates exactly: for many queries.
-    /// Reads the `i8` tier where there is one, else the rows' own codes.
+    /// Screens all rows with products of signed bytes, and scores the candidates from their codes. Reads the
+    /// `i8` tier if there is one, otherwise the rows' codes. For many queries.
     Bytes,
-    /// Reads the `i8` tier of all rows, and scores the candidates exactly: for few queries.
+    /// Screens all rows with the `i8` tier, and scores the candidates from their codes. For few queries.
     I8Tier,
-    /// Reads the sign tier of all rows, and scores the candidates exactly, with
+    /// Screens all rows with the sign tier, and scores the candidates from their codes. Needs
     /// [`Guarantee::Probable`].
     SignTier,
 }
@@ -75,7 +85,15 @@ impl ScanPath {
     /// All but `Auto`.
     pub(super) const ALL: [Self; 4] = [Self::Full, Self::Bytes, Self::I8Tier, Self::SignTier];
 
-    /// Its name: `auto`, `full`, `bytes`, `i8 tier`, `sign tier`.
+    /// Whether the path screens rows before it scores the candidates.
+    pub(super) const fn screens(self) -> bool {
+        match self {
+            Self::Auto | Self::Full => false,
+            Self::Bytes | Self::I8Tier | Self::SignTier => true,
+        }
+    }
+
+    /// The name: `auto`, `full`, `bytes`, `i8 tier`, `sign tier`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -94,29 +112,28 @@ impl fmt::Display for ScanPath {
     }
 }
 
-/// How a scan gets at the codes. A ranking does not depend on it.
+/// How a scan reads codes. Rankings do not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Reading {
-    /// `Mapped` if the codes are in the page cache; else `Buffered` if they fit into half of the memory
-    /// that is free and the cache may keep them, so that the next scan finds them there; else `Direct`.
-    /// [`Statistics::reading`](super::Statistics::reading) says which it was.
+    /// Chooses `Mapped` if the codes are in the page cache; otherwise `Buffered` if they fit into half of the
+    /// available memory and [`Scan::keep_cache`](super::Scan::keep_cache) is set; otherwise `Direct`.
+    /// [`Statistics::reading`](super::Statistics::reading) is the choice.
     #[default]
     Auto,
-    /// Through mapped files and the page cache; what is not there yet is asked for some pieces ahead.
-    /// A chunk's checksum is checked when the snapshot first touches it. An error with storages that
-    /// map nothing.
+    /// Memory-mapped files, with read-ahead of codes that are not in the page cache. A chunk's checksum is
+    /// checked when the snapshot first reads it. An error if the storage does not map files.
     Mapped,
-    /// Through the page cache into buffers, by threads that read ahead; each chunk's checksum is checked
-    /// each time. The buffers take some megabytes for each thread of the scan.
+    /// Read-ahead threads read through the page cache into buffers. A chunk's checksum is checked every time
+    /// it is read. The buffers take some megabytes per thread of the scan.
     Buffered,
-    /// As `Buffered`, but past the page cache. An error with storages that have no such way.
+    /// As `Buffered`, but bypasses the page cache. An error if the storage does not support this.
     Direct,
 }
 
 impl Reading {
-    /// Its name: `auto`, `mapped`, `buffered`, `direct`.
+    /// The name: `auto`, `mapped`, `buffered`, `direct`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -134,22 +151,22 @@ impl fmt::Display for Reading {
     }
 }
 
-/// How many hits each query gets, at either end.
+/// The maximum number of hits of each query at either end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Ends {
-    /// The most proponents.
+    /// The maximum number of proponents.
     pub top: usize,
-    /// The most opponents.
+    /// The maximum number of opponents.
     pub bottom: usize,
 }
 
 impl Ends {
-    /// How many of both ends are asked for.
+    /// The number of ends with at least one hit.
     pub fn count(self) -> usize {
         usize::from(self.top > 0) + usize::from(self.bottom > 0)
     }
 
-    /// The most hits of a query.
+    /// The maximum number of hits of a query.
     pub fn hits(self) -> usize {
         self.top.saturating_add(self.bottom)
     }

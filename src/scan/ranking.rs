@@ -1,4 +1,4 @@
-//! What a scan gives back.
+//! The result of a scan.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::options::{Reading, ScanPath};
 use crate::segment::Span;
 
-/// The most influential rows or examples for each query of the batch.
+/// The most influential rows or examples for each query of the batch. Made by [`Scan::run`](super::Scan::run).
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Ranking {
@@ -15,28 +15,29 @@ pub struct Ranking {
     pub(super) statistics: Statistics,
 }
 
-/// A row, or an example if rows were grouped, in a ranking.
+/// A row of a ranking, or an example if rows were grouped.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Hit {
-    /// The example's id. Serialised as text if it is UTF-8, else as a list of bytes.
+    /// The example's id. Serialised as text if it is UTF-8, otherwise as a list of bytes.
     #[cfg_attr(feature = "serde", serde(serialize_with = "text_or_bytes"))]
     pub id: Vec<u8>,
-    /// Its influence: the inner product or cosine, summed over the selected blocks with their weights.
+    /// The influence: the inner product or cosine over the selected blocks with their weights.
     pub score: f64,
-    /// The part of the example that the row stands for. Of rows grouped by max, that of the row with
-    /// the greatest score; of several rows grouped by sum, the whole.
+    /// The part of the example that the row stands for. With [`Grouping::Max`](super::Grouping::Max), the span
+    /// of the row with the greatest score; with [`Grouping::Sum`](super::Grouping::Sum) over several rows,
+    /// [`Span::WHOLE`].
     pub span: Span,
-    /// The label of where the example came from, as that row has it.
+    /// The source label of that row, if it has one.
     pub source: Option<String>,
-    /// The row's metadata, if the scan was asked for it with [`Scan::metadata`](super::Scan::metadata).
+    /// The metadata of that row, if [`Scan::metadata`](super::Scan::metadata) was set.
     #[cfg_attr(feature = "serde", serde(serialize_with = "optional_text_or_bytes"))]
     pub metadata: Option<Vec<u8>>,
 }
 
 impl Hit {
-    /// The id as text; bytes that are not UTF-8 show as the replacement character.
+    /// The id as text; invalid UTF-8 is replaced by U+FFFD.
     #[must_use]
     pub fn id_lossy(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.id)
@@ -44,15 +45,15 @@ impl Hit {
 }
 
 impl Ranking {
-    /// The proponents of query `query`: highest score first, equal ones by id, then by row order.
-    /// At most as many as `top_k`; empty beyond the last query.
+    /// The proponents of query `query`, at most `top_k`: highest score first; ties by id, then by row order.
+    /// Empty if there is no such query.
     #[must_use]
     pub fn proponents(&self, query: usize) -> &[Hit] {
         self.proponents.get(query).map_or(&[], Vec::as_slice)
     }
 
-    /// The opponents of query `query`: lowest score first, equal ones by id, then by row order.
-    /// At most as many as `bottom_k`; empty beyond the last query.
+    /// The opponents of query `query`, at most `bottom_k`: lowest score first; ties by id, then by row order.
+    /// Empty if there is no such query.
     #[must_use]
     pub fn opponents(&self, query: usize) -> &[Hit] {
         self.opponents.get(query).map_or(&[], Vec::as_slice)
@@ -64,47 +65,47 @@ impl Ranking {
         self.proponents.len()
     }
 
-    /// What it took.
+    /// What the scan read and computed, and how long it took.
     #[must_use]
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
     }
 }
 
-/// What a scan took.
+/// What a scan read and computed, and how long it took.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Statistics {
-    /// The kernel that it ran on, by the name that [`KernelChoice`](super::KernelChoice) displays.
+    /// The kernel, by the name that [`KernelChoice`](super::KernelChoice) displays.
     pub kernel: &'static str,
-    /// The path that it took through the rows.
+    /// The scan path; never `Auto`.
     pub path: ScanPath,
-    /// The probability that a row is missing from the rankings; none if they are exact.
+    /// The failure probability: that a row is missing from the rankings. `None` if they are exact.
     pub delta: Option<f64>,
-    /// Threads that took part.
+    /// The number of threads.
     pub threads: usize,
-    /// How it read; never `Auto`.
+    /// How codes were read; never `Auto`.
     pub reading: Reading,
-    /// Rows that took part, each once for the whole batch.
+    /// Selected rows, each counted once for the whole batch.
     pub rows: u64,
-    /// Rows that did not: deleted, not within the filters, or behind the end of a scan that ended early.
+    /// Rows not selected: dead, excluded by filters, or not reached by a scan that ended early.
     pub rows_filtered: u64,
-    /// Of the rows that took part, those that their norms alone kept from being read.
+    /// Selected rows that were pruned by their norms, without reading their codes.
     pub rows_pruned_by_norm: u64,
-    /// Of the rows that took part, those that a screen looked at,
+    /// Selected rows that were screened.
     pub rows_screened: u64,
-    /// those that were candidates of at least one query,
+    /// Screened rows that were candidates of at least one query.
     pub candidate_rows: u64,
-    /// and the scores of these that were computed.
+    /// Scores of candidates that were computed: pairs of a row and a query.
     pub candidate_scores: u64,
-    /// Bytes of the rows' own codes in the selected blocks that were read, padding included.
+    /// Bytes read of the rows' own codes in the selected blocks, including padding.
     pub code_bytes: u64,
-    /// Bytes of codes and factors of a tier that were read.
+    /// Bytes read of the codes and factors of a tier.
     pub tier_bytes: u64,
-    /// Ids of the id filters that the snapshot does not have.
+    /// Ids of the id filters that are not in the snapshot.
     pub ids_missing: u64,
-    /// From the start of the run to the ranking. Serialised in seconds.
+    /// The duration of the run. Serialised in seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "seconds"))]
     pub elapsed: Duration,
 }

@@ -1,4 +1,4 @@
-//! All scores of a batch, in row order.
+//! Delivers all scores of a batch in row order.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -12,7 +12,7 @@ use super::score::PieceScores;
 use crate::lock::lock;
 use crate::segment::Span;
 
-/// Neighbouring rows of a segment (or examples, if rows are grouped) with their scores for each query.
+/// Adjacent rows of a segment, or examples if rows are grouped, with their scores for each query.
 #[derive(Debug)]
 pub struct ScoredRows<'s> {
     scores: &'s PieceScores,
@@ -20,37 +20,37 @@ pub struct ScoredRows<'s> {
 }
 
 impl ScoredRows<'_> {
-    /// How many there are; at least one.
+    /// The number of rows; at least one.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "there is always one")]
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
     pub fn len(&self) -> usize {
         self.scores.rows.len()
     }
 
-    /// The scores for query `query`, one for each row in row order; empty beyond the last query.
+    /// The scores for query `query`, one for each row in row order. Empty if there is no such query.
     #[must_use]
     pub fn scores(&self, query: usize) -> &[f64] {
         self.scores.scores.get(query).map_or(&[], Vec::as_slice)
     }
 
-    /// The id of the example that row `row` of [`ScoredRows::len`] belongs to.
+    /// The id of the example of row `row`, which is below [`ScoredRows::len`].
     ///
     /// # Errors
     /// The ids are damaged or cannot be read.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If `row` is not below [`ScoredRows::len`].
     pub fn id(&self, row: usize) -> Result<&[u8], ScanError> {
         Ok(self.columns.ids()?.get(self.scores.rows[row] as usize))
     }
 
-    /// The part of the example that row `row` stands for; of several rows grouped by sum, the whole.
+    /// The part of the example that row `row` stands for, as [`Hit::span`](super::Hit::span).
     ///
     /// # Errors
     /// The spans are damaged or cannot be read.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If `row` is not below [`ScoredRows::len`].
     pub fn span(&self, row: usize) -> Result<Span, ScanError> {
         match self.scores.spans[row] {
             Some(span) => Ok(span),
@@ -58,28 +58,28 @@ impl ScoredRows<'_> {
         }
     }
 
-    /// The label of where the example of row `row` came from.
+    /// The source label of row `row`, if it has one.
     ///
     /// # Errors
     /// The sources are damaged or cannot be read.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If `row` is not below [`ScoredRows::len`].
     pub fn source(&self, row: usize) -> Result<Option<&str>, ScanError> {
         let source = self.columns.sources()?[self.scores.rows[row] as usize];
         Ok(self.columns.live().reader.source_name(source))
     }
 }
 
-/// Where workers bring the scores of pieces in any order, and the caller gets them in theirs.
+/// Reorders the scores of pieces, which workers deliver in any order, for the caller's sink.
 pub(super) struct InOrder<'s, 'a> {
     state: Mutex<State<'s, 'a>>,
     delivered: Condvar,
-    /// At most this many pieces wait for one before them.
+    /// The maximum number of pieces that wait for an earlier one.
     window: usize,
 }
 
-/// What is called with the scores; `Break` ends the scan.
+/// Receives the scores; `Break` ends the scan.
 pub(super) type Sink<'s> = dyn FnMut(&ScoredRows<'_>) -> ControlFlow<()> + Send + 's;
 
 struct State<'s, 'a> {
@@ -89,7 +89,7 @@ struct State<'s, 'a> {
     finished: bool,
 }
 
-/// Workers that wait look whether the scan was cancelled at least this often.
+/// The interval at which waiting workers check for cancellation.
 const PATIENCE: Duration = Duration::from_millis(10);
 
 impl<'s, 'a> InOrder<'s, 'a> {
@@ -98,8 +98,9 @@ impl<'s, 'a> InOrder<'s, 'a> {
         Self { state: Mutex::new(state), delivered: Condvar::new(), window: 2 * threads }
     }
 
-    /// Passes on what is next, and waits as long as too much is not. Pieces are handed out strictly in order,
-    /// so that somebody who does not wait has the next one.
+    /// Delivers a piece, and passes all pieces that are next to the sink. Waits while more than `window`
+    /// pieces wait. There is no deadlock, because pieces are assigned strictly in order: a worker that does
+    /// not wait has the next piece.
     pub fn deliver(
         &self,
         ordinal: usize,
@@ -127,7 +128,7 @@ impl<'s, 'a> InOrder<'s, 'a> {
         }
     }
 
-    /// Whether the caller has had enough.
+    /// Whether the sink has returned `Break`.
     pub fn is_finished(&self) -> bool {
         lock(&self.state).finished
     }

@@ -1,7 +1,7 @@
-//! Sketches of gradients: the spec, the sketcher, and the sketch.
-//!
-//! `format-spec/sketch.md` specifies the bits. In the crate, this module depends only on three parts of
-//! `codec`: `lanes` (the order of sums), `mix` (the hash) and `seed` (seeds in JSON).
+//! Sketches of gradients: the spec, the sketcher, and the sketch. `format-spec/sketch.md` specifies the bits.
+
+// Of the crate, depends only on three parts of `codec`: `lanes` (the order of sums), `mix` (the hash) and
+// `seed` (seeds in JSON).
 
 mod error;
 mod fold;

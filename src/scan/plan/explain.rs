@@ -1,54 +1,55 @@
-//! What a scan would do, for those who ask.
+//! The planner's choice and estimates, for the caller.
 
 use std::fmt;
 
 use crate::scan::options::ScanPath;
 
-/// What a scan would do, and why. Its `Display` is a small table.
+/// The path that a scan would take, and the estimated cost of each path. Made by
+/// [`Scan::explain`](crate::Scan::explain). Its `Display` is a table.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Explanation {
-    /// The path that is taken.
+    /// The chosen path.
     pub chosen: ScanPath,
-    /// All paths, with what they are expected to cost.
+    /// All paths with their estimated costs.
     pub paths: Vec<PathCost>,
-    /// The kernel that computes.
+    /// The kernel.
     pub kernel: &'static str,
-    /// Threads that take part.
+    /// The number of threads.
     pub threads: usize,
-    /// Rows of the snapshot's segments.
+    /// Rows of the snapshot's segments, including dead ones.
     pub rows: u64,
     /// Queries of the batch.
     pub queries: usize,
-    /// Bytes a second that the memory is taken to give to all threads.
+    /// The assumed memory bandwidth of all threads, in bytes per second.
     pub memory_bandwidth: f64,
 }
 
-/// A path through the rows, and what it is expected to cost.
+/// The estimated cost of a scan path.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct PathCost {
     /// The path.
     pub path: ScanPath,
-    /// Why it cannot be taken.
+    /// Why the path is not possible; `None` if it is.
     pub impossible: Option<&'static str>,
     /// Bytes of codes and tiers to read.
     pub bytes: u64,
-    /// Seconds for reading them from memory.
+    /// Seconds to read them from memory.
     pub read_seconds: f64,
-    /// Seconds of computing, with all threads.
+    /// Seconds to compute, with all threads.
     pub compute_seconds: f64,
-    /// The share of rows that are guessed to be candidates for each query, which is in both.
+    /// The assumed fraction of rows that are candidates of a query; both estimates include their cost.
     pub candidates: f64,
-    /// What earlier scans of this index took on the path, as a multiple of the estimate; 1 before the
-    /// first.
+    /// The measured time of earlier scans of this index on the path, relative to the estimate; 1 if there
+    /// were none.
     pub correction: f64,
 }
 
 impl PathCost {
-    /// The longer of reading and computing, which overlap, corrected by what earlier scans took.
+    /// The estimated duration in seconds: the longer of reading and computing, which overlap, times the correction.
     #[must_use]
     pub fn seconds(&self) -> f64 {
         self.read_seconds.max(self.compute_seconds) * self.correction

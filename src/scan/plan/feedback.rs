@@ -1,17 +1,17 @@
-//! What scans of an index really took, beside what was planned.
+//! Corrects the planner's estimates by the measured times of scans.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::scan::options::ScanPath;
 
-/// For each path, and for few, some and many queries: how many times the estimate scans took.
+/// For each path, and for one, a few and many queries: the measured time of scans relative to the estimate.
 ///
-/// An index has one, which its snapshots share; nothing is kept on disk. Corrections only choose
-/// between paths that give the same ranking.
+/// An index has one, shared by its snapshots; it is not stored. Corrections only choose between paths that
+/// give the same ranking.
 #[derive(Debug)]
 pub(crate) struct Feedback([[AtomicU64; 3]; 4]);
 
-/// No single scan moves a correction beyond this, or below its inverse.
+/// The maximum ratio that a scan records; the minimum is its inverse.
 const MOST: f64 = 4.0;
 
 impl Default for Feedback {
@@ -21,14 +21,14 @@ impl Default for Feedback {
 }
 
 impl Feedback {
-    /// What to multiply the estimate of a path with.
+    /// The factor to apply to the estimate of a path.
     pub fn correction(&self, path: ScanPath, queries: usize) -> f64 {
-        // Relaxed, here and below: each number stands for itself.
+        // Relaxed, here and below: each number is independent.
         f64::from_bits(self.of(path, queries).load(Ordering::Relaxed))
     }
 
-    /// A scan took `ratio` times the estimate. The mean with what was known: half of the weight goes to
-    /// the last scan.
+    /// Records that a scan took `ratio` times the estimate. The correction becomes the mean of the old one and
+    /// `ratio`.
     pub fn record(&self, path: ScanPath, queries: usize, ratio: f64) {
         if ratio.is_finite() && ratio > 0.0 {
             let known = self.correction(path, queries);

@@ -1,11 +1,11 @@
-//! What will be done with each row: which path is taken, what it reads and what it costs.
+//! The plan of a scan: its path, what it reads, and its cost.
 //!
-//! - Which path is the cheapest? `planner`, by the kernel's speeds and what earlier scans of the index
-//!   really took (`feedback`).
+//! - Which path is the cheapest? `planner`, by the kernel's speeds and the measured times of earlier scans of
+//!   the index (`feedback`).
 //! - What does the caller see of it? [`Explanation`].
 //!
-//! A [`Plan`] says nothing of threads, files or hits: another executor, on a GPU say, would take the
-//! same one.
+//! A [`Plan`] does not depend on threads, files or hits, so that an executor on another device, for example a
+//! GPU, can use it.
 
 mod explain;
 mod feedback;
@@ -21,19 +21,19 @@ use super::options::{Ends, Grouping, Reading, ScanPath};
 use crate::codec::{Encoding, Tier};
 use crate::schema::Schema;
 
-/// How finely the rows are cut. Nothing in a ranking depends on it.
+/// How rows are divided into pieces and tiles. Rankings do not depend on it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// About as many bytes of codes make a piece: enough to hide the cost of taking it, and few
+    /// The target size of a piece in bytes of codes: large enough to amortise the cost of a piece, and small
     /// enough that the last pieces keep all workers busy.
     pub piece_bytes: usize,
-    /// If codes are read into buffers, a piece has about as many bytes of each block, or more: whole
-    /// chunks are read, and what two pieces share is read twice.
+    /// If codes are read into buffers, the minimum target size of a piece per block: whole chunks are read,
+    /// and chunks that two pieces share are read twice.
     pub block_bytes: usize,
-    /// The most rows that are scored at once.
+    /// The maximum number of rows of a tile.
     pub tile_rows: u32,
-    /// The share of pairs of a row and a query that may be candidates before a screen is put aside;
-    /// planned if not given.
+    /// The maximum fraction of pairs of a row and a query that may be candidates before the screen is paused.
+    /// `None`: planned.
     pub break_even: Option<f64>,
 }
 
@@ -47,14 +47,14 @@ impl Limits {
 pub(super) enum Pass {
     /// The rows' own codes, as they are.
     Codes,
-    /// The rows' own codes of floats, narrowed to signed bytes tile by tile.
+    /// The rows' own float codes, narrowed to signed bytes tile by tile.
     Narrowed,
     /// A tier.
     Tier(Tier),
 }
 
 impl Pass {
-    /// Of a block on a path that the schema has the tiers for.
+    /// For a block of `encoding`, on a path for which the schema has the tiers.
     fn new(schema: &Schema, path: ScanPath, encoding: Encoding) -> Self {
         let sign = schema.tiers().iter().copied().find(|tier| matches!(tier, Tier::Sign { .. }));
         match (path, encoding) {
@@ -67,7 +67,7 @@ impl Pass {
         }
     }
 
-    /// The tier that is read, if it is one.
+    /// The tier, if the pass reads one.
     pub fn tier(self) -> Option<Tier> {
         match self {
             Self::Tier(tier) => Some(tier),
@@ -75,18 +75,18 @@ impl Pass {
         }
     }
 
-    /// Bytes that are read of a row in a tier: codes, two factors and the norm.
+    /// Bytes read of a row in a tier: codes, two factors and the norm.
     fn tier_bytes(self, dims: usize) -> usize {
         self.tier().map_or(0, |tier| tier.stride(dims) + 12)
     }
 
-    /// Bytes that are read of a row's own codes.
+    /// Bytes read of a row's own codes.
     fn code_bytes(self, block: &BlockQueries) -> usize {
         if self.tier().is_some() { 0 } else { block.encoding.stride(block.dims) }
     }
 }
 
-/// What is to be done with each row.
+/// The plan of a scan.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub batch: Batch,
@@ -97,51 +97,51 @@ pub(super) struct Plan {
     pub path: ScanPath,
     /// One for each block of the batch.
     pub passes: Vec<Pass>,
-    /// The probability that a row is pruned that should not have been; none where bounds always hold.
+    /// The failure probability: that a row is pruned wrongly. `None` if bounds always hold.
     pub delta: Option<f64>,
-    /// The share of pairs that may be candidates before a full pass is cheaper.
+    /// The fraction of pairs that may be candidates before a full pass is cheaper.
     pub break_even: f64,
-    /// Seconds that a row is expected to take one thread.
+    /// The estimated seconds of one thread per row.
     pub row_seconds: f64,
     pub limits: Limits,
     pub reading: Reading,
-    /// Whether the page cache may keep what was read.
+    /// Whether codes may stay in the page cache.
     pub keep_cache: bool,
 }
 
 impl Plan {
-    /// Whether candidates are looked for before rows are scored.
+    /// Whether rows are screened before candidates are scored.
     pub fn screens(&self) -> bool {
-        self.path != ScanPath::Full
+        self.path.screens()
     }
 
-    /// Whether a tier is read before the rows' own codes.
+    /// Whether the screen reads a tier.
     pub fn reads_tier(&self) -> bool {
         self.tier_bytes() > 0
     }
 
-    /// Bytes of tiers that the pass over all rows reads of each.
+    /// Bytes of tiers per row that the pass over all rows reads.
     pub fn tier_bytes(&self) -> usize {
         self.blocks().map(|(block, pass)| pass.tier_bytes(block.dims)).sum()
     }
 
-    /// Bytes of its own codes that the pass over all rows reads of each.
+    /// Bytes of the rows' own codes per row that the pass over all rows reads.
     pub fn code_bytes(&self) -> usize {
         self.blocks().map(|(block, pass)| pass.code_bytes(block)).sum()
     }
 
-    /// Bytes that the pass over all rows reads of each.
+    /// Bytes per row that the pass over all rows reads.
     pub fn pass_bytes(&self) -> usize {
         self.tier_bytes() + self.code_bytes()
     }
 
-    /// The blocks of the batch, with what is read of them.
+    /// The blocks of the batch with their passes.
     pub fn blocks(&self) -> impl Iterator<Item = (&BlockQueries, Pass)> {
         self.batch.blocks.iter().zip(self.passes.iter().copied())
     }
 
-    /// Rows of a piece. The more rows a screen sees at once, the higher is the threshold when it scores its
-    /// candidates; but no worker must be left without rows.
+    /// The number of rows of a piece. A screen over more rows scores its best candidates first, and so prunes
+    /// with a higher threshold; but each worker must have rows.
     pub fn piece_rows(&self, rows: u64, threads: usize) -> u32 {
         let mut bytes = self.limits.piece_bytes;
         if self.reading != Reading::Mapped {
@@ -152,7 +152,7 @@ impl Plan {
             let fair = usize::try_from(rows).unwrap_or(usize::MAX) / (8 * threads);
             fit = fit.saturating_mul(4).min(fair.max(fit.min(512)));
         }
-        // Kernels take single queries by rows of twelve or sixteen.
+        // Kernels process single queries by twelve or sixteen rows.
         if fit > STEP {
             fit = fit / STEP * STEP;
         }
@@ -160,5 +160,5 @@ impl Plan {
     }
 }
 
-/// What the rows of a large piece are a multiple of.
+/// The number of rows of a large piece is a multiple of this.
 const STEP: usize = 48;

@@ -1,9 +1,9 @@
-//! Which path through the rows is the cheapest for a batch and an index.
+//! Chooses the cheapest scan path for a batch and an index.
 //!
-//! The rule is small: a path costs what it reads by the memory's bandwidth, or what it computes by the
-//! kernel's speed, whichever is more. Both are constants of this version (`kernel/speeds.rs`, and
-//! [`BANDWIDTH`]), corrected by what scans of the same index took. How many candidates a screen finds
-//! is only known when it has run: it is guessed here, and watched by the screen.
+//! The cost of a path is the time to read its bytes at the memory bandwidth, or the time to compute its
+//! products at the kernel's speed, whichever is longer. Both rates are constants of this version
+//! (`kernel/speeds.rs`, and [`BANDWIDTH`]), corrected by the measured times of scans of the same index. The
+//! number of candidates is only known after a screen: here it is assumed, and the screen measures it.
 
 use super::explain::{Explanation, PathCost};
 use super::feedback::Feedback;
@@ -15,7 +15,7 @@ use crate::scan::kernel::{ByteQueries, Kernel, Speed, Speeds};
 use crate::scan::options::{Ends, Grouping, Guarantee, Reading, ScanPath};
 use crate::schema::Schema;
 
-/// What there is to be scanned.
+/// What is to be scanned.
 pub(in crate::scan) struct Planner<'t> {
     pub schema: &'t Schema,
     pub batch: Batch,
@@ -24,12 +24,12 @@ pub(in crate::scan) struct Planner<'t> {
     pub kernel: &'static dyn Kernel,
     pub threads: usize,
     pub rows: u64,
-    /// Whether every score is wanted, and not only the best.
+    /// Whether every score is requested, not only the best.
     pub all_scores: bool,
     pub feedback: &'t Feedback,
 }
 
-/// What the caller asks for besides, which a plan only carries on.
+/// Requests of the caller that the plan passes on.
 pub(in crate::scan) struct Wishes {
     pub path: ScanPath,
     pub ends: Ends,
@@ -38,17 +38,17 @@ pub(in crate::scan) struct Wishes {
     pub keep_cache: bool,
 }
 
-/// Bytes a second that one thread reads from memory, and how many threads' worth there is. Ordinary
-/// for servers; shares between paths depend little on it, and feedback corrects it.
+/// Bytes per second that one thread reads from memory, and the number of threads that saturate the memory.
+/// Typical of servers; the choice of path depends little on it, and feedback corrects it.
 const BANDWIDTH: f64 = 16e9;
 const BANDWIDTH_THREADS: usize = 4;
 
-/// Below so many bytes, and products of numbers, nothing is worth planning.
+/// Scans of fewer bytes and products than this take the full path without planning.
 const SMALL_BYTES: u64 = 16 << 20;
 const SMALL_PRODUCTS: f64 = 2e8;
 
 impl Planner<'_> {
-    /// What is to be done with each row.
+    /// The plan for the chosen path.
     pub fn plan(self, wishes: &Wishes) -> Result<Plan, ScanError> {
         let path = self.choose(wishes.path)?;
         let cost = self.cost(path);
@@ -74,7 +74,7 @@ impl Planner<'_> {
         })
     }
 
-    /// The path to take; an error if it cannot be taken.
+    /// The path to take; an error if the requested one is not possible.
     fn choose(&self, asked: ScanPath) -> Result<ScanPath, ScanError> {
         let has_sign = self.schema.tiers().iter().any(|tier| matches!(tier, Tier::Sign { .. }));
         if matches!(self.guarantee, Guarantee::Probable { .. }) && !has_sign {
@@ -117,8 +117,8 @@ impl Planner<'_> {
         let probable = matches!(self.guarantee, Guarantee::Probable { .. });
         match path {
             ScanPath::Auto | ScanPath::Full => None,
-            _ if self.all_scores => Some("every score is asked for"),
-            _ if self.grouping != Grouping::Rows => Some("rows are grouped, so each of them counts"),
+            _ if self.all_scores => Some("every score is requested"),
+            _ if self.grouping.by_example() => Some("rows are grouped, so each of them counts"),
             ScanPath::Bytes => {
                 let wide = self.batch.blocks.iter().any(|block| block.dims > ByteQueries::MOST_DIMS);
                 wide.then_some("a block has more than 131,071 dims")
@@ -135,9 +135,9 @@ impl Planner<'_> {
         self.batch.blocks.iter().map(|block| Pass::new(self.schema, path, block.encoding)).collect()
     }
 
-    /// The share of rows that may be candidates of each query before scoring all rows is cheaper.
+    /// The fraction of rows that may be candidates of a query before scoring all rows is cheaper.
     fn break_even(&self, path: ScanPath) -> f64 {
-        if path == ScanPath::Full {
+        if !path.screens() {
             return 1.0;
         }
         let (full, screen) = (self.cost(ScanPath::Full), self.parts(path));
@@ -146,19 +146,18 @@ impl Planner<'_> {
         (spare / all).clamp(0.02, 0.9)
     }
 
-    /// Seconds to score a row exactly for one query, far from the rows before it, after a path has looked
-    /// at it.
+    /// Seconds to score a single candidate for one query, after a path has screened it.
     fn score_seconds(&self, path: ScanPath) -> f64 {
         let speeds = self.kernel.speeds();
         let compute: f64 =
             self.batch.blocks.iter().map(|block| exact(&speeds, block.encoding, block.dims, 1)).sum();
-        // What the path has read of the row's own codes is in the cache.
+        // The row's own codes that the path has read are in the cache.
         let unread = self.batch.row_bytes() - self.code_bytes(path);
         (unread as f64 / self.bandwidth()).max(compute / self.threads as f64)
     }
 
     fn cost(&self, path: ScanPath) -> PathCost {
-        // What was seen on gradients; on noise it is all or nothing.
+        // Measured on gradients; on noise, all rows are candidates or none.
         let candidates = match path {
             ScanPath::Auto | ScanPath::Full => 0.0,
             ScanPath::Bytes | ScanPath::I8Tier => 0.01,
@@ -179,7 +178,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Seconds of reading and of computing, without candidates.
+    /// Seconds to read and to compute, without candidates.
     fn parts(&self, path: ScanPath) -> (f64, f64) {
         let (speeds, queries) = (self.kernel.speeds(), self.batch.queries);
         let mut compute = 0.0;
@@ -195,20 +194,20 @@ impl Planner<'_> {
                 compute += speeds.narrow * dims as f64;
             }
         }
-        if path != ScanPath::Full {
+        if path.screens() {
             compute += speeds.pair * (queries * self.batch.blocks.len()) as f64;
         }
         let rows = self.rows as f64;
         (rows * self.pass_bytes(path) as f64 / self.bandwidth(), rows * compute / self.threads as f64)
     }
 
-    /// Bytes that the pass over all rows reads of each.
+    /// Bytes per row that the pass over all rows reads.
     fn pass_bytes(&self, path: ScanPath) -> usize {
         let blocks = self.batch.blocks.iter().zip(self.passes(path));
         blocks.map(|(block, pass)| pass.tier_bytes(block.dims) + pass.code_bytes(block)).sum()
     }
 
-    /// Of these, bytes of the rows' own codes.
+    /// Bytes of the rows' own codes among them.
     fn code_bytes(&self, path: ScanPath) -> usize {
         self.batch.blocks.iter().zip(self.passes(path)).map(|(block, pass)| pass.code_bytes(block)).sum()
     }
@@ -222,7 +221,7 @@ impl Planner<'_> {
     }
 }
 
-/// Seconds of one row and some queries, scored exactly.
+/// Seconds to score one row for `queries` queries from its codes.
 fn exact(speeds: &Speeds, encoding: Encoding, dims: usize, queries: usize) -> f64 {
     let speed = match encoding {
         Encoding::F32 => speeds.f32,
@@ -232,7 +231,7 @@ fn exact(speeds: &Speeds, encoding: Encoding, dims: usize, queries: usize) -> f6
     seconds(speed, dims, queries)
 }
 
-/// Seconds of one row and some queries.
+/// Seconds to compute the products of one row with `queries` queries.
 fn seconds(speed: Speed, dims: usize, queries: usize) -> f64 {
     dims as f64 * (speed.first + speed.further * (queries as f64 - 1.0))
 }

@@ -1,4 +1,4 @@
-//! Codes in memory: where a piece's are, and the buffers that are filled from files.
+//! The codes of a piece: mapped, or in buffers that are filled from files.
 
 use std::ops::Range;
 
@@ -6,20 +6,20 @@ use crate::scan::options::Reading;
 use crate::segment::storage::Pages;
 use crate::segment::{Checking, CodeColumn, Codes, Extent, SegmentError, SegmentReader};
 
-/// One read is at most so large; a scan that was cancelled waits for no more.
+/// The maximum length of one read, in bytes: a cancelled scan waits for at most one.
 const READ_BYTES: usize = 4 << 20;
 
 /// Where the codes of a piece are.
 #[derive(Debug)]
 pub(in crate::scan) enum PieceCodes {
-    /// In the segment: mapped, or to be read when they are asked for.
+    /// In the segment: mapped, or read on demand.
     InPlace,
-    /// What the pass over all rows needs; other codes are in place.
+    /// In a buffer, which has the codes of the pass over all rows; other codes are in place.
     Read(Buffer),
 }
 
 impl PieceCodes {
-    /// Some rows of a column, from wherever they are, yet to be checked.
+    /// The codes of some rows of a column, not yet checked.
     pub fn of<'c>(
         &'c mut self,
         reader: &'c SegmentReader,
@@ -34,8 +34,8 @@ impl PieceCodes {
         reader.checking(column, rows)
     }
 
-    /// Rows of a column, ascending and at least one, from wherever they are and checked; the bytes go from
-    /// the first of them to the last. In place only the chunks that hold the rows are checked.
+    /// The checked codes of some rows of a column, from the first row to the last; `rows` are ascending and at
+    /// least one. In place, only the chunks that hold the rows are checked.
     pub fn checked<'c>(
         &'c mut self,
         reader: &'c SegmentReader,
@@ -52,7 +52,7 @@ impl PieceCodes {
     }
 }
 
-/// Memory with the bytes of some extents of one segment.
+/// A buffer with the bytes of some extents of one segment.
 #[derive(Debug, Default)]
 pub(in crate::scan) struct Buffer {
     memory: Option<Pages>,
@@ -62,14 +62,14 @@ pub(in crate::scan) struct Buffer {
 #[derive(Debug)]
 struct Part {
     extent: Extent,
-    /// Where it begins in the memory.
+    /// Its offset in the memory.
     at: usize,
-    /// For each chunk: whether it was checked.
+    /// For each chunk: whether it has been checked.
     sound: Vec<bool>,
 }
 
 impl Buffer {
-    /// Reads extents in the place of what was there. `check` is asked before each read.
+    /// Reads extents into the buffer, replacing its contents. Calls `check` before each read.
     pub fn fill<E: From<SegmentError>>(
         &mut self,
         reader: &SegmentReader,
@@ -83,7 +83,7 @@ impl Buffer {
             Some(memory) if memory.len() >= length => memory,
             _ => Pages::new(length).map_err(|source| SegmentError::Io {
                 file: reader.file().to_owned(),
-                operation: "take memory to read",
+                operation: "allocate memory to read",
                 source,
             })?,
         };

@@ -1,12 +1,11 @@
-//! The columns of a row group besides its codes, decoded when they are first needed.
+//! The columns of a row group except its codes, decoded on first use.
 
 use std::sync::OnceLock;
 
 use crate::codec::Tier;
 use crate::segment::{ByteStrings, LiveSegment, SegmentError, Span};
 
-/// Shared by the workers that are in the row group, and dropped with the last of them. Another norm of the
-/// rows, from an artifact say, would come in here.
+/// The columns of a row group. Shared by the workers that score its pieces, and dropped with the last of them.
 #[derive(Debug)]
 pub(in crate::scan) struct GroupColumns<'a> {
     live: &'a LiveSegment,
@@ -25,7 +24,7 @@ pub(in crate::scan) struct GroupColumns<'a> {
 type Factors = (Vec<f32>, Vec<f32>);
 
 impl<'a> GroupColumns<'a> {
-    /// Of row group `group` of segment `segment`.
+    /// For row group `group` of segment `segment`.
     pub fn new(live: &'a LiveSegment, segment: usize, group: usize) -> Self {
         Self {
             live,
@@ -55,18 +54,18 @@ impl<'a> GroupColumns<'a> {
         self.live
     }
 
-    /// Ordinal of its first row in the segment.
+    /// The ordinal in the segment of its first row.
     pub fn first_row(&self) -> u32 {
         self.live.reader.groups()[self.group].first_row
     }
 
-    /// For each of `blocks`, always the same ones: the scale of each row; empty if it has none.
+    /// For each of `blocks`, which must be the same in every call: the scale of each row; empty if there are none.
     pub fn scales(&self, blocks: impl Iterator<Item = usize>) -> Result<&[Vec<f32>], SegmentError> {
         let read = || blocks.map(|block| self.live.reader.scales(self.group, block)).collect();
         once(&self.scales, read).map(Vec::as_slice)
     }
 
-    /// For each of `blocks`, always the same ones: the norm of each row.
+    /// For each of `blocks`, which must be the same in every call: the norm of each row.
     pub fn norms(&self, blocks: impl Iterator<Item = usize>) -> Result<&[Vec<f32>], SegmentError> {
         let read = || blocks.map(|block| self.live.reader.norms(self.group, block)).collect();
         once(&self.norms, read).map(Vec::as_slice)
@@ -76,7 +75,7 @@ impl<'a> GroupColumns<'a> {
     pub fn norm_range(&self, blocks: impl Iterator<Item = usize>) -> Result<(&[f32], &[f32]), SegmentError> {
         let (least, greatest) = once(&self.norm_range, || {
             let norms = self.norms(blocks)?;
-            // Norms are positive: their bits are in the same order, and integers are compared faster.
+            // Norms are not negative, so their bits have the same order, and integers compare faster.
             let bits = |norms: &Vec<f32>, fold: fn(i32, i32) -> i32, from: f32| {
                 let norms = norms.iter().map(|norm| norm.to_bits().cast_signed());
                 f32::from_bits(norms.fold(from.to_bits().cast_signed(), fold).cast_unsigned())
@@ -87,8 +86,8 @@ impl<'a> GroupColumns<'a> {
         Ok((least, greatest))
     }
 
-    /// For each of `blocks`, always the same ones and the same tier: the factors of each row, where it
-    /// has the tier.
+    /// For each of `blocks`, which must be the same in every call, as must `tier`: the factors of each row;
+    /// empty for a block without the tier.
     pub fn factors(
         &self,
         tier: Tier,
@@ -112,7 +111,7 @@ impl<'a> GroupColumns<'a> {
     }
 }
 
-/// Two workers that come at the same time may both read; one result stays.
+/// Two workers may read at the same time; one result is kept.
 fn once<T>(cell: &OnceLock<T>, read: impl FnOnce() -> Result<T, SegmentError>) -> Result<&T, SegmentError> {
     if let Some(value) = cell.get() {
         return Ok(value);

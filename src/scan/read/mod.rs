@@ -1,12 +1,11 @@
-//! How rows are brought to the threads that score them.
+//! Reads rows for the threads that score them.
 //!
-//! - Which rows go together? `pieces` cuts row groups into pieces; `selection` says which rows of them
-//!   take part.
-//! - Where do codes come from? `stream` hands out the pieces in order, with their codes: in mapped files,
-//!   or in buffers that are filled ahead of the workers (`buffer`).
-//! - What else is known of a row? `columns`, decoded when it is first asked for.
+//! - Which rows are read together? `pieces` divides row groups into pieces; `selection` applies the filters.
+//! - Where are the codes? `stream` gives out the pieces in order, with their codes: in mapped files, or in
+//!   buffers that are filled ahead of the workers (`buffer`).
+//! - What about the other columns? `columns`, decoded on first use.
 //!
-//! Takes a plan and knows nothing of scores. Segments of another kind of storage come in below, by
+//! Depends on the plan, not on scores. Another kind of storage is another
 //! [`Storage`](crate::segment::storage::Storage).
 
 mod buffer;

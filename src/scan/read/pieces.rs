@@ -1,4 +1,4 @@
-//! Row groups cut into pieces, which workers take in order.
+//! Divides row groups into pieces, which workers take in order.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, Weak};
@@ -9,18 +9,18 @@ use crate::scan::error::ScanError;
 use crate::scan::options::Grouping;
 use crate::segment::{ByteStrings, LiveSegment};
 
-/// The rows of a snapshot, piece by piece.
+/// The pieces of a snapshot.
 #[derive(Debug)]
 pub(in crate::scan) struct Pieces<'a> {
     segments: &'a [LiveSegment],
     grouping: Grouping,
-    /// The most rows of a piece.
+    /// The maximum number of rows of a piece.
     pub(super) piece_rows: u32,
     slots: Vec<Slot<'a>>,
     pieces: Vec<Piece>,
 }
 
-/// Rows of one row group that a worker takes at once.
+/// Rows of one row group that a worker scores at once.
 #[derive(Debug, Clone)]
 struct Piece {
     /// Ordinal among all row groups of the snapshot.
@@ -29,7 +29,7 @@ struct Piece {
     rows: Range<u32>,
 }
 
-/// A row group, and its columns while workers are in it.
+/// A row group, and its columns while workers use them.
 #[derive(Debug)]
 struct Slot<'a> {
     segment: usize,
@@ -59,16 +59,16 @@ impl<'a> Pieces<'a> {
         self.pieces.len()
     }
 
-    /// How many rows a piece has.
+    /// The number of rows of a piece.
     pub fn row_count(&self, ordinal: usize) -> u32 {
         let Range { start, end } = self.pieces[ordinal].rows;
         end - start
     }
 
-    /// The rows that belong to a piece: of examples, those that begin in it.
+    /// The rows of a piece. If rows are grouped, the rows of the examples that begin in it.
     pub fn rows(&self, ordinal: usize, columns: &GroupColumns<'_>) -> Result<Range<u32>, ScanError> {
         let rows = self.pieces[ordinal].rows.clone();
-        if self.grouping == Grouping::Rows {
+        if !self.grouping.by_example() {
             return Ok(rows);
         }
         let ids = columns.ids()?;
@@ -88,12 +88,12 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// `row`, or the end of the example that it lies in if that began before it.
+/// The end of the example that contains `row`, if that began before `row`; otherwise `row`.
 fn after_example(ids: &ByteStrings, row: u32) -> u32 {
     let mut i = row as usize;
     while i > 0 && i < ids.len() && ids.get(i) == ids.get(i - 1) {
         i += 1;
     }
-    // No more than the rows of the group.
+    // At most the number of rows of the group.
     u32::try_from(i).unwrap_or(u32::MAX)
 }

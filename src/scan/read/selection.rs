@@ -1,4 +1,4 @@
-//! Which rows of a piece take part: the filters in terms of rows.
+//! Selects the rows of a piece by the filters.
 
 use std::ops::Range;
 
@@ -10,17 +10,17 @@ use crate::scan::error::ScanError;
 use crate::scan::filter::{FilterRequest, Find, SpanFilter};
 use crate::segment::{LiveSegment, SegmentError};
 
-/// The request in terms of rows.
+/// The filters, resolved to rows.
 #[derive(Debug)]
 pub(in crate::scan) struct RowFilter {
-    /// For each segment: rows of the ids that were asked for.
+    /// For each segment: rows of the included ids; `None` if all are included.
     included: Option<Vec<RoaringBitmap>>,
-    /// For each segment: rows of excluded ids; none if no id is excluded.
+    /// For each segment: rows of the excluded ids; empty if no id is excluded.
     excluded: Vec<RoaringBitmap>,
-    /// For each segment and each of its source names: whether it was asked for.
+    /// For each segment and each of its source names: whether it is included.
     sources: Option<Vec<Vec<bool>>>,
     spans: SpanFilter,
-    /// Ids that the snapshot does not have.
+    /// The number of filter ids that are not in the snapshot.
     pub ids_missing: u64,
 }
 
@@ -51,7 +51,7 @@ impl RowFilter {
         Ok(Self { included, excluded, sources, spans: request.spans, ids_missing })
     }
 
-    /// Puts the rows of a range that take part into `selected`: ordinals in the row group, ascending.
+    /// Writes the selected rows of a range to `selected`: ordinals in the row group, ascending.
     pub fn select(
         &self,
         columns: &GroupColumns<'_>,

@@ -1,9 +1,9 @@
-//! Hands out the pieces of a scan with their codes: in mapped files, with advice ahead of the workers, or
-//! in a few buffers that threads of their own fill ahead of them.
+//! Gives out the pieces of a scan with their codes: in mapped files, with `madvise` ahead of the workers, or
+//! in a few buffers that read-ahead threads fill.
 //!
-//! Disks give their full speed to a few large reads at a time. A mapped file that is not in memory gives
-//! less: each page costs a fault, and the page cache that advice fills consists of single pages, which
-//! later scans pay for too.
+//! Disks reach their full speed with a few large concurrent reads. A mapped file that is not in memory is
+//! slower: each page costs a fault, and the page cache that `madvise` fills consists of single pages, which
+//! slows later scans too.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -23,18 +23,18 @@ use crate::scan::plan::Plan;
 use crate::segment::storage::Advice;
 use crate::segment::{CodeColumn, Extent, LiveSegment};
 
-/// Threads that read ahead: enough to keep a disk busy.
+/// The number of read-ahead threads: enough to keep a disk busy.
 const READERS: usize = 2;
-/// Pieces ahead of the workers for which mapped reading asks.
+/// The distance of read-ahead in pieces.
 const AHEAD: usize = 8;
-/// Besides one for each thread, so many bytes of buffers are filled ahead.
+/// Bytes of buffers to read ahead, in addition to one buffer per thread.
 const POOL_BYTES: usize = 16 << 20;
-/// Workers and readers that wait look whether the scan was cancelled at least this often.
+/// The interval at which waiting workers and readers check for cancellation.
 const PATIENCE: Duration = Duration::from_millis(10);
-/// Pages that are looked at to know whether codes are in memory.
+/// The number of pages sampled to estimate whether codes are in memory.
 const SAMPLES: u64 = 64;
 
-/// A piece that a worker is to score, with its codes.
+/// A piece for a worker to score, with its codes.
 #[derive(Debug)]
 pub(in crate::scan) struct Load<'a> {
     pub ordinal: usize,
@@ -42,23 +42,23 @@ pub(in crate::scan) struct Load<'a> {
     /// Ordinals in the row group.
     pub rows: Range<u32>,
     pub codes: PieceCodes,
-    /// What is to leave the page cache with it.
+    /// Extents to drop from the page cache after the piece.
     leaving: Vec<Extent>,
 }
 
-/// Where the codes are, and so how they are read.
+/// Where the codes are, and how they are read.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::scan) struct Source {
     /// Any but `Auto`.
     pub reading: Reading,
-    /// Whether there may be something to fetch.
+    /// Whether some codes may not be in memory.
     cold: bool,
-    /// Whether all codes were in memory and their chunks checked, as far as was looked.
+    /// Whether all sampled codes were in memory and their chunks checked.
     pub warm: bool,
 }
 
 impl Source {
-    /// Looks at the plan's codes in the segments.
+    /// Chooses by sampling the plan's codes in the segments.
     pub fn choose(plan: &Plan, segments: &[LiveSegment]) -> Result<Self, ScanError> {
         let mapped = segments.iter().all(|segment| segment.reader.is_mapped());
         let direct = segments.iter().all(|segment| segment.reader.storage().reads_directly());
@@ -67,15 +67,15 @@ impl Source {
             Reading::Mapped if !mapped => {
                 return Err(ScanError::ImpossibleReading {
                     reading: plan.reading,
-                    reason: "it maps nothing",
+                    reason: "it does not map files",
                 });
             }
             Reading::Direct if !direct => {
-                let reason = "it has no way past the page cache";
+                let reason = "it cannot bypass the page cache";
                 return Err(ScanError::ImpossibleReading { reading: plan.reading, reason });
             }
             Reading::Auto if !mapped => Reading::Buffered,
-            // Some pages of a file that was all read may have gone again.
+            // Some pages of a file that was read completely may have been evicted.
             Reading::Auto if resident >= taken - taken / 8 => Reading::Mapped,
             Reading::Auto => {
                 let rows: u64 = segments.iter().map(|segment| u64::from(segment.reader.rows())).sum();
@@ -83,20 +83,20 @@ impl Source {
                 let fits = plan.keep_cache && free_memory() / 2 >= bytes;
                 if fits || !direct { Reading::Buffered } else { Reading::Direct }
             }
-            asked => asked,
+            requested @ (Reading::Mapped | Reading::Buffered | Reading::Direct) => requested,
         };
         let warm = reading == Reading::Mapped && resident == taken && checked == taken;
         Ok(Self { reading, cold: resident < taken, warm })
     }
 }
 
-/// What some rows, spread evenly, tell of all.
+/// A sample of rows, evenly spaced.
 #[derive(Default)]
 struct Samples {
     taken: usize,
-    /// Of these, whose codes are in memory,
+    /// Sampled rows whose codes are in memory.
     resident: usize,
-    /// and whose checksums were compared before.
+    /// Sampled rows whose chunks have been checked.
     checked: usize,
 }
 
@@ -131,23 +131,23 @@ impl Samples {
     }
 }
 
-/// Hands out the pieces of a scan in order.
+/// Gives out the pieces of a scan in order.
 pub(in crate::scan) struct Stream<'e, 'a> {
     plan: &'e Plan,
     pieces: &'e Pieces<'a>,
     filter: &'e RowFilter,
     control: &'e Control<'a>,
     source: Source,
-    /// Whether no piece may be handed out before the one before it.
+    /// Whether pieces must be given out strictly in order.
     strictly: bool,
-    /// The next piece for a reader, or without readers for a worker.
+    /// The next piece for a read-ahead thread, or for a worker if there are none.
     next: AtomicUsize,
-    /// The columns that advice was last given on.
+    /// The columns of the last piece that was advised.
     ahead: Mutex<Option<Arc<GroupColumns<'a>>>>,
     pool: Mutex<Pool<'a>>,
-    /// A piece is there, or there are no more.
+    /// Signals that a piece has been read, or that there are no more.
     filled: Condvar,
-    /// A buffer is free, or nothing is to be read any more.
+    /// Signals that a buffer is free, or that there is nothing more to read.
     emptied: Condvar,
 }
 
@@ -155,15 +155,15 @@ struct Pool<'a> {
     filled: BTreeMap<usize, Result<Load<'a>, ScanError>>,
     free: Vec<Buffer>,
     readers: usize,
-    /// Pieces that workers have got.
-    handed: usize,
-    /// Pieces that readers have taken and not brought yet.
+    /// The number of pieces given out to workers.
+    given: usize,
+    /// The number of pieces that are being read ahead.
     in_flight: usize,
     closed: bool,
 }
 
 impl<'e, 'a> Stream<'e, 'a> {
-    /// For `threads` workers. Pieces that are read come as they are read, unless `strictly` in order.
+    /// For `threads` workers. Buffered pieces are given out as they are read, or, if `strictly`, in order.
     pub fn new(
         plan: &'e Plan,
         pieces: &'e Pieces<'a>,
@@ -179,7 +179,7 @@ impl<'e, 'a> Stream<'e, 'a> {
             let ahead = (POOL_BYTES / piece_bytes.max(1)).clamp(1, AHEAD);
             free.resize_with((threads + ahead).min(pieces.len()), Buffer::default);
         }
-        let pool = Pool { filled: BTreeMap::new(), free, readers: 0, handed: 0, in_flight: 0, closed: false };
+        let pool = Pool { filled: BTreeMap::new(), free, readers: 0, given: 0, in_flight: 0, closed: false };
         Self {
             plan,
             pieces,
@@ -195,7 +195,7 @@ impl<'e, 'a> Stream<'e, 'a> {
         }
     }
 
-    /// Runs `work`, with threads beside it that read if that is called for.
+    /// Runs `work`, with read-ahead threads unless files are mapped.
     pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
         if self.source.reading == Reading::Mapped {
             return work();
@@ -205,31 +205,30 @@ impl<'e, 'a> Stream<'e, 'a> {
                 lock(&self.pool).readers += 1;
                 let name = "gradix read-ahead".to_owned();
                 if std::thread::Builder::new().name(name).spawn_scoped(scope, || self.read_ahead()).is_err() {
-                    // Without any of them, workers read for themselves.
+                    // Without read-ahead threads, workers read themselves.
                     lock(&self.pool).readers -= 1;
                 }
             }
-            // Also when a callback panics.
             let _closing = Closing(self);
             work()
         })
     }
 
-    /// The next piece; none if there are no more, or with its ordinal what went wrong.
+    /// The next piece, or an error with the piece's ordinal; `None` if there are no more.
     pub fn next(&self) -> Option<Result<Load<'a>, (usize, ScanError)>> {
         if self.source.reading == Reading::Mapped {
             return self.next_mapped();
         }
         let mut pool = lock(&self.pool);
         loop {
-            let handed = pool.handed;
+            let given = pool.given;
             if let Some(entry) = pool.filled.first_entry()
-                && (!self.strictly || *entry.key() == handed)
+                && (!self.strictly || *entry.key() == given)
             {
                 let (ordinal, load) = entry.remove_entry();
-                pool.handed += 1;
+                pool.given += 1;
                 if self.strictly {
-                    // Whoever waits for the next one may go on.
+                    // Wake workers that wait for the next piece.
                     self.filled.notify_all();
                 }
                 return Some(load.map_err(|error| (ordinal, error)));
@@ -254,7 +253,7 @@ impl<'e, 'a> Stream<'e, 'a> {
         }
     }
 
-    /// Takes back what a piece that was scored has held.
+    /// Releases the resources of a scored piece.
     pub fn done(&self, load: Load<'a>) {
         for extent in &load.leaving {
             load.columns.live().reader.storage().advise(extent.range.clone(), Advice::Done);
@@ -293,7 +292,7 @@ impl<'e, 'a> Stream<'e, 'a> {
         Some(load.map_err(|error| (ordinal, error)))
     }
 
-    /// Asks for a piece that will be scored soon. What is wrong with it is told when it is.
+    /// Advises the storage to read a piece that will be scored soon. Errors are reported when it is scored.
     fn advise(&self, ordinal: usize) {
         let Ok((columns, _, extents)) = self.extents(ordinal) else { return };
         let storage = columns.live().reader.storage();
@@ -305,8 +304,8 @@ impl<'e, 'a> Stream<'e, 'a> {
         *lock(&self.ahead) = Some(columns);
     }
 
-    /// The rows of a piece, and what of its codes the rows that take part lie in.
-    #[expect(clippy::type_complexity, reason = "named where it is taken apart")]
+    /// The rows of a piece, and the extents of codes that contain its selected rows.
+    #[expect(clippy::type_complexity, reason = "destructured at both uses")]
     fn extents(&self, ordinal: usize) -> Result<(Arc<GroupColumns<'a>>, Range<u32>, Vec<Extent>), ScanError> {
         let columns = self.pieces.columns(ordinal);
         let rows = self.pieces.rows(ordinal, &columns)?;
@@ -347,7 +346,7 @@ impl<'e, 'a> Stream<'e, 'a> {
                 pool.readers -= 1;
                 break;
             };
-            // Under the lock, so that pieces get buffers in their order.
+            // Under the lock, so that pieces get buffers in order.
             self.next.store(ordinal + 1, Ordering::Relaxed);
             pool.in_flight += 1;
             drop(pool);
@@ -363,7 +362,7 @@ impl<'e, 'a> Stream<'e, 'a> {
     }
 }
 
-/// Ends the readers.
+/// Stops the read-ahead threads, also when a callback panics.
 struct Closing<'s, 'e, 'a>(&'s Stream<'e, 'a>);
 
 impl Drop for Closing<'_, '_, '_> {
@@ -377,7 +376,7 @@ fn wait<'p, 'a>(on: &Condvar, pool: MutexGuard<'p, Pool<'a>>) -> MutexGuard<'p, 
     on.wait_timeout(pool, PATIENCE).unwrap_or_else(PoisonError::into_inner).0
 }
 
-/// Bytes of memory that are free or that caches give up; unknown means enough.
+/// Bytes of memory that are available, including caches that can be dropped; `u64::MAX` if unknown.
 fn free_memory() -> u64 {
     let kilobytes = || {
         let text = std::fs::read_to_string("/proc/meminfo").ok()?;

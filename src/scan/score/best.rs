@@ -1,11 +1,11 @@
-//! The best few of many scores, in the one order that rankings have.
+//! The best `k` of many scores, in the total order of rankings.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use crate::segment::Span;
 
-/// A row, or an example, that is among the best so far.
+/// A row or an example that is among the best so far.
 #[derive(Debug, Clone)]
 pub(in crate::scan) struct Entry {
     /// The score, negated for opponents: greater is better.
@@ -20,7 +20,7 @@ pub(in crate::scan) struct Entry {
 }
 
 impl Entry {
-    /// Better first: by key, then id, then row order.
+    /// The order of rankings: by key, descending, then id, then row order.
     fn rank(&self, other: &Self) -> Ordering {
         by_key(self.key, other.key)
             .then_with(|| self.id.cmp(&other.id))
@@ -28,7 +28,7 @@ impl Entry {
     }
 }
 
-/// Keys are finite, so this is total; zeros of both signs are equal scores.
+/// Total, since keys are finite; zeros of both signs are equal.
 fn by_key(a: f64, b: f64) -> Ordering {
     b.partial_cmp(&a).unwrap_or(Ordering::Equal)
 }
@@ -53,7 +53,7 @@ impl Ord for Entry {
     }
 }
 
-/// The best `k` entries; the worst of them on top of the heap. Takes no memory before it is used.
+/// The best `k` entries, with the worst of them on top of the heap. Allocates on first use.
 #[derive(Debug, Clone)]
 pub(in crate::scan) struct Best {
     k: usize,
@@ -65,7 +65,7 @@ impl Best {
         Self { k, heap: BinaryHeap::new() }
     }
 
-    /// A key below this is not among the best. One that is equal to it may be, by its id.
+    /// The threshold: a key below it is not among the best. An equal key may be, by its id.
     pub fn threshold(&self) -> f64 {
         match self.heap.peek() {
             _ if self.k == 0 => f64::INFINITY,
@@ -74,7 +74,7 @@ impl Best {
         }
     }
 
-    /// Whether a entry with this key, id and place (segment and row) would be kept.
+    /// Whether an entry with this key, id and place (segment and row) is among the best.
     pub fn admits(&self, key: f64, id: &[u8], place: (usize, u32)) -> bool {
         match self.heap.peek() {
             _ if self.k == 0 => false,

@@ -1,4 +1,4 @@
-//! One thread of a pass that wants every score.
+//! A worker that computes every score.
 
 use std::ops::Range;
 
@@ -7,20 +7,19 @@ use super::rank::Counts;
 use super::tile::{self, TileScorer};
 use crate::scan::control::Control;
 use crate::scan::error::ScanError;
-use crate::scan::options::Grouping;
 use crate::scan::plan::Plan;
 use crate::scan::read::{GroupColumns, PieceCodes, RowFilter};
 use crate::segment::Span;
 
-/// The scores of a piece, for rows or, where these are grouped, examples.
+/// The scores of a piece: of rows, or of examples if rows are grouped.
 #[derive(Debug, Default)]
 pub(in crate::scan) struct PieceScores {
-    /// Of each, the row in the row group that stands for it. Grouped by `max` each query may have
-    /// another one: then that of the first query.
+    /// The representative row of each, in the row group. With `Grouping::Max`, queries may have different
+    /// ones; then that of the first query.
     pub rows: Vec<u32>,
-    /// The spans of those that stand for several rows; the others have that of their row.
+    /// The span of each that combines several rows; `None`: the span of its row.
     pub spans: Vec<Option<Span>>,
-    /// Query after query, one for each of `rows`.
+    /// For each query: one score for each of `rows`.
     pub scores: Vec<Vec<f64>>,
 }
 
@@ -49,7 +48,7 @@ impl<'e, 'a> EveryWorker<'e, 'a> {
         }
     }
 
-    /// Scores the rows of a piece, which end where examples end if those are grouped.
+    /// Scores the rows of a piece. If rows are grouped, the piece ends at the end of an example.
     pub fn piece(
         &mut self,
         mut rows: Range<u32>,
@@ -70,7 +69,7 @@ impl<'e, 'a> EveryWorker<'e, 'a> {
             self.counts.code_bytes += (self.selected.len() * self.plan.batch.row_bytes()) as u64;
             self.scorer.score(columns, &self.selected, 0..queries, codes)?;
             let scores = self.scorer.scores();
-            if grouping == Grouping::Rows {
+            if !grouping.by_example() {
                 made.rows.extend(&self.selected);
                 made.spans.resize(made.rows.len(), None);
                 let each = made.scores.iter_mut().zip(scores.chunks_exact(self.selected.len()));

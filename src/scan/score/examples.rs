@@ -1,36 +1,36 @@
-//! Rows grouped by example: scores of neighbours that belong together.
+//! Groups the scores of adjacent rows by example.
 
 use crate::scan::options::Grouping;
 use crate::scan::read::GroupColumns;
 use crate::segment::SegmentError;
 
-/// The example whose rows are being put together.
+/// The example whose rows are being added.
 #[derive(Debug, Default)]
 pub(super) struct OpenExample {
-    /// How many of its rows took part so far; 0 if none is open.
+    /// The number of its selected rows so far; 0 if no example is open.
     rows: u32,
     /// The last of them, in the row group.
     last: u32,
     /// For each query: the score so far.
     scores: Vec<f64>,
-    /// For each query: the row that stands for the example.
+    /// For each query: the representative row.
     best: Vec<u32>,
 }
 
-/// An example all of whose rows that take part were scored.
+/// An example whose selected rows have all been scored.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Grouped<'o> {
-    /// Whether the score is the sum of several rows, none of which stands for it.
+    /// Whether the score is the sum over several rows.
     pub is_sum: bool,
-    /// For each query: the score,
+    /// For each query: the score.
     pub scores: &'o [f64],
-    /// and the row that stands for the example, in the row group.
+    /// For each query: the representative row, in the row group.
     pub rows: &'o [u32],
 }
 
 impl OpenExample {
-    /// Adds rows with their scores, query after query; `done` gets each example that ends before another
-    /// one begins.
+    /// Adds rows with their scores, query by query. Calls `done` with each example that is complete because
+    /// another one begins.
     pub fn add(
         &mut self,
         grouping: Grouping,
@@ -66,14 +66,17 @@ impl OpenExample {
         Ok(())
     }
 
-    /// Ends the example that is open, if there is one.
+    /// Completes the open example, if there is one.
     pub fn close(
         &mut self,
         grouping: Grouping,
         mut done: impl FnMut(Grouped<'_>) -> Result<(), SegmentError>,
     ) -> Result<(), SegmentError> {
         if self.rows > 0 {
-            let is_sum = grouping == Grouping::Sum && self.rows > 1;
+            let is_sum = match grouping {
+                Grouping::Sum => self.rows > 1,
+                Grouping::Rows | Grouping::Max => false,
+            };
             self.rows = 0;
             done(Grouped { is_sum, scores: &self.scores, rows: &self.best })?;
         }

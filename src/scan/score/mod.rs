@@ -1,12 +1,13 @@
-//! How rows are scored, and what is kept of the scores.
+//! Scores rows, and keeps the best.
 //!
-//! - What is a score? `tile` multiplies some rows of a row group with queries of the batch.
-//! - Which rows need none? `screen`, and the norms (`prune`).
-//! - What counts as good? `best` holds the best of each query, `thresholds` what all workers know of them.
-//! - What becomes of a piece? `rank` keeps the best, `every` passes all scores on; both add up the rows of
-//!   `examples` where these are grouped.
+//! - How is a score computed? `tile` multiplies some rows of a row group with queries of the batch.
+//! - Which rows are pruned? `screen` prunes by intervals, `prune` by norms.
+//! - What must a score reach? `best` holds the best rows of each query, `thresholds` shares their thresholds
+//!   among the workers.
+//! - What happens with a piece? `rank` keeps the best rows, `every` returns all scores; both group rows by
+//!   `examples` if requested.
 //!
-//! Takes a plan and the codes of pieces; knows nothing of threads.
+//! Depends on the plan and the codes of pieces, not on threads.
 
 mod best;
 mod every;

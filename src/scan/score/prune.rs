@@ -1,4 +1,4 @@
-//! Rows that their norms alone keep below every threshold.
+//! Prunes rows by their norms.
 
 use super::thresholds::Threshold;
 use crate::scan::batch::Batch;
@@ -6,14 +6,14 @@ use crate::scan::bounds::{ABOVE, EPSILON};
 use crate::scan::read::GroupColumns;
 use crate::segment::SegmentError;
 
-/// Takes rows from the selection whose scores cannot reach any threshold, by Cauchy and Schwarz.
+/// Removes rows from the selection whose scores cannot reach any threshold, by the Cauchy-Schwarz inequality.
 pub(super) fn by_norm(
     batch: &Batch,
     thresholds: &[Threshold],
     columns: &GroupColumns<'_>,
     selected: &mut Vec<u32>,
 ) -> Result<(), SegmentError> {
-    // Cosines have no use for it.
+    // Norms do not bound cosines.
     if batch.lengths.is_some() || thresholds.iter().any(|&(top, bottom)| top.min(bottom) <= 0.0) {
         return Ok(());
     }
@@ -42,7 +42,7 @@ pub(super) fn by_norm(
     Ok(())
 }
 
-/// With one block: rows with a smaller norm reach no threshold of any query. Thresholds are above 0.
+/// With one block, the least norm with which a row can reach a threshold of any query. Thresholds are above 0.
 fn least_norm(batch: &Batch, thresholds: &[Threshold]) -> f64 {
     let block = &batch.blocks[0];
     let tiny = block.tiny();

@@ -1,4 +1,4 @@
-//! One thread of a ranking: scores its pieces tile by tile and keeps the best of each query.
+//! A worker of a ranking: scores its pieces tile by tile and keeps the best rows of each query.
 
 use std::ops::Range;
 
@@ -10,12 +10,12 @@ use super::thresholds::{Threshold, Thresholds};
 use super::tile::{self, TileScorer};
 use crate::scan::control::Control;
 use crate::scan::error::ScanError;
-use crate::scan::options::{Ends, Grouping};
+use crate::scan::options::Ends;
 use crate::scan::plan::Plan;
 use crate::scan::read::{GroupColumns, PieceCodes, RowFilter};
 use crate::segment::{SegmentError, Span};
 
-/// What workers bring home.
+/// What a worker has found.
 #[derive(Debug)]
 pub(in crate::scan) struct Found {
     /// For each query: its proponents.
@@ -25,22 +25,22 @@ pub(in crate::scan) struct Found {
     pub counts: Counts,
 }
 
-/// What a worker has read and pruned.
+/// What a worker has read, screened and pruned.
 #[derive(Debug, Default, Clone, Copy)]
 pub(in crate::scan) struct Counts {
-    /// Rows that took part.
+    /// Selected rows.
     pub rows: u64,
-    /// Rows that the bound of their norms pruned.
+    /// Rows pruned by their norms.
     pub pruned_by_norm: u64,
-    /// Rows that the screen looked at.
+    /// Rows screened.
     pub screened: u64,
-    /// Of these, rows that were candidates of some query.
+    /// Screened rows that were candidates of a query.
     pub candidates: u64,
-    /// Exact scores of rows that the screen looked at.
+    /// Scores of screened rows that were computed from their codes.
     pub candidate_scores: u64,
-    /// Bytes of the rows' own codes,
+    /// Bytes read of the rows' own codes.
     pub code_bytes: u64,
-    /// and of tiers.
+    /// Bytes read of tiers.
     pub tier_bytes: u64,
 }
 
@@ -71,7 +71,7 @@ impl Counts {
     }
 }
 
-/// Rows of a worker's first tile.
+/// The number of rows of a worker's first tile.
 const FIRST_ROWS: u32 = 192;
 
 pub(in crate::scan) struct RankWorker<'e, 'a> {
@@ -82,11 +82,11 @@ pub(in crate::scan) struct RankWorker<'e, 'a> {
     scorer: TileScorer<'e, 'a>,
     screener: Option<Screener<'e, 'a>>,
     tile_rows: u32,
-    /// Rows of the tile that take part: ordinals in the row group.
+    /// The selected rows of the tile: ordinals in the row group.
     selected: Vec<u32>,
-    /// Rows that are scored and then offered.
+    /// The scored rows to offer.
     rows: Vec<u32>,
-    /// For each query, what a score must reach.
+    /// The thresholds of each query.
     thresholds: Vec<Threshold>,
     example: OpenExample,
     found: Found,
@@ -120,7 +120,7 @@ impl<'e, 'a> RankWorker<'e, 'a> {
         self.found
     }
 
-    /// Scores the rows of a piece, which end where examples end if those are ranked.
+    /// Scores the rows of a piece. If rows are grouped, the piece ends at the end of an example.
     pub fn piece(
         &mut self,
         mut rows: Range<u32>,
@@ -129,8 +129,8 @@ impl<'e, 'a> RankWorker<'e, 'a> {
     ) -> Result<(), ScanError> {
         while rows.start < rows.end {
             self.control.check()?;
-            // Few rows at first, which raise the thresholds for those that follow; a tier's are cheap, and
-            // the most promising of many do that better.
+            // Small tiles at first, whose scores raise the thresholds for later rows. With a tier the first
+            // tile is large: its rows are cheap, and the best candidates of many raise the thresholds more.
             let seen = u32::try_from(self.found.counts.rows).unwrap_or(u32::MAX);
             let first = if self.plan.reads_tier() { u32::MAX } else { seen.max(FIRST_ROWS) };
             let tile_rows = self.tile_rows.min(first);
@@ -141,7 +141,7 @@ impl<'e, 'a> RankWorker<'e, 'a> {
                 continue;
             }
             self.found.counts.rows += self.selected.len() as u64;
-            if self.plan.grouping == Grouping::Rows {
+            if !self.plan.grouping.by_example() {
                 self.rank_rows(columns, codes)?;
             } else {
                 self.count_codes(self.selected.len());
@@ -160,8 +160,7 @@ impl<'e, 'a> RankWorker<'e, 'a> {
         self.found.counts.code_bytes += (rows * self.plan.batch.row_bytes()) as u64;
     }
 
-    /// Ranks the selected rows, each by itself; those that cannot be among the best are pruned as early as
-    /// can be told.
+    /// Ranks the selected rows: prunes by norm, screens, and scores the candidates.
     fn rank_rows(&mut self, columns: &GroupColumns<'a>, codes: &mut PieceCodes) -> Result<(), ScanError> {
         let queries = self.plan.batch.queries;
         self.shared.read(&mut self.thresholds);
@@ -195,7 +194,7 @@ impl<'e, 'a> RankWorker<'e, 'a> {
         Ok(self.offer_rows(columns, 0..queries)?)
     }
 
-    /// Ranks the candidates that the screen has found; how many rows.
+    /// Scores and ranks the candidates of the screen. Returns the number of candidate rows.
     fn rank_candidates(
         &mut self,
         columns: &GroupColumns<'a>,
@@ -215,7 +214,7 @@ impl<'e, 'a> RankWorker<'e, 'a> {
         Ok(rows)
     }
 
-    /// Offers the rows that were just scored to the queries that they were scored for.
+    /// Offers the scored rows to the queries that they were scored for.
     fn offer_rows(&mut self, columns: &GroupColumns<'_>, queries: Range<usize>) -> Result<(), SegmentError> {
         let rows = &self.rows;
         let ends = [(&mut self.found.top, 1.0), (&mut self.found.bottom, -1.0)];
@@ -224,7 +223,7 @@ impl<'e, 'a> RankWorker<'e, 'a> {
             for (best, scores) in bests.iter_mut().zip(self.scorer.scores().chunks_exact(rows.len())) {
                 let mut threshold = best.threshold();
                 for (&score, &row) in scores.iter().zip(rows) {
-                    // Most rows end here: their ids are never decoded.
+                    // Most rows are below the threshold, so their ids are never decoded.
                     if sign * score >= threshold {
                         offer(best, sign * score, columns, row, None)?;
                         threshold = best.threshold();
@@ -254,7 +253,7 @@ fn offer_example(
     Ok(())
 }
 
-/// Keeps a row if it is among the best. `span` stands in for the row's own.
+/// Keeps a row if it is among the best. `span` overrides the row's own.
 fn offer(
     best: &mut Best,
     key: f64,

@@ -1,4 +1,4 @@
-//! What a score must reach to be among the best, as far as any worker knows.
+//! The thresholds of each query, shared by the workers.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,23 +6,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::best::Best;
 use crate::scan::options::Ends;
 
-/// Of one query: what a proponent's score must reach, and what an opponent's must when it is negated.
+/// The thresholds of one query: of a proponent's score, and of an opponent's negated score.
 pub(in crate::scan) type Threshold = (f64, f64);
 
-/// Shared by the workers, so that each prunes what another one's best already beat. Only ever
-/// raised: the worst of any worker's best is no better than that of the best of all.
+/// The thresholds of all queries. Each worker prunes by the thresholds of all. They only rise: the threshold
+/// of one worker is at most that of the merged result.
 #[derive(Debug)]
 pub(in crate::scan) struct Thresholds(Vec<[AtomicU64; 2]>);
 
 impl Thresholds {
-    /// Before anything was found; at an end that is not asked for, no score is good enough.
+    /// The thresholds before any score. At an end that is not requested, no score reaches the threshold.
     pub fn new(queries: usize, ends: Ends) -> Self {
         let least = |k| AtomicU64::new(to_ordered(if k == 0 { f64::INFINITY } else { f64::NEG_INFINITY }));
         Self((0..queries).map(|_| [least(ends.top), least(ends.bottom)]).collect())
     }
 
-    /// Raises the thresholds of some queries to what a worker has found. Relaxed, here and below: a threshold only
-    /// saves work.
+    /// Raises the thresholds of some queries to those of a worker. Relaxed, here and below: a stale threshold
+    /// only prunes less.
     pub fn raise(&self, top: &[Best], bottom: &[Best], queries: Range<usize>) {
         for query in queries {
             for (threshold, best) in self.0[query].iter().zip([&top[query], &bottom[query]]) {
@@ -48,7 +48,7 @@ impl Thresholds {
     }
 }
 
-/// Integers in the order of the numbers.
+/// Maps numbers to integers of the same order.
 fn to_ordered(number: f64) -> u64 {
     let bits = number.to_bits();
     if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }

@@ -1,4 +1,4 @@
-//! Scores a tile: some rows of a row group times queries of the batch, block after block.
+//! Scores a tile: some rows of a row group times some queries of the batch, block by block.
 
 use std::ops::Range;
 
@@ -10,26 +10,26 @@ use crate::scan::plan::Plan;
 use crate::scan::read::{GroupColumns, PieceCodes};
 use crate::segment::{CodeColumn, Codes};
 
-/// Besides `Limits::tile_rows`, a tile has at most this many bytes of codes
+/// The maximum bytes of codes of a tile.
 const TILE_BYTES: usize = 4 << 20;
-/// (or this many, if candidates among them are read again from L2)
+/// The maximum bytes of codes of a tile whose candidates are read again, from L2.
 const READ_TWICE: usize = 1 << 20;
-/// and this many scores.
+/// The maximum number of scores of a tile.
 const TILE_SCORES: usize = 32_768;
-/// Fewer queries at once would leave the kernels' registers empty.
+/// The minimum number of queries of a kernel call; fewer would not fill the kernels' registers.
 const LEAST_QUERIES: usize = 16;
-/// Kernels take rows by these.
+/// The number of rows of a tile is a multiple of the largest of these that fits.
 const ROWS: [usize; 3] = [96, 48, 4];
 
-/// With more queries rows are checked a tile at a time: checking is little beside the products then.
+/// With more queries than this, checksums are checked per tile: their cost is small relative to the products.
 const FEW_QUERIES: usize = 4;
 
-/// Rows that were not checked yet are checked and multiplied this many bytes at a time: what L1 holds, so
-/// that the kernel finds the bytes there.
+/// With few queries, unchecked rows are checked and multiplied in steps of this many bytes, which fit in L1:
+/// the kernel reads from L1 what the check has loaded.
 const CHECKED_BYTES: usize = 32 << 10;
 
-/// The most rows that a tile may have: enough for the kernels, and few enough that buffers depend on the
-/// batch alone and a scan can be cancelled between two calls.
+/// The maximum number of rows of a tile: enough for the kernels, and few enough that the size of buffers
+/// depends only on the batch, and that a scan can be cancelled between two calls.
 pub(in crate::scan) fn tile_rows(plan: &Plan) -> u32 {
     let (batch, limit) = (&plan.batch, plan.limits.tile_rows);
     let bytes = if plan.screens() && !plan.reads_tier() { READ_TWICE } else { TILE_BYTES };
@@ -41,13 +41,13 @@ pub(in crate::scan) fn tile_rows(plan: &Plan) -> u32 {
     u32::try_from((rows / step * step).max(ROWS[2])).unwrap_or(u32::MAX).min(limit.max(1))
 }
 
-/// How many queries one call of a kernel takes: some milliseconds' worth.
+/// The number of queries of one kernel call: some milliseconds of work.
 pub(in crate::scan) fn queries_at_once(kernel: &dyn Kernel, rows: usize, dims: usize) -> usize {
     let queries = kernel.products() / rows.saturating_mul(dims);
     (queries / LEAST_QUERIES * LEAST_QUERIES).max(LEAST_QUERIES)
 }
 
-/// Selected rows for the kernels. `codes` begins with the first of them; `list` is a buffer.
+/// The selected rows as the kernels take them. `codes` begins at the first of them; `list` is a buffer.
 pub(in crate::scan) fn rows_of<'c>(
     columns: &GroupColumns<'_>,
     column: CodeColumn,
@@ -71,15 +71,15 @@ fn beyond(columns: &GroupColumns<'_>, column: CodeColumn) -> ScanError {
     columns.live().reader.code_fault(column, "rows beyond the column".into()).into()
 }
 
-/// A worker's buffers; their size depends on the batch alone.
+/// Scores tiles. Its buffers' size depends only on the batch.
 pub(in crate::scan) struct TileScorer<'e, 'a> {
     plan: &'e Plan,
     control: &'e Control<'a>,
-    /// Query after query, the score of each selected row.
+    /// Query by query, the score of each selected row.
     scores: Vec<f64>,
     floats: Vec<f32>,
     integers: Vec<i64>,
-    /// The selected rows, counted from the first of them.
+    /// The selected rows, relative to the first of them.
     list: Vec<u32>,
 }
 
@@ -89,7 +89,7 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         Self { plan, control, scores, floats, integers, list }
     }
 
-    /// What [`TileScorer::score`] has found: query after query, as many as rows were selected.
+    /// The result of [`TileScorer::score`]: query by query, the score of each selected row.
     pub fn scores(&self) -> &[f64] {
         &self.scores
     }
@@ -155,7 +155,7 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         }
         let mut codes = codes.of(reader, column, first..last + 1)?;
         let stride = codes.codes().stride;
-        // With few queries a kernel is no slower on few rows at a time, and they are checked as it goes.
+        // With few queries, kernels are as fast on few rows at a time, so rows are checked step by step.
         let step = if queries.len() <= FEW_QUERIES && !codes.is_sound() {
             (CHECKED_BYTES / stride / ROWS[2] * ROWS[2]).max(ROWS[2])
         } else {
@@ -171,7 +171,7 @@ impl<'e, 'a> TileScorer<'e, 'a> {
                 Rows::new(&found.bytes[start * stride..], stride, row_bytes, Select::First(place.len()));
             let rows = rows.ok_or_else(|| beyond(columns, column))?;
             if let Some(reason) = adder.add(&rows, &selected[place.clone()], place.clone())? {
-                // Rather than what came of it, the chunk that does not match.
+                // If a chunk does not match its checksum, report that instead of its effect.
                 codes.finish()?;
                 return Err(fault(reason).into());
             }
@@ -212,7 +212,7 @@ struct Adder<'t, 'e, 'a> {
     control: &'e Control<'a>,
     floats: &'t mut Vec<f32>,
     integers: &'t mut Vec<i64>,
-    /// Of `queries`, one after the other: the score of each of `count` rows.
+    /// Query by query, the score of each of `count` rows.
     scores: &'t mut [f64],
     count: usize,
     queries: Range<usize>,
@@ -221,8 +221,8 @@ struct Adder<'t, 'e, 'a> {
 }
 
 impl Adder<'_, '_, '_> {
-    /// Some rows: `selected` in the row group, and `place` in the tile. Says what is wrong with the codes
-    /// if they are not numbers.
+    /// Adds the products of some rows: `selected` in the row group, `place` in the tile. Returns the fault if
+    /// a product is not finite.
     fn add(
         &mut self,
         rows: &Rows<'_>,
@@ -242,12 +242,12 @@ impl Adder<'_, '_, '_> {
             match &block.packed {
                 Packed::F32(packed) | Packed::F16(packed) => {
                     self.floats.resize(products, 0.0);
-                    if matches!(block.packed, Packed::F32(_)) {
-                        kernel.f32(rows, packed, range.clone(), self.floats);
-                    } else {
-                        kernel.f16(rows, packed, range.clone(), self.floats);
+                    match block.packed {
+                        Packed::F32(_) => kernel.f32(rows, packed, range.clone(), self.floats),
+                        Packed::F16(_) => kernel.f16(rows, packed, range.clone(), self.floats),
+                        Packed::I8 { .. } => {}
                     }
-                    // Norms of rows and queries are bounded: only codes that no writer makes do this.
+                    // Norms of rows and queries are bounded: only codes that no writer makes overflow.
                     if let Some(at) = self.floats.iter().position(|product| !product.is_finite()) {
                         let row = selected[at % selected.len()];
                         return Ok(Some(format!("row {row} gives {}", self.floats[at])));

@@ -1,4 +1,4 @@
-//! One block of a screen: how the products of the pass's bytes become intervals of the score.
+//! One block of a screen: computes intervals of the score from products of the pass's codes.
 
 use rayon::prelude::*;
 
@@ -12,41 +12,41 @@ use crate::scan::options::ScanPath;
 use crate::scan::plan::Pass;
 use crate::scan::read::GroupColumns;
 
-/// The queries as the screen has them.
+/// The queries, packed for the screen's pass.
 #[derive(Debug)]
 pub(super) enum Queries {
-    /// For signed bytes, many queries.
+    /// For signed bytes and many queries.
     Bytes(ByteQueries),
-    /// For signed bytes, few queries.
+    /// For signed bytes and few queries.
     Integers(IntegerQueries),
     /// For the sign tier.
     Planes(PlaneQueries),
 }
 
-/// How a block's products become intervals. All vectors have one number for each query, the block's
-/// weight included.
+/// The coefficients of a block's intervals. All vectors have one number for each query, multiplied by the
+/// block's weight.
 #[derive(Debug)]
 pub(super) struct BlockScreen {
     pub pass: Pass,
     pub queries: Queries,
-    /// What a product counts, times the row's scale.
+    /// The factor of a product, before the row's scale.
     steps: Vec<f64>,
-    /// What is taken from twice a sum over set bits: the sum of the query's numbers. Signs only.
+    /// The sum of the query's numbers, which is subtracted from twice the sum over set bits. Signs only.
     sums: Vec<f64>,
-    /// The width's share of the row's norm,
+    /// The width per row norm.
     by_norm: Vec<f64>,
-    /// and of its residual (bytes) or gain (signs).
+    /// The width per residual (bytes) or gain (signs).
     by_rest: Vec<f64>,
-    /// The width's share of numbers below what f32 can round to: of products, times the row's scale,
+    /// The width by underflow of products, before the row's scale.
     underflow: f64,
-    /// and of the rotation. Signs only.
+    /// The width by underflow of the rotation. Signs only.
     floors: Vec<f64>,
-    /// The variance's shares of the squares of spread and gain. Signs only.
+    /// The variance per square of the spread, and of the gain. Signs only.
     by_spread: Vec<f64>,
     by_gain: Vec<f64>,
 }
 
-/// What is known of each selected row in a block.
+/// The factors of each selected row in a block.
 #[derive(Debug, Default)]
 pub(super) struct RowFactors {
     /// The scale of its bytes, or the gain.
@@ -54,15 +54,14 @@ pub(super) struct RowFactors {
     norms: Vec<f64>,
     /// The residual of its bytes, or the gain.
     rests: Vec<f64>,
-    /// The squares of spread and gain.
+    /// The spread.
     spreads: Vec<f64>,
-    /// What underflow may add.
+    /// The width by underflow.
     tiny: Vec<f64>,
 }
 
 impl BlockScreen {
-    /// The screen of a block on a path that is not the full one. The queries are prepared on all threads of
-    /// the pool.
+    /// The screen of a block, for a path that screens. Prepares the queries on all threads of the pool.
     pub fn new(
         pass: Pass,
         path: ScanPath,
@@ -79,12 +78,15 @@ impl BlockScreen {
             }
             (Pass::Codes | Pass::Narrowed | Pass::Tier(Tier::I8), ScanPath::Bytes) => {
                 let rounded = each(queries, cancel, |query| Rounded::new(block, query, 127.0))?;
-                // Within -127..=127 by the step.
+                // Within -127..=127, by the choice of the step.
                 let bytes = |rounded: &Rounded| rounded.codes.iter().map(|&code| code as i8).collect();
                 let bytes: Vec<Vec<i8>> = rounded.iter().map(bytes).collect();
                 Ok(Self::rounded(pass, block, &rounded, Queries::Bytes(ByteQueries::new(block.dims, &bytes))))
             }
-            (Pass::Codes | Pass::Narrowed | Pass::Tier(Tier::I8), _) => {
+            (
+                Pass::Codes | Pass::Narrowed | Pass::Tier(Tier::I8),
+                ScanPath::Auto | ScanPath::Full | ScanPath::I8Tier | ScanPath::SignTier,
+            ) => {
                 let most = f64::from(IntegerQueries::LARGEST);
                 let rounded = each(queries, cancel, |query| Rounded::new(block, query, most))?;
                 let mut integers = IntegerQueries::new(block.dims);
@@ -112,7 +114,7 @@ impl BlockScreen {
         }
     }
 
-    /// For rows of one bit a dim.
+    /// For rows of one bit per dim.
     fn signs(pass: Pass, block: &BlockQueries, signs: &[Signs]) -> Self {
         let (weight, dims) = (block.weight.abs(), block.dims as f64);
         let mut planes = PlaneQueries::new(block.dims);
@@ -124,7 +126,7 @@ impl BlockScreen {
             queries: Queries::Planes(planes),
             steps: of(&|query| block.weight * query.step),
             sums: of(&|query| query.codes.iter().map(|&code| f64::from(code)).sum()),
-            // Rotations are off by 2^-16 of the norm, of the row and of the query.
+            // The rotation's error is at most 2^-16 of the norm, for the row and for the query.
             by_norm: of(&|query| weight * rounding * query.length * ABOVE),
             by_rest: of(&|query| weight * dims.sqrt() * ROTATION * query.length * ABOVE),
             underflow: block.tiny(),
@@ -143,7 +145,7 @@ impl BlockScreen {
         }
     }
 
-    /// `estimate += product as a number`, row by row.
+    /// `estimate += product * step * scale`, row by row.
     pub fn estimate<P: Product>(&self, query: usize, rows: &RowFactors, products: &[P], to: &mut [f64]) {
         let step = self.steps[query];
         if let Some(&sum) = self.sums.get(query) {
@@ -157,7 +159,7 @@ impl BlockScreen {
         }
     }
 
-    /// `width += what always holds`, row by row.
+    /// `width += this block's deterministic error bound`, row by row.
     pub fn widen(&self, query: usize, rows: &RowFactors, to: &mut [f64]) {
         let (by_norm, by_rest) = (self.by_norm[query], self.by_rest[query]);
         let floor = self.floors.get(query).unwrap_or(&0.0);
@@ -173,7 +175,7 @@ impl BlockScreen {
         }
     }
 
-    /// `variance += this block's`, row by row.
+    /// `variance += this block's variance`, row by row.
     pub fn spread(&self, query: usize, rows: &RowFactors, to: &mut [f64]) {
         let (by_spread, by_gain) = (self.by_spread[query], self.by_gain[query]);
         for ((to, spread), gain) in to.iter_mut().zip(&rows.spreads).zip(&rows.scales) {
@@ -182,8 +184,8 @@ impl BlockScreen {
     }
 }
 
-/// What `prepare` makes of each query, on all threads of the pool: a large batch takes a while, so that each
-/// query may be the last.
+/// Calls `prepare` for each query, on all threads of the pool. A large batch takes a while, so cancellation is
+/// checked before each query.
 fn each<T: Send>(
     queries: usize,
     cancel: &CancelToken,
@@ -196,14 +198,14 @@ fn each<T: Send>(
 struct Rounded {
     codes: Vec<i16>,
     step: f64,
-    /// Its norm,
+    /// The query's norm.
     length: f64,
-    /// and that of what rounding took.
+    /// The norm of the rounding error.
     lost: f64,
 }
 
 impl Rounded {
-    /// To at most `most` in absolute value.
+    /// Rounds to integers of at most `most` in absolute value.
     fn new(block: &BlockQueries, query: usize, most: f64) -> Self {
         let target = block.target(query);
         let step = target.iter().fold(0f64, |most, x| most.max(x.abs())) / most;
@@ -214,7 +216,7 @@ impl Rounded {
     }
 }
 
-/// A query rotated and rounded at random to four bits.
+/// A query, rotated and randomly rounded to four bits.
 struct Signs {
     codes: Vec<i8>,
     step: f64,
@@ -224,7 +226,7 @@ struct Signs {
 impl Signs {
     fn new(tier: Tier, rotation: &Rotation, block: &BlockQueries, query: usize) -> Self {
         let target = block.target(query);
-        // So that squares and sums in f32 neither overflow nor vanish.
+        // Scaled so that squares and sums in f32 neither overflow nor underflow.
         let largest = target.iter().fold(0f64, |most, x| most.max(x.abs()));
         let unit = if largest > 0.0 { largest } else { 1.0 };
         let mut rotated: Vec<f32> = target.iter().map(|x| (x / unit) as f32).collect();
@@ -244,10 +246,10 @@ impl Signs {
     }
 }
 
-/// 2^-15: the rotation's rounding, with room.
+/// 2^-15: an upper bound of the rotation's rounding error of row and query.
 const ROTATION: f64 = 1.0 / 32_768.0;
 
-/// An integer that a kernel gives.
+/// A kernel's integer product.
 pub(super) trait Product: Copy {
     fn number(self) -> f64;
 }
@@ -266,7 +268,7 @@ impl Product for i64 {
 }
 
 impl RowFactors {
-    /// Collects them for some rows of a row group.
+    /// Gathers the factors of some rows of a row group.
     pub fn gather(
         &mut self,
         columns: &GroupColumns<'_>,
@@ -338,7 +340,7 @@ impl RowFactors {
     }
 }
 
-/// The numbers of the selected rows.
+/// Copies the numbers of the selected rows.
 fn take(to: &mut Vec<f64>, from: &[f32], selected: &[u32]) {
     to.clear();
     let (first, last) = (selected[0] as usize, selected[selected.len() - 1] as usize);
@@ -349,7 +351,7 @@ fn take(to: &mut Vec<f64>, from: &[f32], selected: &[u32]) {
     }
 }
 
-/// Uniform fractions for rounding at random: splitmix64, a stream for each block and query.
+/// Uniform random fractions for randomised rounding: splitmix64, one stream per block and query.
 struct Coin(u64);
 
 impl Coin {
@@ -358,7 +360,7 @@ impl Coin {
             Tier::Sign { seed } => seed,
             Tier::I8 => 0,
         };
-        // Streams begin far apart: each starts at a hash of its own.
+        // Each stream starts at a hash of its block and query, so that streams are far apart.
         let mut coin = Self(seed ^ (block as u64) << 32 ^ query as u64);
         Self(coin.next())
     }
@@ -371,7 +373,7 @@ impl Coin {
         z ^ (z >> 31)
     }
 
-    /// In [0, 1).
+    /// A fraction in [0, 1).
     fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }

@@ -1,26 +1,26 @@
 //! Prunes rows whose score cannot be among the best, before their codes are multiplied exactly.
 //!
-//! A screen gives each row and query an interval that the score lies in, from fewer bytes or cheaper
-//! products than the score itself takes. A row whose interval ends below the threshold, the worst of
-//! the best so far, is pruned; the others are candidates and scored exactly. So a ranking is the same
-//! bit for bit with and without a screen, as far as the intervals hold: always, but for the sign tier,
-//! whose intervals hold with the probability that the caller asked for.
+//! For each row and query, a screen computes an interval that contains the score, from fewer bytes or cheaper
+//! products than the score itself needs. A row whose interval is below the threshold, the worst of the best
+//! scores so far, is pruned; the other rows are candidates and are scored from their codes. So the ranking is
+//! the same bit for bit with and without a screen, provided that the intervals hold. They always hold, except
+//! those of the sign tier, which hold with the requested probability.
 //!
-//! With `x` a row's block, `q` a query's as the score takes it (of `i8` blocks: quantised), and `x'`, `q'`
-//! what the screen has of them:
+//! With `x` a row's block, `q` a query's block as used in the score (quantised in `i8` blocks), and `x'`, `q'`
+//! the screen's approximations of them:
 //!
-//! - **Bytes.** `|<x, q> - <x', q'>| <= |x - x'| |q| + |x'| |q - q'|`, by Cauchy and Schwarz, and
+//! - **Bytes.** `|<x, q> - <x', q'>| <= |x - x'| |q| + |x'| |q - q'|`, by Cauchy-Schwarz, and
 //!   `|x'| <= |x| + |x - x'|`. `x'` are signed bytes: the codes of an `i8` block itself, those of the
-//!   `i8` tier, or `f16` and `f32` codes narrowed on the way; `q'` are signed bytes or 16-bit integers.
-//! - **Signs.** What the sign tier leaves of a row, of norm `spread`, is orthogonal to it, so under
-//!   a uniformly random rotation its product with the query is sub-Gaussian with the variance proxy
+//!   `i8` tier, or `f16` and `f32` codes narrowed during the scan; `q'` are signed bytes or 16-bit integers.
+//! - **Signs.** The residual of a row in the sign tier, of norm `spread`, is orthogonal to the tier's row, so
+//!   under a uniformly random rotation its product with the query is sub-Gaussian with the variance proxy
 //!   `(spread |q|)^2 / (dims - 1)` (`format-spec/encodings.md`). The rotated query is rounded at random
-//!   to four bits in steps of `t`, which adds `dims (gain t)^2 / 4` (Hoeffding). Blocks add up to `V`.
-//!   By the union bound over all `pairs` of a row and a query (and an end), no score at all leaves
-//!   its interval of half the width `sqrt(2 ln(pairs / delta) V)`, but with probability `delta`.
+//!   to four bits in steps of `t`, which adds `dims (gain t)^2 / 4` (Hoeffding). The sum over blocks is `V`.
+//!   By the union bound over all `pairs` of a row and a query (and an end), all scores are within their
+//!   intervals of half-width `sqrt(2 ln(pairs / delta) V)` with probability at least `1 - delta`.
 //!
-//! Rounding has its share in every width: that of the score (`dims / 16 + 4` roundings in f32 in each
-//! lane; twice that is allowed for), of stored norms and factors (2^-23), and of the sums here (2^-40).
+//! Every width includes bounds of the rounding errors: of the score (`dims / 16 + 4` roundings in f32 in each
+//! lane, times two), of stored norms and factors (2^-23), and of the sums here (2^-40).
 
 mod block;
 
@@ -44,12 +44,12 @@ use crate::segment::CodeColumn;
 pub(in crate::scan) struct Screen {
     /// One for each block of the batch.
     blocks: Vec<BlockScreen>,
-    /// `2 ln(pairs / delta)`; 0 where intervals always hold.
+    /// `2 ln(pairs / delta)`; 0 if intervals always hold.
     confidence: f64,
 }
 
 impl Screen {
-    /// The screen that a plan for `rows` rows needs, if it needs one.
+    /// The screen of a plan for `rows` rows; `None` if its path does not screen.
     pub fn new(plan: &Plan, rows: u64, cancel: &CancelToken) -> Result<Option<Self>, ScanError> {
         if !plan.screens() {
             return Ok(None);
@@ -64,37 +64,38 @@ impl Screen {
     }
 }
 
-/// A worker's buffers.
+/// Screens tiles for one worker.
 pub(in crate::scan) struct Screener<'e, 'a> {
     plan: &'e Plan,
     control: &'e Control<'a>,
     screen: &'e Screen,
-    /// Query after query, for each selected row: the estimate, and the width that always holds.
+    /// Query by query, for each selected row: the estimate of the score, and the half-width of its interval.
     estimates: Vec<f64>,
     widths: Vec<f64>,
-    /// The variance proxies; empty where there are none.
+    /// The variance proxies; empty if intervals always hold.
     variances: Vec<f64>,
     factors: RowFactors,
     integers: Vec<i64>,
     products: Vec<i32>,
     narrow: Narrow,
     list: Vec<u32>,
-    /// For each query its candidates: their places among the selected rows.
+    /// The candidates of each query: positions in the selected rows.
     candidates: Vec<Vec<u32>>,
-    /// The query whose candidates are being given out, and how many are next.
+    /// The query whose candidates are being scored, and the number to score next.
     query: Option<usize>,
     take: usize,
-    /// Pairs that were given out, and the rows in them.
+    /// The number of pairs to score so far, and the rows in them.
     scored: usize,
     rows: Vec<bool>,
-    /// As many rows as can be among the best of a query.
+    /// The maximum number of hits of a query.
     most: usize,
-    /// Tiles to go before it is tried again, and how many it will be the next time.
+    /// The number of tiles for which the screen stays paused, and the length of the next pause.
     pause: u32,
     next_pause: u32,
 }
 
-/// A screen that does not pay is tried again after this many tiles, then twice as many, up to the last.
+/// The lengths in tiles of the first and the last pause of a screen that does not pay; a pause is twice as
+/// long as the previous one.
 const PAUSES: Range<u32> = 1..32;
 
 impl<'e, 'a> Screener<'e, 'a> {
@@ -116,15 +117,15 @@ impl<'e, 'a> Screener<'e, 'a> {
             take: 0,
             scored: 0,
             rows: Vec::new(),
-            // A tile has fewer rows than that.
+            // A tile has fewer rows than this limit.
             most: plan.ends.hits().min(1 << 30),
             pause: 0,
             next_pause: PAUSES.start,
         }
     }
 
-    /// Whether the next tile is to be screened, after `rows` rows. A threshold that few rows have raised
-    /// prunes nothing, which says nothing of the rows to come.
+    /// Whether to screen the next tile, after `rows` rows. After few rows, thresholds are low and a screen
+    /// prunes nothing, which does not predict later tiles.
     pub fn is_due(&mut self, rows: u64) -> bool {
         if !self.plan.reads_tier() && rows < 8 * self.most as u64 {
             return false;
@@ -134,8 +135,8 @@ impl<'e, 'a> Screener<'e, 'a> {
         due
     }
 
-    /// Screens rows of a row group, at least one, ascending. Whether it pays to score the candidates one
-    /// query after the other; if not, score all rows.
+    /// Screens rows of a row group, at least one, ascending. Returns whether to score only the candidates,
+    /// query by query; if not, the screen does not pay and all rows are to be scored.
     pub fn screen(
         &mut self,
         columns: &GroupColumns<'_>,
@@ -177,8 +178,8 @@ impl<'e, 'a> Screener<'e, 'a> {
         self.next_pause = (2 * self.next_pause).min(PAUSES.end);
     }
 
-    /// Puts into `rows` those candidates of a query that are to be scored next: of many the ones that may be the best,
-    /// so that they raise the threshold for the others. `false`: there are none left.
+    /// Writes the candidates of a query to score next to `rows`: if there are many, those with the highest
+    /// bounds, whose scores raise the threshold for the others. Returns `false` if none are left.
     pub fn next(
         &mut self,
         query: usize,
@@ -224,7 +225,7 @@ impl<'e, 'a> Screener<'e, 'a> {
         !rows.is_empty()
     }
 
-    /// Ends a tile; how many rows were scored for at least one query, and how many scores that makes.
+    /// Ends a tile. Returns the number of candidate rows, and of scores computed for them.
     pub fn settle(&mut self) -> (usize, usize) {
         if self.pays(self.scored, self.estimates.len()) {
             self.next_pause = PAUSES.start;
@@ -234,7 +235,7 @@ impl<'e, 'a> Screener<'e, 'a> {
         (self.rows.iter().filter(|&&scored| scored).count(), self.scored)
     }
 
-    /// Adds a block's share to estimates and widths.
+    /// Adds a block's terms to estimates, widths and variances.
     fn add_block(
         &mut self,
         columns: &GroupColumns<'_>,
@@ -254,7 +255,7 @@ impl<'e, 'a> Screener<'e, 'a> {
             match of_batch.packed {
                 Packed::F32(_) => kernel.narrow_f32(&rows, &mut self.narrow),
                 Packed::F16(_) => kernel.narrow_f16(&rows, &mut self.narrow),
-                // Never narrowed: they are bytes.
+                // Never narrowed: the codes are bytes.
                 Packed::I8 { .. } => {}
             }
             self.narrow.rows()
@@ -284,10 +285,13 @@ impl<'e, 'a> Screener<'e, 'a> {
             for (i, query) in range.clone().enumerate() {
                 let (of, to) = (i * count..(i + 1) * count, query * count..(query + 1) * count);
                 let estimates = &mut self.estimates[to.clone()];
-                if let Queries::Integers(_) = screen.queries {
-                    screen.estimate(query, &self.factors, &self.integers[of], estimates);
-                } else {
-                    screen.estimate(query, &self.factors, &self.products[of], estimates);
+                match screen.queries {
+                    Queries::Integers(_) => {
+                        screen.estimate(query, &self.factors, &self.integers[of], estimates);
+                    }
+                    Queries::Bytes(_) | Queries::Planes(_) => {
+                        screen.estimate(query, &self.factors, &self.products[of], estimates);
+                    }
                 }
                 screen.widen(query, &self.factors, &mut self.widths[to.clone()]);
                 if !self.variances.is_empty() {
@@ -299,7 +303,7 @@ impl<'e, 'a> Screener<'e, 'a> {
         Ok(())
     }
 
-    /// From intervals of sums to those of cosines.
+    /// Converts intervals of inner products to intervals of cosines.
     fn divide_by_lengths(
         &mut self,
         columns: &GroupColumns<'_>,
@@ -349,10 +353,10 @@ impl<'e, 'a> Screener<'e, 'a> {
     }
 }
 
-/// Whether no score in the interval reaches a threshold; never of one that is not a number.
+/// Whether no score in the interval reaches a threshold. `false` if the interval is NaN.
 fn is_below(estimate: f64, width: f64, (top, bottom): Threshold) -> bool {
     estimate + width < top && width - estimate < bottom
 }
 
-/// At least this many candidates are scored at once.
+/// The minimum number of candidates to score at once.
 const LEAST: usize = 16;
