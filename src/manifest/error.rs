@@ -10,12 +10,12 @@ pub enum ManifestError {
     Database {
         /// The manifest's folder.
         path: PathBuf,
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
-        /// What the database or the system said: `InvalidData` where it found its own files damaged.
+        /// The error of the database or the operating system; `InvalidData` if the database found its files damaged.
         source: io::Error,
     },
-    /// A value is not what the format says.
+    /// A record does not conform to the format.
     #[error("{}: damaged record {key} in column family {family}: {reason}", path.display())]
     Damaged {
         /// The manifest's folder.
@@ -38,7 +38,7 @@ pub enum ManifestError {
         key: String,
         /// Its record version.
         found: u8,
-        /// The record version that can be read.
+        /// The record version that this version of gradix reads.
         supported: u8,
     },
 }

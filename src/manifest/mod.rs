@@ -1,10 +1,9 @@
-//! Which segments and rows exist: the RocksDB database, its keys and values, and its commit.
+//! The manifest: the RocksDB database of segments and rows, its keys and values, and its commit.
 //!
-//! - `records`: keys and values as bytes. Nobody else encodes or decodes them, and nobody else uses
-//!   bincode.
+//! - `records`: keys and values as bytes. No other module encodes or decodes them, or uses bincode.
 //! - `store`: opens the database, reads from it, and applies batches.
 //!
-//! Knows segments by UUID and row number only. The bytes are fixed by `format-spec/manifest.md`.
+//! Refers to segments by UUID and row number only. `format-spec/manifest.md` specifies the bytes.
 
 mod error;
 mod records;

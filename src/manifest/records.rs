@@ -1,5 +1,5 @@
-//! Keys and values as bytes. bincode is used here and nowhere else; `format-spec/manifest.md` states
-//! the bytes, and `tests::record_bytes_are_those_of_the_specification` pins them.
+//! Keys and values as bytes, and the only use of bincode. `format-spec/manifest.md` specifies the bytes;
+//! `tests::record_bytes_are_those_of_the_specification` pins them.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
@@ -7,17 +7,17 @@ use uuid::Uuid;
 /// The version of all records.
 pub(crate) const RECORD_VERSION: u8 = 1;
 
-/// A length in a value may claim this many bytes at most.
+/// The maximum length in a value, in bytes.
 const LIMIT: usize = 1 << 30;
 
 fn config() -> impl bincode::config::Config {
     bincode::config::legacy().with_limit::<LIMIT>()
 }
 
-/// 16 bytes without a length, whatever serde's format.
+/// 16 bytes without a length prefix.
 type UuidBytes = [u8; 16];
 
-/// `meta` / `index`: what the index is.
+/// `meta` / `index`: the identity of the index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IndexRecord {
     pub index: UuidBytes,
@@ -28,7 +28,7 @@ pub(crate) struct IndexRecord {
     pub features_info: u64,
 }
 
-/// `meta` / `state`: where the index is.
+/// `meta` / `state`: the newest and the oldest readable generation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StateRecord {
     pub generation: u64,
@@ -53,7 +53,7 @@ impl SegmentRecord {
     }
 }
 
-/// Where the rows of an example are.
+/// The location of an example's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Location {
     segment: UuidBytes,
@@ -76,7 +76,7 @@ impl Location {
     }
 }
 
-/// An example from a generation on; without a location it is deleted.
+/// The state of an example from a generation on; without a location it is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ExampleVersion {
     pub generation: u64,
@@ -92,13 +92,13 @@ impl ExampleHistory {
         self.0.iter().rev().find(|version| version.generation <= generation)?.location
     }
 
-    /// Adds a version and drops those that no kept generation can see.
+    /// Adds a version, and drops those that no readable generation needs.
     pub fn push(&mut self, version: ExampleVersion, oldest: u64) {
         self.0.push(version);
         self.prune(oldest);
     }
 
-    /// Drops what no generation from `oldest` on can see. `true` if anything was dropped.
+    /// Drops the versions that no generation from `oldest` on needs. Returns whether any was dropped.
     pub fn prune(&mut self, oldest: u64) -> bool {
         let before = self.0.len();
         let last_old = self.0.iter().rposition(|version| version.generation <= oldest);
@@ -127,7 +127,7 @@ pub(crate) struct CommitRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DeletesRecord(pub Vec<u8>);
 
-/// `intents`: when a file was about to be created or removed.
+/// `intents`: the time at which a file was about to be created or removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IntentRecord {
     pub time_ms: u64,
@@ -161,7 +161,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Undecoded> 
     }
 }
 
-/// A key of `deletes`: all generations of a segment stand together, in order.
+/// A key of `deletes`: all generations of a segment are adjacent, in order.
 pub(crate) fn deletes_key(segment: Uuid, generation: u64) -> [u8; 24] {
     let mut key = [0; 24];
     key[..16].copy_from_slice(segment.as_bytes());
@@ -174,8 +174,8 @@ pub(crate) fn parse_deletes_key(key: &[u8]) -> Option<(Uuid, u64)> {
     Some((Uuid::from_slice(segment).ok()?, u64::from_be_bytes(generation.try_into().ok()?)))
 }
 
-/// Decodes a value of any bytes, or a key. What decodes must encode to the same bytes again: then no
-/// two values mean the same, and nothing is ignored.
+/// Decodes arbitrary bytes as a value or a key. A decoded record must encode to the same bytes, so that the
+/// encoding is canonical and no byte is ignored.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz_record(kind: u8, bytes: &[u8]) {
     fn check<T: Serialize + DeserializeOwned>(bytes: &[u8]) {

@@ -31,8 +31,7 @@ const FAMILIES: [&str; 6] = [META, SEGMENTS, EXAMPLES, DELETES, COMMITS, INTENTS
 const INDEX_KEY: &[u8] = b"index";
 const STATE_KEY: &[u8] = b"state";
 
-/// An open manifest. A reader sees the state at which it was opened; where this process writes, that
-/// of the last batch.
+/// An open manifest. A reader sees the state as of its opening; a primary sees the state after the last batch.
 pub(crate) struct Manifest {
     db: DB,
     path: PathBuf,
@@ -40,17 +39,17 @@ pub(crate) struct Manifest {
 }
 
 enum Mode {
-    /// The one process that may write.
+    /// Opened for writing.
     Primary,
-    /// The state when the folder's files were these.
+    /// Opened for reading, with the folder's files at that time.
     Reader(Files),
 }
 
 /// The database's files and their lengths: every write changes one of them.
 type Files = BTreeMap<OsString, u64>;
 
-/// A reader that meets a writer's flush or compaction starts again, at most this many times, with a
-/// pause that grows to about a second in all.
+/// The maximum number of attempts to open a reader during a writer's flushes and compactions. The pauses in
+/// between grow, to about a second in total.
 const ATTEMPTS: u32 = 40;
 
 impl std::fmt::Debug for Manifest {
@@ -61,13 +60,13 @@ impl std::fmt::Debug for Manifest {
 
 fn options() -> Options {
     let mut options = Options::default();
-    // A damaged record in the middle of the log is an error, never the silent loss of what follows;
-    // only a torn tail, which no commit was acknowledged for, is let go.
+    // A damaged record in the middle of the log is an error, never a silent loss of later records. Only a
+    // torn tail, which belongs to no acknowledged commit, is dropped.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_paranoid_checks(true);
     options.set_compression_type(DBCompressionType::Zstd);
-    // Commits are few and small; what counts is that opening is quick, since a reader in another
-    // process opens anew after each commit and replays what is in the log.
+    // Commits are few and small. Opening must be fast, since a reader in another process reopens the
+    // database after each commit and replays the log.
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(2);
     options.set_max_total_wal_size(16 << 20);
@@ -78,7 +77,7 @@ fn descriptors() -> impl Iterator<Item = ColumnFamilyDescriptor> {
     FAMILIES.into_iter().map(|name| {
         let mut options = options();
         if name == EXAMPLES {
-            // Most appends ask for an id that is not there.
+            // Most appends look up an id that does not exist.
             let mut table = BlockBasedOptions::default();
             table.set_bloom_filter(10.0, false);
             options.set_block_based_table_factory(&table);
@@ -88,7 +87,7 @@ fn descriptors() -> impl Iterator<Item = ColumnFamilyDescriptor> {
 }
 
 impl Manifest {
-    /// Makes a new database with its first two records.
+    /// Creates a database with its first two records.
     pub fn create(path: &Path, index: &IndexRecord) -> Result<(), ManifestError> {
         let mut options = options();
         options.create_if_missing(true);
@@ -104,9 +103,8 @@ impl Manifest {
         manifest.flush()
     }
 
-    /// Moves everything from the log to tables. So readers have no log to replay, and damage is seen
-    /// wherever it is: in a log, a last record that is damaged can look like one that was torn by a
-    /// crash before it was acknowledged, and those are let go.
+    /// Flushes the log to tables, so that readers have no log to replay and all damage is detected. In a log,
+    /// a damaged last record can look like one that a crash tore before it was acknowledged, which is dropped.
     pub fn flush(&self) -> Result<(), ManifestError> {
         let families: Vec<_> = FAMILIES.iter().map(|name| self.family(name)).collect::<Result<_, _>>()?;
         let flushed = self.db.flush_cfs_opt(&families, &FlushOptions::default());
@@ -120,13 +118,14 @@ impl Manifest {
         Ok(Self { db, path: path.to_owned(), mode: Mode::Primary })
     }
 
-    /// Opens for reading beside a writer, which it never blocks, and changes nothing in the folder.
+    /// Opens for reading, also while a writer is open. Never blocks the writer, and changes nothing in the
+    /// folder.
     ///
-    /// RocksDB's read-only open reads the list of tables first and the log after it. If a writer
-    /// moves rows from the log to a table in between, they would be in neither; so the folder's files
-    /// are compared before and after, and all tables are kept open from then on. (RocksDB's secondary
-    /// instance does not need this, but takes a damaged or missing table for one that is not there
-    /// yet, and then shows less than was committed, without an error.)
+    /// RocksDB's read-only open reads the list of tables first and the log afterwards. If a writer flushes the
+    /// log to a table in between, the flushed records are in neither; so the folder's files are compared before
+    /// and after, and all tables are kept open. (RocksDB's secondary instance does not need this, but treats a
+    /// damaged or missing table as one that does not exist yet, and then silently shows less than was
+    /// committed.)
     pub fn open_reader(path: &Path) -> Result<Self, ManifestError> {
         let mut options = options();
         options.set_max_open_files(-1);
@@ -142,7 +141,7 @@ impl Manifest {
                 (Ok(db), Some(files)) => {
                     return Ok(Self { db, path: path.to_owned(), mode: Mode::Reader(files) });
                 }
-                // Nobody has written, or never stops: it is the database's own fault.
+                // No writer interfered, or the attempts are used up: report the database's error.
                 (Err(source), files) if files.is_some() || attempt == ATTEMPTS => {
                     return Err(database(path, "open the database for reading", source));
                 }
@@ -156,7 +155,7 @@ impl Manifest {
         }
     }
 
-    /// Refuses a database that has lost what was committed up to this generation.
+    /// Checks that the database contains all commits up to this generation.
     pub fn holds(&self, generation: u64) -> Result<(), ManifestError> {
         let found = self.state()?.generation;
         if found >= generation {
@@ -166,12 +165,12 @@ impl Manifest {
         Err(self.damaged(META, STATE_KEY, &reason))
     }
 
-    /// Whether it shows one state for ever.
+    /// Whether its state never changes.
     pub fn is_fixed(&self) -> bool {
         matches!(self.mode, Mode::Reader(_))
     }
 
-    /// Where a committed example is, which lies within its segment.
+    /// The location of a committed example, checked against its segment's number of rows.
     pub fn place(&self, id: &[u8], generation: u64) -> Result<Option<Location>, ManifestError> {
         let Some(place) = self.example(id)?.and_then(|history| history.at(generation)) else {
             return Ok(None);
@@ -183,7 +182,7 @@ impl Manifest {
         }
     }
 
-    /// Whether it shows what the database holds now.
+    /// Whether its state is that of the database now.
     pub fn is_current(&self) -> bool {
         match &self.mode {
             Mode::Primary => true,
@@ -197,7 +196,7 @@ impl Manifest {
 
     pub fn state(&self) -> Result<StateRecord, ManifestError> {
         let state: StateRecord = self.required(META, STATE_KEY)?;
-        // No index lives to see 2^63 commits; below that no sum of generations can overflow.
+        // No index has 2^63 commits; below that no sum of generations overflows.
         if state.oldest > state.generation || state.generation >= 1 << 63 {
             return Err(self.damaged(META, STATE_KEY, &format!("generations {state:?}")));
         }
@@ -209,7 +208,7 @@ impl Manifest {
         history.map(|history| self.check_places(id, history)).transpose()
     }
 
-    /// Rows that end below 2^32, as those of a segment do, so that nobody has to look again.
+    /// Checks that locations end below 2^32, as a segment's rows do.
     fn check_places(&self, id: &[u8], history: ExampleHistory) -> Result<ExampleHistory, ManifestError> {
         let is_possible =
             |place: Location| place.rows > 0 && place.first_row.checked_add(place.rows).is_some();
@@ -223,7 +222,7 @@ impl Manifest {
         self.get(COMMITS, &generation.to_be_bytes())
     }
 
-    /// The generation of the last commit that is recorded.
+    /// The generation of the last recorded commit.
     pub fn last_commit(&self) -> Result<Option<u64>, ManifestError> {
         let mut last = None;
         self.for_each(COMMITS, &[], |key, _| {
@@ -234,7 +233,7 @@ impl Manifest {
         Ok(last)
     }
 
-    /// All segments that some kept generation sees, by UUID.
+    /// All segments of all readable generations, by UUID.
     pub fn segments(&self) -> Result<Vec<(Uuid, SegmentRecord)>, ManifestError> {
         let mut all = Vec::new();
         self.for_each(SEGMENTS, &[], |key, value| {
@@ -284,7 +283,7 @@ impl Manifest {
         Ok(all)
     }
 
-    /// Calls back for each example, in the order of ids; memory does not depend on their number.
+    /// Calls `each` for every example, in the order of ids. Memory does not depend on their number.
     pub fn for_each_example(
         &self,
         mut each: impl FnMut(&[u8], ExampleHistory) -> Result<(), ManifestError>,
@@ -295,7 +294,7 @@ impl Manifest {
         })
     }
 
-    /// Calls back for each example from the id `start` on, in the order of ids, until it says `false`.
+    /// Calls `each` for every example from the id `start`, in the order of ids, until it returns `false`.
     pub fn for_each_example_from(
         &self,
         start: &[u8],
@@ -306,7 +305,7 @@ impl Manifest {
         })
     }
 
-    /// Reads every block of every table, so that RocksDB checks its checksums.
+    /// Reads every block of every table, so that RocksDB checks their checksums.
     pub fn verify_checksums(&self) -> Result<(), ManifestError> {
         for family in FAMILIES {
             self.for_each(family, &[], |_, _| Ok(true))?;
@@ -335,7 +334,7 @@ impl Manifest {
         self.get(family, key)?.ok_or_else(|| self.damaged(family, key, "missing"))
     }
 
-    /// Calls back for each record from `start` on until it says `false`.
+    /// Calls `each` for every record from `start` until it returns `false`.
     fn for_each(
         &self,
         family: &'static str,
@@ -353,7 +352,7 @@ impl Manifest {
             }
             records.next();
         }
-        // An iterator that failed looks like one that is at its end.
+        // A failed iterator looks like one at its end.
         records.status().map_err(|source| database(&self.path, "read records", source))
     }
 
@@ -385,7 +384,7 @@ impl Manifest {
     }
 }
 
-/// Changes that are applied together or not at all.
+/// Changes that are applied atomically.
 pub(crate) struct Batch<'a> {
     manifest: &'a Manifest,
     batch: WriteBatch,
@@ -400,7 +399,7 @@ impl Batch<'_> {
         self.put(SEGMENTS, segment.as_bytes(), record)
     }
 
-    /// Forgets a segment and all that was known of its rows.
+    /// Removes a segment's record and the bitmaps of its dead rows.
     pub fn remove_segment(&mut self, segment: Uuid) -> Result<(), ManifestError> {
         for (generation, _) in self.manifest.deletes_of(segment)? {
             self.remove_deletes(segment, generation)?;
@@ -445,8 +444,8 @@ impl Batch<'_> {
         self.batch.size_in_bytes()
     }
 
-    /// Applies everything, durably. After an error nobody knows whether it was applied: the caller
-    /// must not write again before the manifest has been opened anew.
+    /// Applies the batch durably. After an error it is unknown whether it was applied: the caller must reopen
+    /// the manifest before writing again.
     pub fn apply(self) -> Result<(), ManifestError> {
         let mut options = WriteOptions::default();
         options.set_sync(true);
@@ -480,7 +479,7 @@ fn failed(path: &Path, operation: &'static str, source: io::Error) -> ManifestEr
     ManifestError::Database { path: path.to_owned(), operation, source }
 }
 
-/// RocksDB's error as one of the standard library, so that its type stays in this file.
+/// Converts RocksDB's error to one of the standard library, so that its type is not in the public API.
 fn to_io(error: rocksdb::Error) -> io::Error {
     use rocksdb::ErrorKind;
     let kind = match error.kind() {
@@ -492,7 +491,7 @@ fn to_io(error: rocksdb::Error) -> io::Error {
     io::Error::new(kind, error.into_string())
 }
 
-/// Tables, logs, and what lists them.
+/// The tables, the logs, and the files that list them.
 fn database_files(folder: &Path) -> io::Result<Files> {
     let mut files = Files::new();
     for entry in std::fs::read_dir(folder)? {
@@ -510,7 +509,7 @@ fn is_log(name: &OsString) -> bool {
     name.to_string_lossy().ends_with(".log")
 }
 
-/// Whether only logs have grown between the two: what was read of them is then a state that was.
+/// Whether only logs have grown between the two listings: then what was read in between is a consistent state.
 fn is_one_state(before: &Files, after: &Files) -> bool {
     before.len() == after.len()
         && before.iter().zip(after).all(|((name, length), (other, later))| {
@@ -518,7 +517,7 @@ fn is_one_state(before: &Files, after: &Files) -> bool {
         })
 }
 
-/// A key for messages: as text if it is text, else in hexadecimal.
+/// A key for messages: as text if it is printable UTF-8, otherwise in hexadecimal.
 fn show(key: &[u8]) -> String {
     match std::str::from_utf8(key) {
         Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),

@@ -1,4 +1,4 @@
-//! Codes that are checked while they are used.
+//! Checks checksums of codes while kernels use the codes.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -8,14 +8,14 @@ use super::error::SegmentError;
 use super::layout::{CHUNK, chunk_hasher, to_usize};
 use super::reader::SegmentReader;
 
-/// The chunks of a column that some rows of a row group lie in: what is read of it at once.
+/// The chunks that contain some rows of a column of a row group: the unit of reads.
 #[derive(Debug, Clone)]
 pub(crate) struct Extent {
     /// Ordinal of the region.
     pub(super) ordinal: usize,
     /// The first of the chunks, in the region.
     pub(super) first_chunk: usize,
-    /// Where it lies in the file; whole pages.
+    /// Its range in the file; whole pages.
     pub range: Range<u64>,
 }
 
@@ -25,12 +25,12 @@ impl Extent {
         to_usize(self.range.end - self.range.start)
     }
 
-    /// Chunks, the last of which may be shorter.
+    /// Number of chunks; the last may be shorter.
     pub fn chunks(&self) -> usize {
         self.len().div_ceil(CHUNK)
     }
 
-    /// Whether it has all the bytes of another.
+    /// Whether it contains all bytes of another extent.
     pub(super) fn contains(&self, other: &Self) -> bool {
         self.ordinal == other.ordinal
             && self.range.start <= other.range.start
@@ -38,39 +38,39 @@ impl Extent {
     }
 }
 
-/// Codes that are checked while they are used: a chunk is cheapest to check piece by piece just before a
-/// kernel reads the same bytes, while they are in L1.
+/// Codes whose checksums are checked while the codes are used: checking is cheapest just before a kernel reads
+/// the same bytes, which are then in L1.
 ///
-/// What was computed from codes counts only after [`Checking::finish`].
+/// Results computed from the codes are valid only after [`Checking::finish`].
 #[derive(Debug)]
 pub(crate) struct Checking<'a> {
     reader: &'a SegmentReader,
-    /// The chunks that hold the rows, and their bytes.
+    /// The chunks that contain the rows, and their bytes.
     extent: Extent,
     bytes: Cow<'a, [u8]>,
     sound: Sound<'a>,
-    /// Where the rows lie in `bytes`.
+    /// The range of the rows in `bytes`.
     rows: Range<usize>,
     stride: usize,
-    /// How many of `bytes` were taken into account.
+    /// The number of `bytes` that have been checked or skipped.
     done: usize,
-    /// The checksum so far of the chunk that `done` lies in.
+    /// The partial checksum of the chunk that contains `done`.
     hasher: Option<crc32fast::Hasher>,
 }
 
-/// Which chunks are known to be sound.
+/// The chunks that are known to be sound.
 #[derive(Debug)]
 pub(super) enum Sound<'a> {
-    /// Those that somebody has checked through the same map.
+    /// Those checked before in the mapped file.
     File,
-    /// Those of an extent, from its first on.
+    /// Those of an extent, from its first.
     Extent(&'a mut [bool]),
-    /// None: the bytes were just read.
+    /// None: the bytes have just been read.
     Unknown,
 }
 
 impl<'a> Checking<'a> {
-    /// Of rows `rows` of a row group, in the bytes of `extent`, which holds them.
+    /// For rows `rows` of a row group, in the bytes of `extent`, which contains them.
     pub(super) fn new(
         reader: &'a SegmentReader,
         extent: Extent,
@@ -94,20 +94,20 @@ impl<'a> Checking<'a> {
         Ok(Codes { bytes: part(self.bytes, self.rows), stride: self.stride })
     }
 
-    /// Whether nothing is left to be checked.
+    /// Whether everything has been checked.
     pub fn is_sound(&self) -> bool {
         let mut chunks = self.done / CHUNK..self.extent.chunks();
         self.done == self.bytes.len()
             || (self.hasher.is_none() && chunks.all(|chunk| self.is_chunk_sound(chunk)))
     }
 
-    /// Checks all chunks that end before the row `row`, counted from the first of the codes, and begins
-    /// to check the one that it lies in.
+    /// Checks all chunks that end before row `row`, relative to the first row of the codes, and the part of
+    /// its chunk before it.
     pub fn advance(&mut self, row: usize) -> Result<(), SegmentError> {
         self.advance_to((self.rows.start + row * self.stride).min(self.rows.end))
     }
 
-    /// Checks what is left, the ends of chunks beyond the last row included.
+    /// Checks the rest, including the ends of chunks beyond the last row.
     pub fn finish(&mut self) -> Result<(), SegmentError> {
         self.advance_to(self.bytes.len())
     }
@@ -150,7 +150,7 @@ impl<'a> Checking<'a> {
     }
 }
 
-/// Some of `bytes`, which must be there.
+/// A range of `bytes`, which must contain it.
 pub(super) fn part(bytes: Cow<'_, [u8]>, range: Range<usize>) -> Cow<'_, [u8]> {
     match bytes {
         Cow::Borrowed(bytes) => Cow::Borrowed(&bytes[range]),

@@ -1,4 +1,4 @@
-//! The codes of a segment: which of them, where they lie, and that they are sound.
+//! Locates, reads and checks the codes of a segment.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -14,14 +14,13 @@ use crate::codec::Tier;
 pub(crate) struct CodeColumn {
     /// Ordinal of the row group in the segment.
     pub group: usize,
-    /// None: the rows' own codes. Else a tier of the schema that covers the block.
+    /// `None`: the rows' own codes. Otherwise a tier of the schema that covers the block.
     pub tier: Option<Tier>,
     /// Ordinal of the block in the schema.
     pub block: usize,
 }
 
-/// Rows of a block, each of `stride` bytes, one after the other: borrowed from memory that the storage
-/// lends, or read.
+/// Rows of a block, each of `stride` bytes, one after the other: borrowed from the mapped file, or read.
 #[derive(Debug, Clone)]
 pub(crate) struct Codes<'a> {
     pub bytes: Cow<'a, [u8]>,
@@ -29,7 +28,7 @@ pub(crate) struct Codes<'a> {
 }
 
 impl Codes<'_> {
-    /// The `i`-th of these rows.
+    /// Row `i` of the codes.
     pub fn row(&self, i: usize) -> &[u8] {
         &self.bytes[i * self.stride..(i + 1) * self.stride]
     }
@@ -43,19 +42,19 @@ struct Found<'a> {
 }
 
 impl SegmentReader {
-    /// Whether the storage lends the whole file, so that codes are borrowed and each chunk is checked once.
-    /// Otherwise codes are read, and checked each time.
+    /// Whether the whole file is mapped: codes are borrowed, and each chunk is checked once. Otherwise codes
+    /// are read, and checked each time.
     pub fn is_mapped(&self) -> bool {
         self.is_mapped
     }
 
-    /// Some rows of a row group, the chunks that hold them checked.
+    /// Some rows of a row group, checked.
     pub fn codes(&self, column: CodeColumn, rows: Range<usize>) -> Result<Codes<'_>, SegmentError> {
         self.checking(column, rows)?.into_codes()
     }
 
-    /// Rows of a row group, ascending and at least one; only the chunks that they lie in are checked. The
-    /// bytes go from the first of them to the last: what lies between in other chunks is not to be used.
+    /// Some rows of a row group, ascending and at least one. The result spans the first row to the last, but
+    /// only the chunks that contain `rows` are checked; do not use the others.
     pub fn codes_at(&self, column: CodeColumn, rows: &[u32]) -> Result<Codes<'_>, SegmentError> {
         let found = self.find(column)?;
         let stride = found.stride;
@@ -88,17 +87,17 @@ impl SegmentReader {
         Ok(Codes { bytes: part(bytes, first * stride - before..(last + 1) * stride - before), stride })
     }
 
-    /// Where some rows of a row group lie, with the whole of the chunks that hold them.
+    /// The extent of some rows of a row group: the whole chunks that contain them.
     pub fn extent(&self, column: CodeColumn, rows: Range<usize>) -> Result<Extent, SegmentError> {
         self.extent_of_rows(&self.find(column)?, rows)
     }
 
-    /// Whether `extent` holds some rows of a row group.
+    /// Whether `extent` contains some rows of a row group.
     pub fn holds(&self, extent: &Extent, column: CodeColumn, rows: Range<usize>) -> bool {
         self.extent(column, rows).is_ok_and(|wanted| extent.contains(&wanted))
     }
 
-    /// Some rows of a row group, yet to be checked: borrowed if the storage lends them, else read.
+    /// Some rows of a row group, not yet checked: borrowed if the file is mapped, otherwise read.
     pub fn checking(&self, column: CodeColumn, rows: Range<usize>) -> Result<Checking<'_>, SegmentError> {
         let found = self.find(column)?;
         let extent = self.extent_of_rows(&found, rows.clone())?;
@@ -109,8 +108,8 @@ impl SegmentReader {
         Ok(Checking::new(self, extent, bytes, sound, (rows, found.stride)))
     }
 
-    /// Like [`SegmentReader::checking`], from the bytes of an extent that [holds](Self::holds) the rows.
-    /// `sound` has an entry for each of its chunks: whether these bytes of it were checked before.
+    /// As [`SegmentReader::checking`], from the bytes of an extent that [contains](Self::holds) the rows.
+    /// `sound` has one entry per chunk of the extent: whether these bytes have been checked before.
     pub fn checking_read<'a>(
         &'a self,
         extent: &Extent,
@@ -127,7 +126,7 @@ impl SegmentReader {
         Ok(Checking::new(self, wanted, Cow::Borrowed(bytes), sound, (rows, found.stride)))
     }
 
-    /// An error of this file, in some codes.
+    /// An error of this file, in a column of codes.
     pub fn code_fault(&self, column: CodeColumn, reason: String) -> SegmentError {
         match self.find(column) {
             Ok(found) => self.damaged(found.region, reason),
@@ -146,7 +145,7 @@ impl SegmentReader {
         self.extent_of(found.ordinal, found.region, used)
     }
 
-    /// Used bytes of a region with the whole of the chunks that hold them.
+    /// The extent of a range of a region's used bytes: the whole chunks that contain it.
     pub(super) fn extent_of(
         &self,
         ordinal: usize,

@@ -1,4 +1,4 @@
-//! The bytes of the columns beside the codes: byte strings, spans, sources, numbers.
+//! The bytes of the columns other than codes: byte strings, spans, sources, numbers.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ pub(crate) const NO_SOURCE: u32 = u32::MAX;
 /// A list of byte strings in two buffers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ByteStrings {
-    /// One more than there are strings.
+    /// The ends of the strings, after a leading 0.
     ends: Vec<u32>,
     bytes: Vec<u8>,
 }
@@ -35,7 +35,7 @@ impl ByteStrings {
         (0..self.len()).map(|i| self.get(i))
     }
 
-    /// Bytes that one more string of this length would make it; the writer keeps it below 2^32.
+    /// Bytes of all strings; the writer keeps it below 2^32.
     pub fn byte_len(&self) -> usize {
         self.bytes.len()
     }
@@ -61,7 +61,7 @@ impl ByteStrings {
         raw
     }
 
-    /// `raw` must be exactly `len` strings, each of `lengths` bytes.
+    /// Parses exactly `len` strings, whose lengths are in `lengths`.
     pub fn parse(raw: &[u8], len: usize, lengths: std::ops::RangeInclusive<u32>) -> Result<Self, String> {
         let table = (len + 1) * 4;
         if raw.len() < table {
@@ -83,7 +83,7 @@ impl ByteStrings {
     }
 }
 
-/// The part of an example that a row stands for: the tokens `start..end`, or the whole.
+/// The part of an example that a row stands for: the tokens `start..end`, or the whole example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Span {
@@ -97,13 +97,13 @@ impl Span {
     /// The whole example.
     pub const WHOLE: Self = Self { start: 0, end: u32::MAX };
 
-    /// The tokens `start..end`.
+    /// The tokens `start..end`. Appending an empty span is an error.
     #[must_use]
     pub const fn tokens(start: u32, end: u32) -> Self {
         Self { start, end }
     }
 
-    /// Whether it stands for the whole example.
+    /// Whether it is [`Span::WHOLE`].
     #[must_use]
     pub fn is_whole(&self) -> bool {
         *self == Self::WHOLE
@@ -127,7 +127,7 @@ pub(crate) fn spans_to_bytes(spans: &[Span]) -> Vec<u8> {
     starts.chain(spans.iter().map(|span| span.end)).flat_map(u32::to_le_bytes).collect()
 }
 
-/// `raw` has 8 bytes for each row; the footer's check has seen to that.
+/// `raw` has 8 bytes for each row, as the footer's check ensures.
 pub(crate) fn parse_spans(raw: &[u8]) -> Result<Vec<Span>, String> {
     let (starts, ends) = raw.split_at(raw.len() / 2);
     let pairs = starts.chunks_exact(4).zip(ends.chunks_exact(4));
@@ -176,8 +176,8 @@ pub(crate) fn parse_source_names(raw: &[u8]) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-/// The window that a zstd frame of `raw` bytes asks for, as RFC 8878, section 3.1.1.1, lays it out; none of
-/// what is too short to be a frame.
+/// The window size of a zstd frame of `raw` decompressed bytes (RFC 8878, section 3.1.1.1); `None` if `frame`
+/// is too short to be one.
 pub(crate) fn window_of_frame(frame: &[u8], raw: u64) -> Option<u64> {
     const SINGLE_SEGMENT: u8 = 0x20;
     let (descriptor, window) = (*frame.get(4)?, *frame.get(5)?);

@@ -3,7 +3,7 @@ use std::io;
 
 use uuid::Uuid;
 
-/// A part of a segment file, for messages.
+/// A part of a segment file, in error messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Place {
@@ -19,12 +19,12 @@ pub enum Place {
         block: u32,
         /// Ordinal of the row group.
         group: u32,
-        /// The tier that they are of: `sign`, `i8`; none for the rows themselves.
+        /// The tier's name: `sign`, `i8`; `None` for the rows' own codes.
         tier: Option<&'static str>,
     },
     /// Another region, by its name in `format-spec/segment.md`.
     Column {
-        /// The kind's name, such as `ids`.
+        /// The kind's name, for example `ids`.
         name: &'static str,
         /// Ordinal of the row group.
         group: u32,
@@ -60,7 +60,7 @@ pub enum SegmentError {
     Io {
         /// The file.
         file: String,
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
         /// The storage's error.
         source: io::Error,
@@ -78,15 +78,15 @@ pub enum SegmentError {
         file: String,
         /// Its container version.
         found: u32,
-        /// The newest version that can be read.
+        /// The newest version that this version of gradix reads.
         supported: u32,
     },
     /// The file needs a feature that this version does not have.
-    #[error("{file}: needs features {bits:#x}, which this version does not know")]
+    #[error("{file}: needs features {bits:#x}, which this version does not support")]
     UnknownFeature {
         /// The file.
         file: String,
-        /// The bits that are not known.
+        /// The unsupported feature bits.
         bits: u64,
     },
     /// The segment belongs to another index.
@@ -105,7 +105,7 @@ pub enum SegmentError {
         /// The file.
         file: String,
     },
-    /// The file's name says one segment and its header another.
+    /// The header's segment UUID is not the one of the file's name.
     #[error("{file}: holds segment {found}")]
     Misplaced {
         /// The file.
@@ -113,21 +113,21 @@ pub enum SegmentError {
         /// The segment in its header.
         found: Uuid,
     },
-    /// The bytes are not what they must be.
+    /// The file's contents are damaged.
     #[error("{file}: damaged {place} at offset {offset}: {reason}")]
     Damaged {
         /// The file.
         file: String,
-        /// Which part.
+        /// The damaged part.
         place: Place,
-        /// Offset in the file at which the fault was seen.
+        /// The offset of the fault in the file.
         offset: u64,
         /// What is wrong.
         reason: String,
     },
 }
 
-/// What is wrong with some bytes and where; the reader adds the file.
+/// A fault and its place; the reader adds the file.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub place: Place,

@@ -1,4 +1,4 @@
-//! An open segment file: ranges of its bytes, and errors that name it.
+//! An open segment file: reads ranges, with errors that name the file.
 
 use std::io;
 use std::ops::Range;
@@ -15,24 +15,24 @@ pub(super) struct SegmentFile {
 }
 
 impl SegmentFile {
-    /// Fills `buffer` with the bytes from `offset` on.
+    /// Fills `buffer` with the bytes from `offset`.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SegmentError> {
         self.bytes.read_at(offset, buffer).map_err(|error| self.unreadable(offset, &error))
     }
 
-    /// As [`SegmentFile::read`], past the page cache.
+    /// As [`SegmentFile::read`], bypassing the page cache.
     pub fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SegmentError> {
         self.bytes.read_direct(offset, buffer).map_err(|error| self.unreadable(offset, &error))
     }
 
-    /// A copy of a range, which the caller has compared with the file's length.
+    /// A copy of a range, which must be within the file's length.
     pub fn read_range(&self, range: Range<u64>) -> Result<Vec<u8>, SegmentError> {
         let mut bytes = vec![0; to_usize(range.end - range.start)];
         self.read(range.start, &mut bytes)?;
         Ok(bytes)
     }
 
-    /// A range where it lies in memory, if the storage lends it.
+    /// A range of the mapped file, if the storage maps it.
     pub fn mapped(&self, range: &Range<u64>) -> Option<&[u8]> {
         let length = range.end.saturating_sub(range.start);
         self.bytes.mapped(range.clone()).filter(|bytes| bytes.len() as u64 == length)

@@ -1,6 +1,6 @@
 //! The bytes of a segment's header, footer and tail. No other module reads or writes them.
 //!
-//! Everything here is fixed by `format-spec/segment.md`; `tests::constants_never_change` pins it.
+//! Specified by `format-spec/segment.md`; `tests::constants_never_change` pins it.
 
 use std::ops::Range;
 
@@ -25,10 +25,10 @@ const REGION_LEN: usize = 64;
 pub(crate) const CHUNK: usize = 65_536;
 const CHUNK_LEN: u32 = 65_536;
 const FIRST_INFORMATIVE_KIND: u16 = 0x8000;
-/// The bit of `features_read` that a segment with tiers has.
+/// The bit of `features_read` that is set in segments with tiers.
 pub(crate) const FEATURE_TIERS: u64 = 1;
 
-/// What kind of region it is, in the order in which they stand.
+/// The kind of a region, in file order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Codes,
@@ -41,7 +41,7 @@ pub(crate) enum Kind {
     /// Two numbers for each row, block and tier.
     Factors,
     SourceNames,
-    /// A kind of a later version that may be ignored.
+    /// A kind of a later version, which readers may ignore.
     Informative(u16),
 }
 
@@ -104,11 +104,11 @@ pub(crate) enum Compression {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Region {
     pub kind: Kind,
-    /// Of codes and factors; none for those of the rows themselves.
+    /// The tier of codes and factors; `None` for the rows' own codes.
     pub tier: Option<TierKind>,
     pub block: u32,
     pub group: u32,
-    /// Of codes.
+    /// The encoding of codes.
     pub encoding: Option<CodeEncoding>,
     pub compression: Compression,
     pub stride: u32,
@@ -134,19 +134,24 @@ impl Region {
         let (block, group) = (self.block, self.group);
         match (self.kind, self.tier) {
             (Kind::Codes, tier) => Place::Codes { block, group, tier: tier.map(TierKind::name) },
-            (Kind::Factors, Some(TierKind::Sign)) => Place::Column { name: "sign factors", group },
-            (Kind::Factors, Some(TierKind::I8)) => Place::Column { name: "i8 factors", group },
+            (Kind::Factors, Some(tier)) => {
+                let name = match tier {
+                    TierKind::Sign => "sign factors",
+                    TierKind::I8 => "i8 factors",
+                };
+                Place::Column { name, group }
+            }
             (kind, _) => Place::Column { name: kind.name(), group },
         }
     }
 
-    /// The greatest raw length that a region of this used length may claim.
+    /// The maximum raw length of a region of this used length.
     pub fn raw_limit(used: u64) -> u64 {
         (1 << 20) + 256 * used
     }
 }
 
-/// A run of rows whose columns stand together.
+/// A row group: a run of rows whose columns are adjacent in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Group {
     /// Ordinal of its first row in the segment.
@@ -165,7 +170,7 @@ impl Group {
 pub(crate) struct Header {
     pub container_version: u32,
     pub features_read: u64,
-    /// Of these a reader need know nothing.
+    /// A reader may ignore these.
     pub features_write: u64,
     pub index: Uuid,
     pub segment: Uuid,
@@ -191,8 +196,8 @@ impl Header {
         page
     }
 
-    /// `start`: the file's first page, or the whole file if it is shorter. Magic and version are looked
-    /// at first: only then does the layout of the rest stand. `Ok(None)`: not a segment at all.
+    /// `start` is the file's first page, or the whole file if it is shorter. Checks magic and version first,
+    /// since the rest depends on the version. `Ok(None)`: not a segment.
     pub fn parse(start: &[u8]) -> Result<Option<Self>, Fault> {
         if start.get(..8) != Some(&MAGIC[..]) {
             return Ok(None);
@@ -211,7 +216,7 @@ impl Header {
             schema_digest: array_at(page, 72),
         };
         if container_version > CONTAINER_VERSION {
-            return Ok(Some(header)); // The caller refuses it by its version.
+            return Ok(Some(header)); // The caller checks the version.
         }
         if crc32fast::hash(&page[..124]) != u32_at(page, 124) {
             return fault(124, "checksum does not match");
@@ -229,7 +234,7 @@ impl Header {
     }
 }
 
-/// The footer: everything that says where the columns are.
+/// The footer: the locations and checksums of the columns.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Footer {
     pub groups: Vec<Group>,
@@ -289,7 +294,7 @@ impl Footer {
         footer
     }
 
-    /// Checks the footer whose bytes the tail has found.
+    /// Parses and checks the footer, whose bytes the tail locates.
     pub fn parse(bytes: &[u8], tail: &Tail, schema: &Schema) -> Result<Self, Fault> {
         let start = tail.footer.start;
         if crc32fast::hash(bytes) != tail.footer_checksum {
@@ -358,7 +363,7 @@ impl Footer {
         Ok(footer)
     }
 
-    /// Whether the regions are the ones that the groups and the schema ask for, in order.
+    /// Checks that the regions are those that the groups and the schema require, in order.
     fn check_columns(&self, schema: &Schema) -> Result<(), String> {
         let mut regions = self.regions.iter().filter(|region| !matches!(region.kind, Kind::Informative(_)));
         let mut expect = |wanted: Wanted| {
@@ -409,7 +414,7 @@ impl Footer {
     }
 }
 
-/// What the schema and the groups ask of one region.
+/// The region that the schema and the groups require.
 struct Wanted {
     kind: Kind,
     tier: Option<TierKind>,
@@ -457,16 +462,16 @@ impl std::fmt::Display for Wanted {
     }
 }
 
-/// The last bytes of a file: where the footer is.
+/// The last bytes of a file, which locate the footer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tail {
-    /// Where the footer lies in the file.
+    /// The footer's range in the file.
     pub footer: Range<u64>,
     footer_checksum: u32,
 }
 
 impl Tail {
-    /// Where the tail of a file of this length begins.
+    /// The offset of the tail in a file of this length.
     pub fn start(file_len: u64) -> Result<u64, Fault> {
         if file_len < PAGE * 2 + TAIL_LEN as u64 {
             return Err(Fault::new(Place::Tail, file_len, "the file is too short to have one"));
@@ -474,8 +479,8 @@ impl Tail {
         Ok(file_len - TAIL_LEN as u64)
     }
 
-    /// `tail`: the bytes from `at` to the end of the file. The footer that it names is no longer than one
-    /// that describes the bytes before it can be.
+    /// `tail` holds the bytes from `at` to the end of the file. Checks that the footer is not longer than one
+    /// that describes the bytes before it.
     pub fn parse(tail: &[u8; TAIL_LEN], at: u64, segment: Uuid) -> Result<Self, Fault> {
         let fault = |at: u64, reason: &str| Err(Fault::new(Place::Tail, at, reason));
         if tail[56..] != END_MAGIC {
@@ -494,8 +499,8 @@ impl Tail {
         if offset % PAGE != 0 || offset.checked_add(length) != Some(at) {
             return fault(at, "the footer does not end where the tail begins");
         }
-        // Each region takes a page or more, each group has regions, and each chunk but the last of a
-        // region is full: what is longer is read for nothing.
+        // Each region has at least a page, each group has regions, and each chunk except the last of a
+        // region is full, which bounds the length of the tables.
         let regions = offset / PAGE;
         let tables = (GROUP_LEN + REGION_LEN + 4) as u64 * regions + 4 * (offset / CHUNK as u64);
         if length > FOOTER_FIXED as u64 + tables {
@@ -569,7 +574,7 @@ pub(crate) fn chunk_checksum(segment: Uuid, region: usize, chunk: usize, bytes: 
     hasher.finalize()
 }
 
-/// Makes the checksum of one chunk from its bytes.
+/// A hasher for the checksum of one chunk, to be updated with its bytes.
 pub(crate) fn chunk_hasher(segment: Uuid, region: usize, chunk: usize) -> crc32fast::Hasher {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(segment.as_bytes());
@@ -578,13 +583,13 @@ pub(crate) fn chunk_hasher(segment: Uuid, region: usize, chunk: usize) -> crc32f
     hasher
 }
 
-/// Ordinals and counts of tables that are in memory; they are bounded far below 2^32.
+/// Converts ordinals and counts of tables in memory, which are far below 2^32.
 fn count(n: usize) -> u32 {
     debug_assert!(u32::try_from(n).is_ok(), "{n} does not fit u32");
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// Offsets that were compared with the length of a slice before.
+/// Converts offsets that have been checked against the length of a slice.
 pub(crate) fn to_usize(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }

@@ -1,15 +1,16 @@
-//! Segment files: immutable rows, column by column, checksummed throughout.
+//! Segment files: immutable rows, stored column by column, with checksums of all bytes.
+//! `format-spec/segment.md` specifies the bytes.
 //!
-//! - Where do the bytes go? [`storage`]: the trait that all I/O of segments passes through.
-//! - What do they mean? `layout` (header, footer, tail) and `columns`; no other module here turns numbers into
-//!   bytes or back.
-//! - How does a row become bytes, and numbers again? `row`.
-//! - Who writes? `writer` streams a segment out.
-//! - Who reads? `reader` opens a `file` and reads its small columns, `codes` those of the blocks and tiers,
-//!   checked at once or, by `checking`, while they are used.
-//!
-//! Depends on `codec` and the schema; knows nothing of the manifest. The bytes are fixed by
-//! `format-spec/segment.md`.
+//! All I/O of segments goes through the traits of [`storage`].
+
+// - What are the bytes? `layout` (header, footer, tail) and `columns`; no other module here converts numbers
+//   to bytes or back.
+// - How is a row encoded and decoded? `row`.
+// - How is a segment written? `writer` streams it.
+// - How is a segment read? `reader` opens a `file` and reads its small columns; `codes` reads the codes of
+//   blocks and tiers, which are checked at once or, by `checking`, while they are used.
+//
+// Depends on `codec` and the schema, not on the manifest.
 
 mod checking;
 mod codes;
@@ -42,14 +43,14 @@ use uuid::Uuid;
 
 use crate::schema::Schema;
 
-/// The longest id, in bytes.
+/// The maximum length of an id, in bytes.
 pub const MAX_ID: u32 = 4096;
-/// The longest metadata of a row, in bytes.
+/// The maximum length of a row's metadata, in bytes.
 pub const MAX_METADATA: u32 = 65_536;
-/// The longest name of a source, in bytes.
+/// The maximum length of a source label, in bytes.
 pub const MAX_SOURCE: u32 = 255;
 
-/// What every segment of an index has in common.
+/// What all segments of an index have in common.
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub index: Uuid,
@@ -57,11 +58,11 @@ pub(crate) struct Identity {
     pub schema_digest: [u8; 32],
 }
 
-/// A segment as a snapshot sees it.
+/// A segment as of a snapshot's generation.
 #[derive(Debug, Clone)]
 pub(crate) struct LiveSegment {
     pub reader: Arc<SegmentReader>,
-    /// Rows that are deleted at the snapshot's generation.
+    /// The rows that are dead at the snapshot's generation.
     pub dead: Arc<RoaringBitmap>,
 }
 

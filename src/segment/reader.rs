@@ -1,4 +1,4 @@
-//! Reads a segment: everything is checked when it is opened, and each chunk when it is first touched.
+//! Reads a segment. Opening it checks header, footer and tail; chunks are checked when they are read.
 
 use std::cell::RefCell;
 use std::io;
@@ -23,14 +23,13 @@ use super::{Identity, MAX_ID, MAX_METADATA, file_name};
 use crate::codec::{Factors, MAX_NORM, Tier, TierKind};
 use crate::schema::Schema;
 
-/// A verification reads this many chunks at a time.
+/// The number of chunks that a verification reads at once.
 const CHUNKS_AT_ONCE: usize = 16;
 
-/// A compressed column must not need a longer window, so that whoever reads it piece by piece knows what
-/// memory it takes.
+/// The maximum zstd window of a compressed column, which bounds the memory of a streaming reader.
 const MAX_WINDOW: u64 = 1 << 27;
 
-/// What tells a column of a segment from its others.
+/// Identifies a column of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Column {
     pub name: &'static str,
@@ -42,18 +41,18 @@ pub(crate) struct Column {
 #[derive(Debug)]
 pub(crate) struct SegmentReader {
     pub(super) file: SegmentFile,
-    /// Whether the storage lends all of it.
+    /// Whether the storage maps the whole file.
     pub(super) is_mapped: bool,
     segment: Uuid,
     identity: Arc<Identity>,
-    /// Bits that somebody who writes this segment anew must understand.
+    /// Feature bits that a writer must support to copy this segment.
     features_write: u64,
     footer: Footer,
     /// Ordinal in the region table of each group's first region.
     group_regions: Vec<usize>,
     /// Ordinal in the checksum table of each region's first chunk.
     first_chunks: Vec<usize>,
-    /// One bit for each chunk that has been found sound.
+    /// One bit per chunk: whether it has been checked.
     sound: Vec<AtomicU64>,
     source_names: Vec<String>,
 }
@@ -110,7 +109,7 @@ impl SegmentReader {
         self.segment
     }
 
-    /// Whether its rows can be copied into a new segment without losing anything.
+    /// Checks that this version can copy the rows into a new segment without loss.
     pub fn check_copyable(&self) -> Result<(), SegmentError> {
         match self.features_write {
             0 => Ok(()),
@@ -118,7 +117,7 @@ impl SegmentReader {
         }
     }
 
-    /// The file, as messages name it.
+    /// The file, as named in messages.
     pub fn file(&self) -> &str {
         &self.file.name
     }
@@ -128,7 +127,7 @@ impl SegmentReader {
     }
 
     pub fn rows(&self) -> u32 {
-        // The footer's check holds the sum below 2^32.
+        // The footer's check ensures that the sum is below 2^32.
         u32::try_from(self.footer.rows()).unwrap_or(u32::MAX)
     }
 
@@ -154,24 +153,24 @@ impl SegmentReader {
         }
     }
 
-    /// The row group that a row of the segment lies in, and its place there.
+    /// The row group of a row of the segment, and the row's ordinal in it.
     pub fn locate(&self, row: u32) -> Option<(usize, usize)> {
         let group = self.footer.groups.partition_point(|group| group.range().end <= row);
         let found = self.footer.groups.get(group)?;
         Some((group, (row - found.first_row) as usize))
     }
 
-    /// Reads a part of a file.
+    /// Reads a range of the file.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SegmentError> {
         self.file.read(offset, buffer)
     }
 
-    /// Reads a part of a file past the page cache: whole pages into memory that begins at one.
+    /// Reads a range of the file, bypassing the page cache: whole pages, into page-aligned memory.
     pub fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SegmentError> {
         self.file.read_direct(offset, buffer)
     }
 
-    /// The file's bytes, to advise on.
+    /// The file's bytes, for advice and residency.
     pub fn storage(&self) -> &dyn StorageBytes {
         &*self.file.bytes
     }
@@ -188,7 +187,7 @@ impl SegmentReader {
 
     /// The norm of each row in a block.
     pub fn norms(&self, group: usize, block: usize) -> Result<Vec<f32>, SegmentError> {
-        // Written so that NaN is out as well; -0 is told by its sign.
+        // The comparison excludes NaN too; the sign excludes -0.
         self.numbers(group, Kind::Norms, block, |norm| norm.is_sign_positive() && *norm <= MAX_NORM)
     }
 
@@ -248,8 +247,8 @@ impl SegmentReader {
         })
     }
 
-    /// Reads every chunk of the file and checks it, whatever was found before, and each padding byte.
-    /// Calls back for each fault instead of stopping at the first.
+    /// Reads and checks every chunk of the file and each padding byte, even if checked before. Calls `found`
+    /// for each fault instead of stopping at the first.
     pub fn verify(&self, mut found: impl FnMut(SegmentError)) {
         for (ordinal, region) in self.footer.regions.iter().enumerate() {
             for first in (0..region.chunks()).step_by(CHUNKS_AT_ONCE) {
@@ -260,7 +259,7 @@ impl SegmentReader {
                     Err(error) => {
                         let is_cut_off = matches!(error, SegmentError::Damaged { .. });
                         found(error);
-                        // Nothing follows then.
+                        // The file ends here.
                         if is_cut_off {
                             return;
                         }
@@ -282,7 +281,7 @@ impl SegmentReader {
         }
     }
 
-    /// The digest of the whole file, as the manifest keeps it.
+    /// The digest of the whole file, as stored in the manifest.
     pub fn sha256(&self) -> Result<[u8; 32], SegmentError> {
         let (mut digest, length) = (Sha256::new(), self.bytes());
         for start in (0..length).step_by(CHUNKS_AT_ONCE * CHUNK) {
@@ -304,12 +303,12 @@ impl SegmentReader {
         Fault::new(region.place(), region.offset, reason).in_file(self.file())
     }
 
-    /// A column of the rows themselves.
+    /// A column of the rows, not of a tier.
     fn region(&self, group: usize, kind: Kind, block: usize) -> Result<(usize, &Region), SegmentError> {
         self.region_of_tier(group, kind, None, block)
     }
 
-    /// `Footer::parse` has seen that each group has each column once, in order.
+    /// `Footer::parse` has checked that each group has each column once, in order.
     pub(super) fn region_of_tier(
         &self,
         group: usize,
@@ -332,10 +331,10 @@ impl SegmentReader {
         })
     }
 
-    /// Whether a chunk was found sound before.
+    /// Whether a chunk has been checked before.
     pub(super) fn is_sound(&self, ordinal: usize, chunk: usize) -> bool {
         let bit = self.first_chunks[ordinal] + chunk;
-        // Relaxed: the bit only saves work; the bytes themselves never change.
+        // Relaxed: a stale bit only repeats a check; the bytes never change.
         self.sound[bit / 64].load(Ordering::Relaxed) >> (bit % 64) & 1 == 1
     }
 
@@ -348,7 +347,7 @@ impl SegmentReader {
         self.compare(ordinal, chunk, chunk_checksum(self.segment, ordinal, chunk, bytes))
     }
 
-    /// Compares what a chunk's checksum is with what it must be.
+    /// Compares a chunk's computed checksum with the stored one.
     pub(super) fn compare(&self, ordinal: usize, chunk: usize, found: u32) -> Result<(), SegmentError> {
         if found == self.footer.checksums[self.first_chunks[ordinal] + chunk] {
             return Ok(());
@@ -359,8 +358,8 @@ impl SegmentReader {
         Err(fault.in_file(self.file()))
     }
 
-    /// A copy of some used bytes of a region, read rather than mapped, so that a file that another
-    /// program cuts off is an error; the chunks that hold them are checked.
+    /// A checked copy of a range of a region's used bytes. Read rather than mapped, so that a file that
+    /// another program truncates gives an error.
     fn read_used(&self, ordinal: usize, region: &Region, used: Range<u64>) -> Result<Vec<u8>, SegmentError> {
         let extent = self.extent_of(ordinal, region, used.clone())?;
         let offset = extent.range.start;
@@ -380,7 +379,7 @@ impl SegmentReader {
         if region.compression == Compression::None {
             return Ok(used);
         }
-        // One frame and nothing after it; its decompressed length is bounded by the footer's check.
+        // Exactly one frame; the footer's check bounds its decompressed length.
         let one_frame =
             zstd::zstd_safe::find_frame_compressed_size(&used).is_ok_and(|size| size == used.len());
         if window_of_frame(&used, region.raw).is_some_and(|window| window > MAX_WINDOW) {
@@ -405,7 +404,7 @@ impl SegmentReader {
             .map_err(|reason| self.damaged(region, reason))
     }
 
-    /// The `run`-th run of one f32 for each row, all of them `possible`.
+    /// Run number `run` of one f32 for each row, all of which must be `possible`.
     fn numbers(
         &self,
         group: usize,
@@ -449,7 +448,7 @@ fn read_footer(
 /// Decompresses one frame of at most `capacity` bytes.
 fn decompress(frame: &[u8], capacity: usize) -> io::Result<Vec<u8>> {
     thread_local! {
-        // A new one for each column would cost more than most columns do.
+        // Creating one for each column costs more than decompressing most columns.
         static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
     }
     DECOMPRESSOR.with_borrow_mut(|kept| {
@@ -481,7 +480,7 @@ fn check_header(bytes: &[u8], file: &str, identity: &Identity) -> Result<Header,
         return Err(SegmentError::OtherSchema { file: file() });
     }
     if (header.features_read & FEATURE_TIERS != 0) == identity.schema.tiers().is_empty() {
-        let fault = Fault::new(Place::Header, 16, "the bit for tiers is not what the schema asks for");
+        let fault = Fault::new(Place::Header, 16, "the bit for tiers does not match the schema");
         return Err(fault.in_file(&file()));
     }
     Ok(header)

@@ -1,4 +1,4 @@
-//! One row, encoded and read back: the only place that knows what a row's bytes are in all its columns.
+//! Encodes rows and reads them back: the only module that handles a row across all its columns.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -11,12 +11,12 @@ use super::reader::SegmentReader;
 use crate::codec::{EncodeError, Encoding, Factors, Tier, TierEncoder};
 use crate::schema::Schema;
 
-/// One row, encoded: what a segment keeps of it besides id, span, source and metadata.
+/// One encoded row: what a segment stores of it except id, span, source and metadata.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct EncodedRow {
     /// The codes of all blocks, one stride after the other.
     pub codes: Vec<u8>,
-    /// One for each block; 1 where the encoding has none.
+    /// One for each block; 1 if the encoding has no scale.
     pub scales: Vec<f32>,
     /// One for each block.
     pub norms: Vec<f32>,
@@ -24,16 +24,16 @@ pub(crate) struct EncodedRow {
     pub tiers: Vec<EncodedTier>,
 }
 
-/// What a segment keeps of one row in one tier.
+/// What a segment stores of one row in one tier.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct EncodedTier {
-    /// The codes of the blocks that have it, one stride after the other.
+    /// The codes of the blocks that have the tier, one stride after the other.
     pub codes: Vec<u8>,
     /// One for each of these blocks.
     pub factors: Vec<Factors>,
 }
 
-/// What a caller says of a row besides its sketch.
+/// What a caller gives for a row besides its sketch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RowTags<'a> {
     pub span: Span,
@@ -41,10 +41,10 @@ pub(crate) struct RowTags<'a> {
     pub metadata: &'a [u8],
 }
 
-/// The scale of a row whose block's encoding has none.
+/// The scale of a row in a block whose encoding has no scale.
 const NO_SCALE: f32 = 1.0;
 
-/// Makes the rows of a schema.
+/// Encodes rows of a schema.
 #[derive(Debug)]
 pub(crate) struct RowEncoder {
     blocks: Vec<Block>,
@@ -55,9 +55,9 @@ pub(crate) struct RowEncoder {
 #[derive(Debug)]
 struct Block {
     encoding: Encoding,
-    /// Where its numbers are in a sketch,
+    /// The range of its values in a sketch.
     values: Range<usize>,
-    /// and its codes in a row.
+    /// The range of its codes in a row.
     codes: Range<usize>,
 }
 
@@ -87,8 +87,8 @@ impl RowEncoder {
         Self { blocks: blocks.collect(), tiers: schema.tiers().iter().map(tier).collect() }
     }
 
-    /// A row with its tiers, from the numbers of a sketch under the schema's spec; or the block that could
-    /// not be encoded, and why.
+    /// Encodes a row and its tiers from the values of a sketch of the schema's spec. The error has the ordinal
+    /// of the block that cannot be encoded.
     pub fn encode(&self, values: &[f32]) -> Result<EncodedRow, (usize, EncodeError)> {
         let bytes = self.blocks.last().map_or(0, |block| block.codes.end);
         let mut row = EncodedRow { codes: vec![0; bytes], ..EncodedRow::default() };
@@ -103,12 +103,12 @@ impl RowEncoder {
         Ok(row)
     }
 
-    /// The tiers of a row whose codes and scales are there, in the schema's order.
+    /// The tiers of an encoded row, in the schema's order.
     pub fn tiers_of(&self, row: &EncodedRow) -> Vec<EncodedTier> {
         self.tiers(|block| (&row.codes[self.blocks[block].codes.clone()], row.scales[block]))
     }
 
-    /// The tiers of a row, made from the codes and the scale of each block.
+    /// Computes the tiers of a row from the codes and the scale of each block.
     pub fn tiers<'r>(&self, row: impl Fn(usize) -> (&'r [u8], f32)) -> Vec<EncodedTier> {
         let mut scratch = Vec::new();
         let encode = |blocks: &Vec<TierBlock>| {
@@ -127,10 +127,10 @@ impl RowEncoder {
     }
 }
 
-/// The rows of a row group. What stands beside the codes is decoded once; codes are borrowed from the map,
-/// or read some rows at a time, so that memory depends on the row group and not on its codes.
+/// The rows of a row group. The small columns are decoded once. Codes are borrowed from the mapped file, or
+/// read some rows at a time, so that memory does not depend on the size of the codes.
 ///
-/// Rows are counted from the first of the group.
+/// Row ordinals are relative to the group.
 #[derive(Debug)]
 pub(crate) struct RowGroup<'a> {
     reader: &'a SegmentReader,
@@ -148,7 +148,7 @@ pub(crate) struct RowGroup<'a> {
 /// For each block: one number for each row.
 #[derive(Debug)]
 struct Numbers {
-    /// Empty where the encoding has none.
+    /// Empty if the encoding has no scale.
     scales: Vec<Vec<f32>>,
     norms: Vec<Vec<f32>>,
 }
@@ -162,7 +162,7 @@ impl<'a> RowGroup<'a> {
         Self::with_rows(reader, group, 0..reader.groups()[group].rows as usize)
     }
 
-    /// A row group of which only `rows` will be asked for: codes of no others are read ahead.
+    /// A row group of which only `rows` will be read: no codes after them are read ahead.
     pub fn with_rows(
         reader: &'a SegmentReader,
         group: usize,
@@ -192,24 +192,24 @@ impl<'a> RowGroup<'a> {
         })
     }
 
-    /// How many rows it has.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.spans.len()
     }
 
     /// The ordinal of a row in the segment.
     pub fn ordinal(&self, row: usize) -> u32 {
-        // No more than the segment has rows, which is below 2^32.
+        // At most the number of rows of the segment, which is below 2^32.
         self.reader.groups()[self.group].first_row + u32::try_from(row).unwrap_or(u32::MAX)
     }
 
-    /// The id of the example that a row is of.
+    /// The id of a row's example.
     pub fn id(&self, row: usize) -> &[u8] {
         self.ids.get(row)
     }
 
-    /// The rows from `row` on that have its id. An id can stand in several runs, and in one run twice, if it
-    /// was deleted and appended again: the living rows among them are one example's.
+    /// The run of rows from `row` that have its id. An id can have several runs, and a run can hold two
+    /// examples of the id, if it was deleted and appended again; the live rows belong to one of them.
     pub fn run(&self, row: usize) -> Range<usize> {
         let id = self.id(row);
         let rows = (row..self.len()).take_while(|&next| self.id(next) == id).count();
@@ -230,7 +230,7 @@ impl<'a> RowGroup<'a> {
         Ok(self.numbers()?.norms.iter().map(|norms| norms[row]).collect())
     }
 
-    /// The codes of a row, with their scales and norms. Cheapest in ascending order.
+    /// The codes, scales and norms of a row. Cheapest in ascending order.
     pub fn row(&mut self, row: usize) -> Result<StoredRow<'_>, SegmentError> {
         self.numbers()?;
         self.codes.load(self.reader, row)?;
@@ -238,7 +238,7 @@ impl<'a> RowGroup<'a> {
         Ok(StoredRow { schema, codes, numbers: self.numbers()?, row })
     }
 
-    /// The tiers of a row as they are stored.
+    /// The stored tiers of a row.
     pub fn tiers(&mut self, row: usize) -> Result<Vec<EncodedTier>, SegmentError> {
         self.tier_codes.load(self.reader, row)?;
         let mut column = 0;
@@ -254,7 +254,7 @@ impl<'a> RowGroup<'a> {
         Ok(tiers.collect())
     }
 
-    /// A row verbatim, to be written again.
+    /// A verbatim copy of a row, for compaction.
     pub fn encoded(&mut self, row: usize) -> Result<EncodedRow, SegmentError> {
         let tiers = self.tiers(row)?;
         let stored = self.row(row)?;
@@ -303,7 +303,7 @@ fn once<T>(cell: &OnceCell<T>, read: impl FnOnce() -> Result<T, SegmentError>) -
     }
 }
 
-/// The codes, scales and norms of one row, as they are stored.
+/// The stored codes, scales and norms of one row.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StoredRow<'g> {
     schema: &'g Schema,
@@ -313,12 +313,12 @@ pub(crate) struct StoredRow<'g> {
 }
 
 impl<'g> StoredRow<'g> {
-    /// The codes of a block, one row stride.
+    /// The codes of a block: one row stride.
     pub fn codes(&self, block: usize) -> &'g [u8] {
         self.codes.row(block, self.row)
     }
 
-    /// The scale of a block; 1 where the encoding has none.
+    /// The scale of a block; 1 if the encoding has no scale.
     pub fn scale(&self, block: usize) -> f32 {
         self.numbers.scales[block].get(self.row).copied().unwrap_or(NO_SCALE)
     }
@@ -328,7 +328,7 @@ impl<'g> StoredRow<'g> {
         self.numbers.norms[block][self.row]
     }
 
-    /// The numbers of all blocks, one after the other: `out` has the spec's `dims`.
+    /// Decodes all blocks, one after the other; `out` has the spec's `dims`.
     pub fn decode(&self, out: &mut [f32]) {
         for ((block, range), &encoding) in
             self.schema.spec().ranges().enumerate().zip(self.schema.encodings())
@@ -338,16 +338,16 @@ impl<'g> StoredRow<'g> {
     }
 }
 
-/// Besides a chunk for each column, so many bytes of codes are at hand.
+/// The bytes of codes that a window holds, in addition to a chunk per column.
 const WINDOW_BYTES: usize = 4 << 20;
 
 /// The codes of some rows in some columns of a row group.
 #[derive(Debug)]
 struct Window<'a> {
     columns: Vec<CodeColumn>,
-    /// How many rows it may have,
+    /// The maximum number of rows of the window.
     most: usize,
-    /// and where they end.
+    /// The row at which reading ahead ends.
     end: usize,
     rows: Range<usize>,
     /// For each column: the codes of `rows`.
@@ -355,18 +355,18 @@ struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    /// Of columns whose rows have `row_bytes` together; rows before `end` may be read ahead.
+    /// For columns whose rows have `row_bytes` in total; rows before `end` may be read ahead.
     fn new(columns: Vec<CodeColumn>, row_bytes: usize, end: usize) -> Self {
         let most = (WINDOW_BYTES + columns.len() * CHUNK) / row_bytes.max(1);
         Self { columns, most: most.max(1), end, rows: 0..0, codes: Vec::new() }
     }
 
-    /// Moves to where `row` is, unless it is there.
+    /// Moves the window to `row`, unless it contains it.
     fn load(&mut self, reader: &'a SegmentReader, row: usize) -> Result<(), SegmentError> {
         if self.rows.contains(&row) {
             return Ok(());
         }
-        // Before others take their place.
+        // Free the old codes before reading.
         self.codes.clear();
         self.rows = 0..0;
         let rows = row..self.end.min(row.saturating_add(self.most)).max(row + 1);

@@ -1,4 +1,4 @@
-//! Where segment files live: the one trait through which every byte of them goes.
+//! The storage of segment files: the traits through which all their bytes are read and written.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,45 +14,45 @@ pub(crate) use file::Pages;
 
 mod file;
 
-/// A flat folder of immutable files.
+/// A flat namespace of immutable files. Set it with [`IndexOptions::storage`](crate::IndexOptions::storage).
 ///
-/// The contract that the engine relies on:
-/// - a file is written once, front to back, and never changed afterwards;
-/// - after [`StorageFile::sync`] **and** [`Storage::sync`] have returned, the file with all its
-///   bytes survives a crash; before that, any part of it may be missing;
-/// - [`StorageBytes`] stay readable until they are dropped, also after [`Storage::remove`].
+/// The engine relies on this contract:
+/// - A file is written once, front to back, and never changed afterwards.
+/// - After [`StorageFile::sync`] **and** [`Storage::sync`] have returned, the file with all its bytes survives
+///   a crash. Before that, any part of it may be missing after a crash.
+/// - [`StorageBytes`] stay readable until they are dropped, even after [`Storage::remove`].
 pub trait Storage: fmt::Debug + Send + Sync {
     /// Creates a file that must not exist yet.
     ///
     /// # Errors
-    /// `AlreadyExists`, or whatever the storage says.
+    /// `AlreadyExists`, or an error of the storage.
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
 
     /// Opens a whole file for reading.
     ///
     /// # Errors
-    /// `NotFound`, or whatever the storage says.
+    /// `NotFound`, or an error of the storage.
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageBytes>>;
 
-    /// Removes a file; one that does not exist is not an error.
+    /// Removes a file. It is not an error if the file does not exist.
     ///
     /// # Errors
-    /// Whatever the storage says.
+    /// An error of the storage.
     fn remove(&self, name: &str) -> io::Result<()>;
 
     /// The names of all files.
     ///
     /// # Errors
-    /// Whatever the storage says.
+    /// An error of the storage.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// Makes the creations and removals before this call durable.
+    /// Makes all earlier creations and removals durable.
     ///
     /// # Errors
-    /// Whatever the storage says. A sync that failed is never tried again.
+    /// An error of the storage. The engine never retries a failed sync.
     fn sync(&self) -> io::Result<()>;
 
-    /// What to call a file in messages.
+    /// The name of a file in error messages.
     fn describe(&self, name: &str) -> String;
 }
 
@@ -61,43 +61,43 @@ pub trait StorageFile: Send {
     /// Appends bytes.
     ///
     /// # Errors
-    /// Whatever the storage says; the file is then of no use.
+    /// An error of the storage. The engine then abandons the file.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes everything written so far durable.
+    /// Makes all bytes written so far durable.
     ///
     /// # Errors
-    /// Whatever the storage says; the file is then of no use, and the sync is not tried again.
+    /// An error of the storage. The engine then abandons the file and never retries the sync.
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// The bytes of an immutable file, by ranges.
+/// An open immutable file, read by ranges.
 ///
-/// Only [`StorageBytes::len`] and [`StorageBytes::read_at`] must be written: that is enough for an object
-/// store. The rest is for storages that can do more; what it says has to agree with the bytes.
+/// [`StorageBytes::len`] and [`StorageBytes::read_at`] are required, and sufficient for an object store. The
+/// other methods are for storages that can map files, bypass the page cache or prefetch.
 pub trait StorageBytes: fmt::Debug + Send + Sync {
-    /// How many there are.
+    /// The length of the file in bytes.
     fn len(&self) -> u64;
 
-    /// Whether there are none.
+    /// Whether the file is empty.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Fills `buffer` with the bytes from `offset` on. Several threads may read at once.
+    /// Fills `buffer` with the bytes from `offset`. Several threads may read at once.
     ///
     /// # Errors
-    /// `UnexpectedEof` if there are not as many, or whatever the storage says.
+    /// `UnexpectedEof` if the file ends before, or an error of the storage.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
-    /// The bytes of a range where they lie in memory that stays valid and unchanged as long as `self`;
-    /// `None`: they have to be read.
+    /// The bytes of a range in mapped memory, which stays valid and unchanged as long as `self`. `None` if
+    /// the storage does not map files, so that the range must be read.
     fn mapped(&self, _range: Range<u64>) -> Option<&[u8]> {
         None
     }
 
-    /// Like [`StorageBytes::read_at`], but past the page cache where that is possible: for `offset`,
-    /// length and address that are multiples of 4096.
+    /// As [`StorageBytes::read_at`], but bypasses the page cache if possible: if `offset`, length and address
+    /// are multiples of 4096.
     ///
     /// # Errors
     /// As [`StorageBytes::read_at`].
@@ -105,48 +105,48 @@ pub trait StorageBytes: fmt::Debug + Send + Sync {
         self.read_at(offset, buffer)
     }
 
-    /// Whether [`StorageBytes::read_direct`] passes the page cache by.
+    /// Whether [`StorageBytes::read_direct`] bypasses the page cache. Default: `false`.
     fn reads_directly(&self) -> bool {
         false
     }
 
-    /// Whether reading is more than copying from memory.
+    /// Whether bytes may have to be read from a disk or a network. Default: `false`.
     fn is_on_disk(&self) -> bool {
         false
     }
 
-    /// Whether the byte at `offset` is in memory already, as far as that is known.
+    /// Whether the byte at `offset` is in memory, as far as known. Default: `true`.
     fn is_resident(&self, _offset: u64) -> bool {
         true
     }
 
-    /// Says what the bytes of a range will be used for. A hint: it cannot fail, and it changes no byte.
+    /// A hint about the future use of a range. Default: no effect.
     fn advise(&self, _range: Range<u64>, _advice: Advice) {}
 }
 
-/// What a range of a file will be used for.
+/// The future use of a range of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Advice {
-    /// It is read soon: fetch it.
+    /// The range will be read soon: prefetch it.
     Soon,
-    /// It is not read again: memory need not keep it.
+    /// The range will not be read again: it can be dropped from memory.
     Done,
 }
 
-/// A folder of the file system. Files are mapped, and read where that is better.
+/// Storage in a folder of the file system. Files are mapped; ranges can also be read.
 #[derive(Debug)]
 pub struct FileStorage {
     folder: PathBuf,
 }
 
 impl FileStorage {
-    /// The storage of an existing folder.
+    /// Storage in an existing folder.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
 
-    /// Refuses names that could lead out of the folder.
+    /// The path of a file. A name that is not a plain file name is an error.
     fn path(&self, name: &str) -> io::Result<PathBuf> {
         let plain = Path::new(name).file_name().is_some_and(|file| file == name);
         if plain {
@@ -164,7 +164,7 @@ impl Storage for FileStorage {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageBytes>> {
         let path = self.path(name)?;
-        // Neither a link out of the folder nor a pipe that nobody writes to.
+        // Rejects links out of the folder and pipes, which could block.
         if !fs::symlink_metadata(&path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
@@ -181,7 +181,7 @@ impl Storage for FileStorage {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
-            // Names that are not UTF-8 cannot be ours.
+            // gradix creates no names that are not UTF-8.
             if let Ok(name) = entry?.file_name().into_string() {
                 names.push(name);
             }
@@ -204,7 +204,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(windows) { Ok(()) } else { File::open(folder)?.sync_all() }
 }
 
-/// Puts a small file in place durably: it is there with all its bytes, or as it was before.
+/// Replaces a small file durably and atomically.
 pub(crate) fn replace_file(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let unfinished = folder.join(format!("{name}.unfinished"));
     let mut file = File::create(&unfinished)?;
@@ -224,7 +224,7 @@ impl StorageFile for File {
     }
 }
 
-/// Files in memory, gone with the value: for tests, and for indexes that need not last.
+/// Storage in memory: for tests and temporary indexes.
 #[derive(Debug, Default)]
 pub struct MemoryStorage {
     files: Files,
@@ -290,7 +290,7 @@ impl StorageFile for MemoryFile {
         Ok(())
     }
 
-    /// Only now do the bytes appear to readers.
+    /// Makes the bytes visible to readers.
     fn sync(&mut self) -> io::Result<()> {
         let mut files = lock(&self.files);
         files.insert(self.name.clone(), Arc::new(std::mem::take(&mut self.bytes)));
@@ -299,7 +299,7 @@ impl StorageFile for MemoryFile {
 }
 
 impl StorageBytes for Vec<u8> {
-    /// There is no page cache between a reader and memory.
+    /// Reads from memory do not go through a page cache.
     fn reads_directly(&self) -> bool {
         true
     }
@@ -319,7 +319,7 @@ impl StorageBytes for Vec<u8> {
     }
 }
 
-/// Some of `bytes`, if they are there.
+/// A range of `bytes`, if they contain it.
 fn part(bytes: &[u8], range: Range<u64>) -> Option<&[u8]> {
     bytes.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
 }

@@ -19,15 +19,15 @@ use super::storage::{Storage, StorageFile};
 use super::{Identity, file_name};
 use crate::codec::{CodeEncoding, TierKind};
 
-/// The codes of a row group take about this many bytes.
+/// The target size of a row group in bytes of codes.
 const GROUP_BYTES: usize = 32 << 20;
-/// A row group has at most this many rows, unless one example alone has more.
+/// The maximum number of rows of a row group, unless a single example has more.
 const GROUP_ROWS: usize = 65_536;
-/// Ids and metadata of a row group stay below this, so that their offsets fit `u32`.
+/// The bytes of ids and metadata at which a row group ends, so that their offsets fit `u32`.
 const GROUP_STRING_BYTES: usize = 256 << 20;
 const ZSTD_LEVEL: i32 = 3;
 
-/// A segment whose file is complete and durable, but in no manifest yet.
+/// A segment whose file is complete and durable, but not yet in the manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sealed {
     pub segment: Uuid,
@@ -59,11 +59,11 @@ impl std::fmt::Debug for SegmentWriter {
     }
 }
 
-/// The row group that is being filled.
+/// The open row group.
 #[derive(Default)]
 struct OpenGroup {
     rows: usize,
-    /// One buffer for each block, as for the next two.
+    /// One buffer for each block, as in the next two fields.
     codes: Vec<Vec<u8>>,
     scales: Vec<Vec<f32>>,
     norms: Vec<Vec<f32>>,
@@ -75,7 +75,7 @@ struct OpenGroup {
     metadata: ByteStrings,
 }
 
-/// A tier of the row group that is being filled; one entry for each block that has it.
+/// A tier of the open row group; one entry for each block that has it.
 #[derive(Default)]
 struct OpenTier {
     codes: Vec<Vec<u8>>,
@@ -164,15 +164,15 @@ impl SegmentWriter {
         self.rows
     }
 
-    /// Bytes written and buffered so far, about.
+    /// The approximate number of bytes written and buffered so far.
     pub fn bytes(&self) -> u64 {
         self.sink.length + (self.group.rows * self.identity.schema.row_bytes()) as u64
     }
 
-    /// Appends all rows of one example; returns the ordinal of the first.
+    /// Appends all rows of one example. Returns the ordinal of the first.
     ///
-    /// The caller has checked ids, spans, sources and metadata against the format's limits and the
-    /// number of rows against `u32`.
+    /// The caller must have checked ids, spans, sources and metadata against the format's limits, and that the
+    /// number of rows fits `u32`.
     pub fn push<'a>(
         &mut self,
         id: &[u8],
@@ -209,7 +209,7 @@ impl SegmentWriter {
         Ok(first)
     }
 
-    /// Writes everything out and makes it durable: file first, then the folder.
+    /// Completes the file and makes it durable: first the file, then the folder.
     pub fn seal(mut self) -> Result<Sealed, SegmentError> {
         self.close_group()?;
         self.write_column(Kind::SourceNames, 0, &source_names_to_bytes(&self.sources.names))?;
@@ -266,7 +266,7 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// The codes of all rows of a group in one block and tier.
+    /// Writes the codes of all rows of a group in one block and tier.
     fn write_codes(
         &mut self,
         group: u32,
@@ -291,7 +291,7 @@ impl SegmentWriter {
         self.write_region(region, codes)
     }
 
-    /// A column that is written as it is. Every scan decodes ids, spans and sources of nearly all row groups:
+    /// Writes a column as it is, without compression. Every scan decodes ids, spans and sources of nearly all row groups:
     /// decompressing them would cost a tenth of a scan of 4,096 `i8` dims, half of one of 256, for .5% and 9%
     /// of the bytes.
     fn write_plain(
@@ -317,7 +317,7 @@ impl SegmentWriter {
         self.write_region(region, &mut bytes)
     }
 
-    /// A column that may be compressed, and is where that helps.
+    /// Writes a column, compressed if that makes it smaller.
     fn write_column(&mut self, kind: Kind, group: u32, raw: &[u8]) -> Result<(), SegmentError> {
         let packed = zstd::bulk::compress(raw, ZSTD_LEVEL).ok().filter(|packed| {
             packed.len() < raw.len() && raw.len() as u64 <= Region::raw_limit(packed.len() as u64)
@@ -341,7 +341,7 @@ impl SegmentWriter {
         self.write_region(region, &mut bytes)
     }
 
-    /// Writes the bytes, padded in place to whole pages, and notes region and checksums.
+    /// Writes the bytes, padded in place to whole pages, and records region and checksums.
     fn write_region(&mut self, region: Region, bytes: &mut Vec<u8>) -> Result<(), SegmentError> {
         debug_assert_eq!(region.offset % PAGE, 0, "regions start at a page");
         let padded = bytes.len().next_multiple_of(PAGE_BYTES).max(PAGE_BYTES);
@@ -356,7 +356,7 @@ impl SegmentWriter {
 }
 
 impl OpenGroup {
-    /// Keeps the buffers for the next group.
+    /// Empties the buffers for the next group.
     fn clear(&mut self) {
         self.rows = 0;
         self.codes.iter_mut().for_each(Vec::clear);
@@ -374,7 +374,7 @@ impl OpenGroup {
 }
 
 impl OpenTier {
-    /// Adds a row, whose codes in the blocks have these strides.
+    /// Adds a row; `strides` are those of its codes in the blocks.
     fn push(&mut self, strides: impl Iterator<Item = usize>, row: &EncodedTier) {
         let mut start = 0;
         let columns = self.codes.iter_mut().zip(&mut self.factors);

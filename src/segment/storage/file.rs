@@ -1,4 +1,4 @@
-//! A file that is mapped, and that can also be read, through the page cache or past it.
+//! A mapped file, which can also be read through the page cache or directly.
 
 use std::fs::File;
 use std::io;
@@ -10,7 +10,7 @@ use memmap2::{Mmap, MmapMut};
 
 use super::{Advice, StorageBytes};
 
-/// What direct reads are aligned to. Disks with larger sectors refuse them; then reads are plain.
+/// The alignment of direct reads. On disks with larger sectors they fail, and plain reads are used.
 #[cfg(target_os = "linux")]
 const ALIGNMENT: usize = 4096;
 
@@ -18,7 +18,7 @@ const ALIGNMENT: usize = 4096;
 pub(super) struct MappedFile {
     map: Mmap,
     file: File,
-    /// The same file without the page cache, once it was asked for; none where that is refused.
+    /// The same file opened with `O_DIRECT` on first use; `None` if that fails.
     #[cfg(target_os = "linux")]
     direct: OnceLock<Option<File>>,
 }
@@ -38,7 +38,7 @@ impl MappedFile {
         })
     }
 
-    /// Opened through the handle, so that it is the same file even if it was removed since.
+    /// Opened through the handle, so that it is the same file even if it has been removed.
     #[cfg(target_os = "linux")]
     fn direct(&self) -> Option<&File> {
         use std::os::fd::AsRawFd as _;
@@ -50,7 +50,7 @@ impl MappedFile {
         self.direct.get_or_init(open).as_ref()
     }
 
-    /// Offset and length of whole pages from that of `start` to before that of `end`.
+    /// Offset and length of the pages from that of `start` to before that of `end`.
     #[cfg(unix)]
     fn pages(&self, start: u64, end: u64) -> Option<(usize, usize)> {
         let page =
@@ -96,7 +96,7 @@ impl StorageBytes for MappedFile {
         let direct = if aligned { self.direct() } else { None };
         let Some(direct) = direct else { return self.read_at(offset, buffer) };
         match std::os::unix::fs::FileExt::read_exact_at(direct, buffer, offset) {
-            // Sectors that are larger still.
+            // Larger sectors.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.read_at(offset, buffer),
             other => other,
         }
@@ -126,17 +126,17 @@ impl StorageBytes for MappedFile {
         match advice {
             Advice::Soon => {
                 if let Some((start, length)) = self.pages(range.start, range.end.saturating_add(4095)) {
-                    // A hint, lost if it is refused.
+                    // A hint; errors are ignored.
                     let _ = self.map.advise_range(memmap2::Advice::WillNeed, start, length);
                 }
             }
             Advice::Done => {
                 #[cfg(target_os = "linux")]
-                // Not the last page, if it holds what comes next as well.
+                // Not the last page, if it also contains the next range.
                 if let Some((start, length)) = self.pages(range.start, range.end) {
                     use std::os::fd::AsRawFd as _;
-                    // SAFETY: the map is shared, read only and backed by the file: whoever reads the
-                    // pages again finds the same bytes there.
+                    // SAFETY: the map is shared, read only and backed by the file: a later read of the
+                    // pages gives the same bytes.
                     let _ = unsafe {
                         self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, length)
                     };
@@ -151,7 +151,7 @@ impl StorageBytes for MappedFile {
     }
 }
 
-/// Memory that begins at a page, in huge pages where the system has them: for direct reads.
+/// Page-aligned memory for direct reads, in huge pages if the system has them.
 #[derive(Debug)]
 pub(crate) struct Pages(MmapMut);
 
@@ -159,7 +159,7 @@ impl Pages {
     pub fn new(bytes: usize) -> io::Result<Self> {
         let map = MmapMut::map_anon(bytes.max(1).next_multiple_of(2 << 20))?;
         #[cfg(target_os = "linux")]
-        // A hint, lost if it is refused.
+        // A hint; errors are ignored.
         let _ = map.advise(memmap2::Advice::HugePage);
         Ok(Self(map))
     }
