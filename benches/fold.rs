@@ -1,8 +1,9 @@
 //! How fast gradients become sketches and sketches become codes, on one core.
 //!
-//! Prints a table: elements a second of the fold, and bytes a second next to what the same core
-//! reads from the same buffer by plain loads (`benches/roof`), in huge pages, measured in turns with the fold.
-//! Each figure is the best of some runs. With normalisation a tensor is read twice, so that half of the read rate is the most.
+//! Prints a table: elements a second of the fold, and bytes a second next to what the same core reads from
+//! the same buffer by plain loads (`benches/roof`), in huge pages, measured in turns with the fold. Each
+//! figure is the best of some runs. With normalisation a tensor is read twice, so that half of the read rate
+//! is the most.
 //!
 //! ```text
 //! cargo bench --bench fold            # tensors of 2^26 elements

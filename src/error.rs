@@ -1,4 +1,5 @@
-//! [`Error`], into which every operation's error converts, and [`ErrorKind`], which classifies it for the caller.
+//! [`Error`], into which every operation's error converts, and [`ErrorKind`], which classifies it for the
+//! caller.
 
 use std::io;
 
@@ -111,7 +112,8 @@ pub enum ErrorKind {
     Io,
     /// An argument is invalid or does not fit the index. Correct the call.
     InvalidInput,
-    /// The call is not allowed in this state: the index was opened read-only, or there are uncommitted changes.
+    /// The call is not allowed in this state: the index was opened read-only, or there are uncommitted
+    /// changes.
     InvalidState,
     /// What was named does not exist: no index in the folder, no such id, generation, source or block.
     NotFound,

@@ -42,8 +42,8 @@
 //!
 //! # Spans, sources and filters
 //!
-//! An example has one row for the whole example, or one for each of several spans. A row can have a source label,
-//! by which scans can filter, and metadata, which gradix stores but does not interpret.
+//! An example has one row for the whole example, or one for each of several spans. A row can have a source
+//! label, by which scans can filter, and metadata, which gradix stores but does not interpret.
 //!
 //! ```
 //! use gradix::sketch::{Sketch, SketchSpec};
@@ -163,7 +163,8 @@
 //! # Errors
 //!
 //! Each operation has its own error enum, whose variants name the file and offset, or the example and block.
-//! All of them convert into [`Error`]; [`Error::kind`] classifies an error by what the caller can do about it.
+//! All of them convert into [`Error`]; [`Error::kind`] classifies an error by what the caller can do about
+//! it.
 //!
 //! # Features
 //!

@@ -90,7 +90,8 @@ impl Schema {
             .map(|(block, (found, _))| (block, found.dims as usize))
     }
 
-    /// Bytes of one row's codes in one block, including padding to a multiple of 64. Zero if there is no such block.
+    /// Bytes of one row's codes in one block, including padding to a multiple of 64. Zero if there is no such
+    /// block.
     #[must_use]
     pub fn stride(&self, block: usize) -> usize {
         match (self.spec.blocks().get(block), self.encodings.get(block)) {

@@ -14,8 +14,8 @@ use ::burn::tensor::{Bool, Int, activation::log_softmax};
 /// gradient by the size of the batch.
 ///
 /// # Errors
-/// [`BurnError::Shape`] if the shapes do not match, [`BurnError::FullyMasked`] if an example has no token that counts (its
-/// loss would be 0 / 0), [`BurnError::Read`] if the device fails.
+/// [`BurnError::Shape`] if the shapes do not match, [`BurnError::FullyMasked`] if an example has no token
+/// that counts (its loss would be 0 / 0), [`BurnError::Read`] if the device fails.
 pub fn sequence_loss(
     logits: Tensor<3>,
     tokens: Tensor<2, Int>,

@@ -91,7 +91,8 @@ impl Writer {
             oldest -= 1;
         }
 
-        // First make the new oldest generation durable: from now on no reader opens an older one. Then remove.
+        // First make the new oldest generation durable: from now on no reader opens an older one. Then
+        // remove.
         let state = StateRecord { generation: newest, oldest };
         let mut batch = self.manifest.batch();
         batch.put_state(&state)?;

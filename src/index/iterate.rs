@@ -50,7 +50,8 @@ pub struct Rows<'a> {
     snapshot: &'a Snapshot,
     spec: Arc<SketchSpec>,
     with_sketches: bool,
-    /// Position of the next row: the ordinals of its segment, of its row group in that, and of the row in that.
+    /// Position of the next row: the ordinals of its segment, of its row group in that, and of the row in
+    /// that.
     segment: usize,
     group: usize,
     row: usize,

@@ -8,7 +8,8 @@
 //!   `ids`, `sources`.
 //! - How is the index maintained? `compact`, `gc`, `verify`, `stats`.
 //!
-//! This is the only folder that uses both segments and manifest. It depends on all others except the burn adapter.
+//! This is the only folder that uses both segments and manifest. It depends on all others except the burn
+//! adapter.
 
 mod committed;
 mod compact;

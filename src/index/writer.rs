@@ -477,8 +477,8 @@ pub struct PreparedCommit<'a> {
 }
 
 impl PreparedCommit<'_> {
-    /// Arbitrary bytes to store with the commit, at most 1 MiB. [`Snapshot::payload`](crate::Snapshot::payload)
-    /// reads them. Default: empty.
+    /// Arbitrary bytes to store with the commit, at most 1 MiB.
+    /// [`Snapshot::payload`](crate::Snapshot::payload) reads them. Default: empty.
     pub fn payload(mut self, payload: impl Into<Vec<u8>>) -> Self {
         self.payload = payload.into();
         self

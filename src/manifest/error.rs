@@ -12,7 +12,8 @@ pub enum ManifestError {
         path: PathBuf,
         /// The operation.
         operation: &'static str,
-        /// The error of the database or the operating system; `InvalidData` if the database found its files damaged.
+        /// The error of the database or the operating system; `InvalidData` if the database found its files
+        /// damaged.
         source: io::Error,
     },
     /// A record does not conform to the format.

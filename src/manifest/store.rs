@@ -31,7 +31,8 @@ const FAMILIES: [&str; 6] = [META, SEGMENTS, EXAMPLES, DELETES, COMMITS, INTENTS
 const INDEX_KEY: &[u8] = b"index";
 const STATE_KEY: &[u8] = b"state";
 
-/// An open manifest. A reader sees the state as of its opening; a primary sees the state after the last batch.
+/// An open manifest. A reader sees the state as of its opening; a primary sees the state after the last
+/// batch.
 pub(crate) struct Manifest {
     db: DB,
     path: PathBuf,
@@ -104,7 +105,8 @@ impl Manifest {
     }
 
     /// Flushes the log to tables, so that readers have no log to replay and all damage is detected. In a log,
-    /// a damaged last record can look like one that a crash tore before it was acknowledged, which is dropped.
+    /// a damaged last record can look like one that a crash tore before it was acknowledged, which is
+    /// dropped.
     pub fn flush(&self) -> Result<(), ManifestError> {
         let families: Vec<_> = FAMILIES.iter().map(|name| self.family(name)).collect::<Result<_, _>>()?;
         let flushed = self.db.flush_cfs_opt(&families, &FlushOptions::default());
@@ -121,11 +123,11 @@ impl Manifest {
     /// Opens for reading, also while a writer is open. Never blocks the writer, and changes nothing in the
     /// folder.
     ///
-    /// RocksDB's read-only open reads the list of tables first and the log afterwards. If a writer flushes the
-    /// log to a table in between, the flushed records are in neither; so the folder's files are compared before
-    /// and after, and all tables are kept open. (RocksDB's secondary instance does not need this, but treats a
-    /// damaged or missing table as one that does not exist yet, and then silently shows less than was
-    /// committed.)
+    /// RocksDB's read-only open reads the list of tables first and the log afterwards. If a writer flushes
+    /// the log to a table in between, the flushed records are in neither; so the folder's files are compared
+    /// before and after, and all tables are kept open. (RocksDB's secondary instance does not need this, but
+    /// treats a damaged or missing table as one that does not exist yet, and then silently shows less than
+    /// was committed.)
     pub fn open_reader(path: &Path) -> Result<Self, ManifestError> {
         let mut options = options();
         options.set_max_open_files(-1);
@@ -509,7 +511,8 @@ fn is_log(name: &OsString) -> bool {
     name.to_string_lossy().ends_with(".log")
 }
 
-/// Whether only logs have grown between the two listings: then what was read in between is a consistent state.
+/// Whether only logs have grown between the two listings: then what was read in between is a consistent
+/// state.
 fn is_one_state(before: &Files, after: &Files) -> bool {
     before.len() == after.len()
         && before.iter().zip(after).all(|((name, length), (other, later))| {

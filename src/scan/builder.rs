@@ -121,7 +121,8 @@ impl<'a> Scan<'a> {
         self
     }
 
-    /// Selects blocks by name: scores are over these blocks only, and only these are read. Default: all blocks.
+    /// Selects blocks by name: scores are over these blocks only, and only these are read. Default: all
+    /// blocks.
     pub fn blocks<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.blocks = Some(names.into_iter().map(Into::into).collect());
         self

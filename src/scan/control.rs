@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use super::error::ScanError;
 use crate::lock::lock;
 
-/// Cancels the scans that it was given to with [`Scan::cancel`](super::Scan::cancel), from any thread. A clone
-/// cancels the same scans.
+/// Cancels the scans that it was given to with [`Scan::cancel`](super::Scan::cancel), from any thread. A
+/// clone cancels the same scans.
 ///
 /// ```
 /// let token = gradix::scan::CancelToken::new();

@@ -10,8 +10,8 @@ pub enum Metric {
     /// The weighted sum of the inner products over the selected blocks.
     #[default]
     InnerProduct,
-    /// The inner product divided by the lengths of row and query, both weighted over the selected blocks; 0 if
-    /// one of the lengths is 0.
+    /// The inner product divided by the lengths of row and query, both weighted over the selected blocks; 0
+    /// if one of the lengths is 0.
     Cosine,
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::options::{Reading, ScanPath};
 use crate::segment::Span;
 
-/// The most influential rows or examples for each query of the batch. Made by [`Scan::run`](super::Scan::run).
+/// The most influential rows or examples for each query of the batch. Made by
+/// [`Scan::run`](super::Scan::run).
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Ranking {
@@ -25,9 +26,9 @@ pub struct Hit {
     pub id: Vec<u8>,
     /// The influence: the inner product or cosine over the selected blocks with their weights.
     pub score: f64,
-    /// The part of the example that the row stands for. With [`Grouping::Max`](super::Grouping::Max), the span
-    /// of the row with the greatest score; with [`Grouping::Sum`](super::Grouping::Sum) over several rows,
-    /// [`Span::WHOLE`].
+    /// The part of the example that the row stands for. With [`Grouping::Max`](super::Grouping::Max), the
+    /// span of the row with the greatest score; with [`Grouping::Sum`](super::Grouping::Sum) over several
+    /// rows, [`Span::WHOLE`].
     pub span: Span,
     /// The source label of that row, if it has one.
     pub source: Option<String>,

@@ -38,8 +38,8 @@ impl Extent {
     }
 }
 
-/// Codes whose checksums are checked while the codes are used: checking is cheapest just before a kernel reads
-/// the same bytes, which are then in L1.
+/// Codes whose checksums are checked while the codes are used: checking is cheapest just before a kernel
+/// reads the same bytes, which are then in L1.
 ///
 /// Results computed from the codes are valid only after [`Checking::finish`].
 #[derive(Debug)]

@@ -87,8 +87,8 @@ impl RowEncoder {
         Self { blocks: blocks.collect(), tiers: schema.tiers().iter().map(tier).collect() }
     }
 
-    /// Encodes a row and its tiers from the values of a sketch of the schema's spec. The error has the ordinal
-    /// of the block that cannot be encoded.
+    /// Encodes a row and its tiers from the values of a sketch of the schema's spec. The error has the
+    /// ordinal of the block that cannot be encoded.
     pub fn encode(&self, values: &[f32]) -> Result<EncodedRow, (usize, EncodeError)> {
         let bytes = self.blocks.last().map_or(0, |block| block.codes.end);
         let mut row = EncodedRow { codes: vec![0; bytes], ..EncodedRow::default() };

@@ -18,8 +18,8 @@ mod file;
 ///
 /// The engine relies on this contract:
 /// - A file is written once, front to back, and never changed afterwards.
-/// - After [`StorageFile::sync`] **and** [`Storage::sync`] have returned, the file with all its bytes survives
-///   a crash. Before that, any part of it may be missing after a crash.
+/// - After [`StorageFile::sync`] **and** [`Storage::sync`] have returned, the file with all its bytes
+///   survives a crash. Before that, any part of it may be missing after a crash.
 /// - [`StorageBytes`] stay readable until they are dropped, even after [`Storage::remove`].
 pub trait Storage: fmt::Debug + Send + Sync {
     /// Creates a file that must not exist yet.

@@ -171,8 +171,8 @@ impl SegmentWriter {
 
     /// Appends all rows of one example. Returns the ordinal of the first.
     ///
-    /// The caller must have checked ids, spans, sources and metadata against the format's limits, and that the
-    /// number of rows fits `u32`.
+    /// The caller must have checked ids, spans, sources and metadata against the format's limits, and that
+    /// the number of rows fits `u32`.
     pub fn push<'a>(
         &mut self,
         id: &[u8],

@@ -81,7 +81,8 @@ pub enum Normalisation {
 pub enum Routing {
     /// All parameters go to the only block.
     Global,
-    /// A parameter goes to the block whose name is its path, or the longest prefix of it that ends before a `.`.
+    /// A parameter goes to the block whose name is its path, or the longest prefix of it that ends before a
+    /// `.`.
     Prefix,
 }
 

@@ -1,4 +1,4 @@
-//! Which kernel a scan runs on: decided once, by what the machine has or by what was asked for.
+//! Chooses the kernel of a scan: once, by the machine or by request.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,29 +10,29 @@ use super::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{Amx, Avx2, Avx512, Avx512Vnni};
 
-/// The environment variable that names the kernel where the caller does not.
+/// The environment variable that selects the kernel for [`KernelChoice::Auto`].
 const VARIABLE: &str = "GRADIX_KERNEL";
 
-/// Makes [`KernelChoice`] with its names from one list, so that no kernel can be left out of
-/// [`KernelChoice::ALL`], which is what the tests go through.
+/// Defines [`KernelChoice`] and its names from one list, so that [`KernelChoice::ALL`], which the tests use,
+/// has every kernel.
 macro_rules! choices {
     ($($(#[$doc:meta])+ $choice:ident = $name:literal,)+) => {
-        /// The kernel that a scan computes with. All give the same bits.
+        /// The kernel of a scan. All kernels give the same bits.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
         #[non_exhaustive]
         pub enum KernelChoice {
-            /// The one that the environment variable `GRADIX_KERNEL` names (in lower case), or else the
-            /// fastest that the machine has.
+            /// The kernel named by the environment variable `GRADIX_KERNEL` (in lower case); if that is
+            /// not set or empty, the fastest that the machine supports.
             #[default]
             Auto,
             $($(#[$doc])+ $choice,)+
         }
 
         impl KernelChoice {
-            /// All that there are, slowest first; a machine can run the first and some of the others.
+            /// All kernels, slowest first. A machine supports the first and some of the others.
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$choice),+];
 
-            /// Its name: `auto`, or in lower case that of a kernel.
+            /// The name: `auto`, or a kernel's name in lower case.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -45,7 +45,7 @@ macro_rules! choices {
 }
 
 choices! {
-    /// The oracle: slow, and everywhere.
+    /// Portable and slow: the oracle of the other kernels' tests.
     Scalar = "scalar",
     /// x86-64 with AVX2, FMA and F16C.
     Avx2 = "avx2",
@@ -53,26 +53,26 @@ choices! {
     Avx512 = "avx512",
     /// x86-64 with AVX-512 F, BW, VL, VNNI and VPOPCNTDQ.
     Avx512Vnni = "avx512vnni",
-    /// x86-64 with AMX int8 that the system grants, and AVX-512.
+    /// x86-64 with AMX int8, permitted by the operating system, and AVX-512.
     Amx = "amx",
-    /// Little-endian aarch64 with NEON, and its dot products of bytes where the machine has them.
+    /// Little-endian aarch64 with NEON, and its byte dot products if the machine has them.
     Neon = "neon",
 }
 
-/// Why a kernel could not be had.
+/// Why a kernel could not be selected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
     /// No kernel has this name.
-    #[error("no kernel is called {name:?}; known are {}", names())]
+    #[error("no kernel is called {name:?}; the kernels are {}", names())]
     Unknown {
-        /// What was asked for, by name or in `GRADIX_KERNEL`.
+        /// The requested name, from the caller or `GRADIX_KERNEL`.
         name: String,
     },
-    /// This machine cannot run it.
+    /// This machine does not support the kernel.
     #[error("this machine cannot run the {kernel} kernel")]
     Unsupported {
-        /// The kernel that was asked for.
+        /// The requested kernel.
         kernel: KernelChoice,
     },
 }
@@ -98,13 +98,14 @@ fn names() -> String {
 }
 
 impl KernelChoice {
-    /// The kernel itself.
+    /// The implementation.
     pub(crate) fn kernel(self) -> Result<&'static dyn Kernel, KernelError> {
+        // Read only for `Auto`, which alone uses it.
         let named = if self == Self::Auto { std::env::var_os(VARIABLE) } else { None };
         self.or_named(named.as_ref().map(|name| name.to_string_lossy()).as_deref())
     }
 
-    /// `named` is what the environment says; an empty name says nothing.
+    /// `named` is the value of the environment variable; an empty value is ignored.
     pub(super) fn or_named(self, named: Option<&str>) -> Result<&'static dyn Kernel, KernelError> {
         let choice = match (self, named) {
             (Self::Auto, Some(name)) if !name.is_empty() => name.parse()?,
@@ -113,7 +114,7 @@ impl KernelChoice {
         choice.supported().ok_or(KernelError::Unsupported { kernel: choice })
     }
 
-    /// The kernels that this machine can run, slowest first.
+    /// The kernels that this machine supports, slowest first.
     pub(crate) fn available() -> impl Iterator<Item = &'static dyn Kernel> {
         Self::ALL.into_iter().filter_map(Self::supported)
     }

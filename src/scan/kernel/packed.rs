@@ -1,8 +1,8 @@
-//! Queries of one block, laid out for the kernels: padded with zeros to whole cache lines.
+//! Queries of one block, packed for the kernels: padded with zeros to whole cache lines.
 
 use std::sync::OnceLock;
 
-/// Sixteen numbers: one for each lane.
+/// Sixteen numbers, one for each lane.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct FloatLine(pub [f32; 16]);
@@ -12,7 +12,7 @@ pub(crate) struct FloatLine(pub [f32; 16]);
 #[repr(C, align(64))]
 pub(crate) struct IntegerLine(pub [i16; 32]);
 
-/// A batch of queries as they are, for `f32` and `f16` rows.
+/// A batch of queries in `f32`, for `f32` and `f16` rows.
 #[derive(Debug, Clone)]
 pub(crate) struct FloatQueries {
     dims: usize,
@@ -63,7 +63,7 @@ pub(crate) struct IntegerQueries {
 }
 
 impl IntegerQueries {
-    /// The largest code that quantisation gives; the kernels' partial sums rely on it.
+    /// The largest code that quantisation gives; the kernels' partial sums depend on it.
     pub const LARGEST: u16 = 32_512;
 
     /// An empty batch for a block of `dims` numbers.
@@ -72,7 +72,7 @@ impl IntegerQueries {
         Self { dims, lines_per_query, lines: Vec::new(), count: 0, planes: OnceLock::new() }
     }
 
-    /// Adds a query of `dims` codes, none beyond [`Self::LARGEST`] in absolute value.
+    /// Adds a query of `dims` codes, at most [`Self::LARGEST`] in absolute value.
     pub fn push(&mut self, query: &[i16]) {
         assert_eq!(query.len(), self.dims, "query of other dims");
         assert!(query.iter().all(|code| code.unsigned_abs() <= Self::LARGEST), "query code out of range");
@@ -100,8 +100,8 @@ impl IntegerQueries {
 
     /// The codes in two signed bytes, `code = 256 * high + low`, for kernels that multiply bytes.
     ///
-    /// As the lines of [`ByteQueries`], but for each sixteen queries first the line of their high bytes
-    /// and then that of their low ones. Made when first asked for, and then kept.
+    /// As the lines of [`ByteQueries`], but for each sixteen queries first the line of their high bytes and
+    /// then the line of their low bytes. Computed on first use.
     pub fn planes(&self) -> &[ByteLine] {
         self.planes.get_or_init(|| {
             let mut planes = Vec::with_capacity(self.dims.div_ceil(64) * 16 * self.count.div_ceil(16) * 2);
@@ -109,7 +109,7 @@ impl IntegerQueries {
                 for first in (0..self.count).step_by(16) {
                     let mut pair = [ByteLine([[0; 4]; 16]); 2];
                     for query in first..self.count.min(first + 16) {
-                        // The last line may be missing: it is 32 dims long, not 64.
+                        // The last line may be missing: lines have 32 dims, not 64.
                         let Some(line) = self.lines(query).get(quad / 8) else { continue };
                         for (dim, &code) in line.0[quad % 8 * 4..][..4].iter().enumerate() {
                             let [high, low] = in_bytes(code);
@@ -125,22 +125,21 @@ impl IntegerQueries {
     }
 }
 
-/// `code = 256 * high + low`; the low byte is signed too, so it may have borrowed from the high one.
+/// `code = 256 * high + low`; the low byte is signed too, so it may borrow from the high byte.
 fn in_bytes(code: i16) -> [i8; 2] {
     let [_, low] = code.to_be_bytes().map(u8::cast_signed);
     let [high, _] = code.wrapping_sub(i16::from(low)).to_be_bytes().map(u8::cast_signed);
     [high, low]
 }
 
-/// Four dims of sixteen queries, side by side: what one instruction of a matrix unit takes.
+/// Four dims of sixteen queries: the operand of one instruction of a matrix unit.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct ByteLine(pub [[i8; 4]; 16]);
 
 /// A batch of queries in signed bytes, for screening `i8` rows.
 ///
-/// Line after line for each quad of dims: the first sixteen queries, the next sixteen, and so on; what
-/// is missing in the last ones is zero.
+/// For each quad of dims, a line for each sixteen queries; the last is padded with zeros.
 #[derive(Debug, Clone)]
 pub(crate) struct ByteQueries {
     dims: usize,
@@ -151,7 +150,7 @@ pub(crate) struct ByteQueries {
 }
 
 impl ByteQueries {
-    /// Beyond so many dims the sums could leave 32 bits, whatever the codes are.
+    /// The maximum number of dims, so that no sum overflows 32 bits.
     pub const MOST_DIMS: usize = (1 << 17) - 1;
 
     /// A batch for a block of `dims` numbers, at most [`Self::MOST_DIMS`]; each query has `dims` codes.
@@ -179,12 +178,12 @@ impl ByteQueries {
         self.count
     }
 
-    /// Sixteens of queries.
+    /// The number of groups of sixteen queries.
     pub fn groups(&self) -> usize {
         self.groups
     }
 
-    /// Quads of `dims` rounded up to a multiple of 64, each with a line for each group.
+    /// The quads of `dims`, rounded up to a multiple of 64 dims, each with a line for each group.
     pub fn lines(&self) -> &[ByteLine] {
         &self.lines
     }
@@ -200,15 +199,15 @@ impl ByteQueries {
     }
 }
 
-/// 512 bits, bit `j` being bit `j % 8` of byte `j / 8`.
+/// 512 bits; bit `j` is bit `j % 8` of byte `j / 8`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct BitLine(pub [u8; 64]);
 
-/// A batch of queries in bit planes, for rows of one bit a dim: two's complement of four bits.
+/// A batch of queries in bit planes, for rows of one bit per dim: two's complement of four bits.
 ///
-/// Line after line for each 512 dims of a query: the plane of bit 0 to that of bit 3, which counts
-/// negatively.
+/// For each 512 dims of a query, the lines of the planes of bit 0 to bit 3, the last of which has a negative
+/// weight.
 #[derive(Debug, Clone)]
 pub(crate) struct PlaneQueries {
     dims: usize,
@@ -218,9 +217,9 @@ pub(crate) struct PlaneQueries {
 }
 
 impl PlaneQueries {
-    /// Bits of a query's number.
+    /// The number of bits of a query's number.
     pub const PLANES: usize = 4;
-    /// The largest number that a query may hold.
+    /// The largest number of a query.
     pub const LARGEST: i8 = 7;
 
     /// An empty batch for a block of `dims` numbers.
@@ -228,7 +227,7 @@ impl PlaneQueries {
         Self { dims, lines_per_query: dims.div_ceil(512) * Self::PLANES, lines: Vec::new(), count: 0 }
     }
 
-    /// Adds a query of `dims` numbers, none beyond [`Self::LARGEST`] in absolute value.
+    /// Adds a query of `dims` numbers, at most [`Self::LARGEST`] in absolute value.
     pub fn push(&mut self, query: &[i8]) {
         assert_eq!(query.len(), self.dims, "query of other dims");
         assert!(query.iter().all(|p| p.unsigned_abs() <= Self::LARGEST.unsigned_abs()), "query out of range");

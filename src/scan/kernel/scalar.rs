@@ -1,5 +1,5 @@
-//! The oracle: `format-spec/encodings.md`, sentence by sentence, one product at a time. The lanes are
-//! those of [`crate::codec::lanes`].
+//! The oracle: transcribes `format-spec/encodings.md`, one product at a time. The lanes are those of
+//! [`crate::codec::lanes`].
 
 use std::ops::Range;
 
@@ -94,12 +94,12 @@ fn narrow_f16(rows: &Rows<'_>, out: &mut Narrow) {
     out.fill(rows, 2, |row| largest(halves(row)), |row, scale, codes| narrow(halves(row), scale, codes));
 }
 
-/// The largest bits but for the sign.
+/// The largest bits, without the sign.
 fn largest(row: impl Iterator<Item = f32>) -> u32 {
     row.map(|x| x.abs().to_bits()).max().unwrap_or(0)
 }
 
-/// Writes the codes and gives the sum of squares of what they miss.
+/// Writes the codes, and returns the sum of squares of their errors.
 fn narrow(row: impl Iterator<Item = f32>, scale: Scale, codes: &mut [u8]) -> f32 {
     let mut lanes = [0f32; LANES];
     codes.fill(0);

@@ -1,16 +1,16 @@
-//! What the planner takes a kernel's speed for before a scan has measured anything.
+//! The kernels' speeds that the planner assumes before scans have been measured.
 
-/// Seconds for each dim of a row, on one thread, from cache: of one query, and of each further one.
+/// Seconds per dim of a row, on one thread, from cache: for one query, and for each further one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Speed {
     pub first: f64,
     pub further: f64,
 }
 
-/// How fast a kernel computes, about. Other machines differ by a small factor, and the order of a
-/// machine's paths hardly ever; so these are values to begin with, not to rely on.
+/// A kernel's approximate speeds. Other machines differ by a small factor, and rarely in the order of the
+/// paths; so these are initial values, not results.
 ///
-/// `cargo bench --bench kernels` prints what the machine takes beside them.
+/// `cargo bench --bench kernels` prints the machine's measured speeds beside them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Speeds {
     pub f32: Speed,
@@ -18,21 +18,21 @@ pub(crate) struct Speeds {
     pub i8: Speed,
     pub bytes: Speed,
     pub planes: Speed,
-    /// Seconds for each number of a row that is narrowed.
+    /// Seconds per number of a row to narrow it.
     pub narrow: f64,
-    /// Seconds for each interval of a row and a query, which no kernel computes.
+    /// Seconds per interval of a row and a query, which no kernel computes.
     pub pair: f64,
 }
 
-/// In picoseconds, of one query and of each further one.
+/// In picoseconds, for one query and for each further one.
 const fn speed(first: f64, further: f64) -> Speed {
     Speed { first: first * 1e-12, further: further * 1e-12 }
 }
 
-/// Of an interval.
+/// The time of an interval.
 const PAIR: f64 = 2e-9;
 
-/// Measured on a core of a Zen 4 server, 4,096 dims, but for AMX and NEON.
+/// Measured on one core of a Zen 4 server with 4,096 dims, except AMX and NEON.
 impl Speeds {
     pub const SCALAR: Self = Self {
         f32: speed(2500.0, 2500.0),
@@ -81,7 +81,7 @@ impl Speeds {
     };
 
     /// Not measured. Intel's optimisation manual gives 16 cycles for `TDPBSSD`, which multiplies 16 rows
-    /// with 16 queries in 64 dims: at 2.5 GHz 6.4 ps for the first sixteen queries and .4 ps for each
+    /// with 16 queries in 64 dims: at 2.5 GHz, 6.4 ps for the first sixteen queries and 0.4 ps for each
     /// further one; twice that, because tiles are loaded too. 16-bit queries are two of bytes, from the
     /// eighth on; fewer, and all else, are AVX-512's.
     #[cfg(target_arch = "x86_64")]

@@ -1,10 +1,11 @@
-//! Register tiles, for the kernels of every architecture: a few rows times a few queries at once, so
-//! that what is loaded and widened once serves several products whose sums stay in registers.
+//! Register tiles, for the kernels of every architecture: a few rows times a few queries at once, so that
+//! each loaded and widened value is used in several products whose sums stay in registers.
 
-/// A register tile's work: up to `R` rows times up to `Q` queries.
+/// The products of a register tile: up to `R` rows times up to `Q` queries.
 ///
-/// Walks the rows `R` at a time, and the queries `Q` at a time for each: the rows of a tile stay in
-/// L1 while all queries pass. What is left over goes one by one. `more` are further constants of the tile's.
+/// Iterates over the rows `R` at a time, and for each over the queries `Q` at a time, so that the rows of a
+/// tile stay in L1 for all queries. The rest is processed one by one. `more` are further constants of the
+/// tile.
 macro_rules! tiles {
     ($rows:expr, $queries:expr, $out:expr, R = $R:literal, Q = $Q:literal, $tile:ident, $query:expr
      $(, $more:literal)*) => {{
@@ -45,8 +46,8 @@ macro_rules! tiles {
 }
 pub(super) use tiles;
 
-/// One register for each row. A loop, because closures within `array::map` are not always inlined
-/// where they need instructions that their surroundings lack.
+/// One register for each row. A loop, because closures in `array::map` are not always inlined if they need
+/// target features that the caller lacks.
 macro_rules! load {
     ($zero:expr, $rows:expr, |$row:ident| $load:expr) => {{
         let mut x = [$zero; R];
@@ -58,7 +59,7 @@ macro_rules! load {
 }
 pub(super) use load;
 
-/// Puts a tile's products, query after query, in their places: first row and query `at`.
+/// Writes a tile's products, query by query, to `out`, from the first row and query `at`.
 pub(super) fn put<T: Copy, const R: usize, const Q: usize>(
     out: &mut [T],
     rows: usize,
@@ -72,7 +73,7 @@ pub(super) fn put<T: Copy, const R: usize, const Q: usize>(
     }
 }
 
-/// The last codes of a row, and zeros.
+/// The last codes of a row, padded with zeros.
 #[inline]
 pub(super) fn filled_up<const BYTES: usize>(end: &[u8]) -> [u8; BYTES] {
     let mut codes = [0; BYTES];

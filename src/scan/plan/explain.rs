@@ -49,7 +49,8 @@ pub struct PathCost {
 }
 
 impl PathCost {
-    /// The estimated duration in seconds: the longer of reading and computing, which overlap, times the correction.
+    /// The estimated duration in seconds: the longer of reading and computing, which overlap, times the
+    /// correction.
     #[must_use]
     pub fn seconds(&self) -> f64 {
         self.read_seconds.max(self.compute_seconds) * self.correction

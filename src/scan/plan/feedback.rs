@@ -27,8 +27,8 @@ impl Feedback {
         f64::from_bits(self.of(path, queries).load(Ordering::Relaxed))
     }
 
-    /// Records that a scan took `ratio` times the estimate. The correction becomes the mean of the old one and
-    /// `ratio`.
+    /// Records that a scan took `ratio` times the estimate. The correction becomes the mean of the old one
+    /// and `ratio`.
     pub fn record(&self, path: ScanPath, queries: usize, ratio: f64) {
         if ratio.is_finite() && ratio > 0.0 {
             let known = self.correction(path, queries);

@@ -34,8 +34,8 @@ impl PieceCodes {
         reader.checking(column, rows)
     }
 
-    /// The checked codes of some rows of a column, from the first row to the last; `rows` are ascending and at
-    /// least one. In place, only the chunks that hold the rows are checked.
+    /// The checked codes of some rows of a column, from the first row to the last; `rows` are ascending and
+    /// at least one. In place, only the chunks that hold the rows are checked.
     pub fn checked<'c>(
         &'c mut self,
         reader: &'c SegmentReader,

@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use crate::codec::Tier;
 use crate::segment::{ByteStrings, LiveSegment, SegmentError, Span};
 
-/// The columns of a row group. Shared by the workers that score its pieces, and dropped with the last of them.
+/// The columns of a row group. Shared by the workers that score its pieces, and dropped with the last of
+/// them.
 #[derive(Debug)]
 pub(in crate::scan) struct GroupColumns<'a> {
     live: &'a LiveSegment,
@@ -59,7 +60,8 @@ impl<'a> GroupColumns<'a> {
         self.live.reader.groups()[self.group].first_row
     }
 
-    /// For each of `blocks`, which must be the same in every call: the scale of each row; empty if there are none.
+    /// For each of `blocks`, which must be the same in every call: the scale of each row; empty if there are
+    /// none.
     pub fn scales(&self, blocks: impl Iterator<Item = usize>) -> Result<&[Vec<f32>], SegmentError> {
         let read = || blocks.map(|block| self.live.reader.scales(self.group, block)).collect();
         once(&self.scales, read).map(Vec::as_slice)

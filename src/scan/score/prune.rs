@@ -42,7 +42,8 @@ pub(super) fn by_norm(
     Ok(())
 }
 
-/// With one block, the least norm with which a row can reach a threshold of any query. Thresholds are above 0.
+/// With one block, the least norm with which a row can reach a threshold of any query. Thresholds are above
+/// 0.
 fn least_norm(batch: &Batch, thresholds: &[Threshold]) -> f64 {
     let block = &batch.blocks[0];
     let tiny = block.tiny();

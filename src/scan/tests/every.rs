@@ -24,8 +24,8 @@ fn hits(rows: &ScoredRows<'_>, query: usize) -> Vec<Hit> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Catches a score that is lost, comes twice, out of order or with another row's id, whatever is filtered,
-    /// grouped, and however the rows are cut and read.
+    /// Catches a score that is lost, comes twice, out of order or with another row's id, whatever is
+    /// filtered, grouped, and however the rows are cut and read.
     #[test]
     fn scores_come_in_row_order(
         request in super::request(),

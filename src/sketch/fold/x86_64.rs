@@ -9,6 +9,6 @@ pub(super) mod avx512;
 const BATCH: usize = 16;
 
 /// The prefetch distance of the gradient in elements, into L2: several pages, because the hardware prefetcher
-/// stops at the end of a page. On a large tensor (`benches/fold.rs`), a fold of 2^16 buckets takes half of the
-/// time that it takes with a distance of one page into L1, where the prefetched lines evict the sums.
+/// stops at the end of a page. On a large tensor (`benches/fold.rs`), a fold of 2^16 buckets takes half of
+/// the time that it takes with a distance of one page into L1, where the prefetched lines evict the sums.
 const AHEAD: usize = 4096;

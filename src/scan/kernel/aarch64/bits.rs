@@ -1,5 +1,5 @@
-//! Rows of one bit a dim: `cnt` of the bits that a row and a plane share, planes weighted and added
-//! while their counts still fit bytes.
+//! Rows of one bit per dim: `cnt` of the bits that a row and a plane share; planes are weighted and added
+//! while their counts fit bytes.
 
 use std::arch::aarch64::*;
 use std::ops::Range;
@@ -7,8 +7,8 @@ use std::ops::Range;
 use super::super::Rows;
 use super::super::packed::{BitLine, PlaneQueries};
 
-/// One row and one query at a time: what they share is counted in so many instructions that it does
-/// not matter how often either is loaded.
+/// One row and one query at a time: counting takes more instructions than loading, so reusing loads in
+/// registers gains nothing.
 #[target_feature(enable = "neon")]
 pub(super) fn plane_rows(rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
     for i in 0..rows.len() {
@@ -34,7 +34,7 @@ const _: () = assert!(STEPS * 2 * 2 * 32 <= i16::MIN.unsigned_abs() as usize);
 /// A step of 512 dims of a query: the plane of bit 0 to that of bit 3.
 type Planes = [BitLine; PlaneQueries::PLANES];
 
-/// A row of a bit a dim, in whole bytes, and a query of the same dims.
+/// A row of one bit per dim, in whole bytes, and a query of the same dims.
 #[inline]
 #[target_feature(enable = "neon")]
 fn product(row: &[u8], query: &[BitLine]) -> i32 {

@@ -1,5 +1,5 @@
-//! Rows and queries in signed bytes: sixteen queries, a line of the batch, at once. A register holds
-//! a quad of dims of four of them, so that its sums come out query beside query.
+//! Rows and queries in signed bytes: sixteen queries, a line of the batch, at once. A register holds a quad
+//! of dims of four of them, so that its sums are of adjacent queries.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -9,7 +9,7 @@ use super::super::Rows;
 use super::super::packed::{ByteLine, ByteQueries};
 use super::load;
 
-/// With the dot products: one instruction takes a quad of dims of four queries.
+/// With byte dot products: one instruction multiplies a quad of dims of four queries.
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn dot_rows(rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>, out: &mut [i32]) {
     sixteens(
@@ -32,8 +32,8 @@ pub(super) fn wide_rows(rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usi
 /// The products of a few rows with a group of sixteen queries.
 type Products<const R: usize> = [[i32; 16]; R];
 
-/// Walks the rows `R` at a time, and the groups for each; what is left over of the rows goes one by
-/// one.
+/// Iterates over the rows `R` at a time, and for each over the groups; the remaining rows are processed one
+/// by one.
 #[inline]
 fn sixteens<const R: usize>(
     rows: &Rows<'_>,
@@ -66,7 +66,7 @@ fn sixteens<const R: usize>(
     }
 }
 
-/// Puts the products with those of the group's queries that are wanted in their places.
+/// Writes the products of the group's requested queries to `out`.
 fn put<const R: usize>(
     out: &mut [i32],
     rows: usize,

@@ -1,6 +1,6 @@
 //! The kernels for little-endian aarch64.
 //!
-//! A kernel value is proof that its instructions exist: only `detect` makes one.
+//! A value of a kernel's type proves that its instructions exist: only `detect` creates one.
 
 mod bits;
 mod bytes;

@@ -1,4 +1,4 @@
-//! Rows of numbers in signed bytes: sixteen at a time, a register for each four lanes.
+//! Narrows rows to signed bytes: sixteen numbers at a time, a register for each four lanes.
 
 use std::arch::aarch64::*;
 
@@ -19,7 +19,7 @@ pub(super) fn narrow_f16(rows: &Rows<'_>, out: &mut Narrow) {
     out.fill(rows, 2, |row| largest(row, load), |row, scale, codes| narrow(row, scale, codes, load));
 }
 
-/// The largest bits but for the sign. `load` takes the codes of sixteen numbers, `BYTES` bytes.
+/// The largest bits, without the sign. `load` loads the codes of sixteen numbers, `BYTES` bytes.
 #[inline]
 #[target_feature(enable = "neon")]
 fn largest<const BYTES: usize>(row: &[u8], load: impl Fn(&[u8; BYTES]) -> Lanes) -> u32 {
@@ -39,7 +39,7 @@ fn largest<const BYTES: usize>(row: &[u8], load: impl Fn(&[u8; BYTES]) -> Lanes)
     vmaxvq_u32(vmaxq_u32(vmaxq_u32(a, b), vmaxq_u32(c, d)))
 }
 
-/// Writes the codes, as many as there is room for, and gives the sum of squares of what they miss.
+/// Fills `codes`, and returns the sum of squares of their errors.
 /// `load` as above.
 #[inline]
 #[target_feature(enable = "neon")]
@@ -54,7 +54,7 @@ fn narrow<const BYTES: usize>(
     let mut step = |x: Lanes, to: &mut [u8; 16]| {
         let mut codes = [vdupq_n_s32(0); 4];
         for four in 0..4 {
-            // No number is beyond `max`, so the product rounds to 127 at most.
+            // No number exceeds `max`, so the product rounds to at most 127.
             let c = vrndnq_f32(vmulq_f32(x[four], inverse));
             let r = vfmsq_f32(x[four], c, scale);
             sums[four] = vfmaq_f32(sums[four], r, r);

@@ -10,10 +10,10 @@ use super::super::speeds::Speeds;
 use super::super::{Kernel, KernelChoice, Rows};
 use super::{bits, bytes, filled_up, load, narrow, put, tiles};
 
-/// Proof that the instructions exist.
+/// Proves that the instructions exist.
 #[derive(Debug)]
 pub(in super::super) struct Neon {
-    /// Whether there are dot products of bytes too.
+    /// Whether the machine has byte dot products.
     dotprod: bool,
 }
 
@@ -24,7 +24,7 @@ impl Neon {
         is_aarch64_feature_detected!("neon").then_some(found)
     }
 
-    /// As on a machine without dot products of bytes.
+    /// As on a machine without byte dot products.
     #[cfg(test)]
     pub fn without_dotprod() -> Option<&'static Self> {
         is_aarch64_feature_detected!("neon").then_some(&Self { dotprod: false })
@@ -168,7 +168,7 @@ fn float_tile<const LINE: usize, const R: usize, const Q: usize>(
     assert!(queries.iter().all(|query| query.len() >= lines), "query shorter than the row");
     let mut sums = [[[vdupq_n_f32(0.0); 4]; Q]; R];
     for line in 0..full {
-        // SAFETY: `full` lines fit each row's length, which the assertion has seen to be equal.
+        // SAFETY: `full` lines fit each row's length, which the assertion checks to be equal.
         let x =
             load!([vdupq_n_f32(0.0); 4], rows, |row| load(unsafe { row.as_chunks().0.get_unchecked(line) }));
         accumulate(&mut sums, x, queries, line);
@@ -190,7 +190,7 @@ fn accumulate<const R: usize, const Q: usize>(
     line: usize,
 ) {
     for l in 0..Q {
-        // SAFETY: the caller has seen that each query has this line, which is 16 numbers.
+        // SAFETY: the caller has checked that each query has this line, which is 16 numbers.
         let q = unsafe {
             let q = queries[l].as_ptr().add(line).cast::<f32>();
             [vld1q_f32(q), vld1q_f32(q.add(4)), vld1q_f32(q.add(8)), vld1q_f32(q.add(12))]
@@ -272,7 +272,7 @@ fn multiply_add<const R: usize, const Q: usize>(
     step: usize,
 ) {
     for l in 0..Q {
-        // SAFETY: the caller has seen that each query has line `step / 2`; half a line is 16 codes.
+        // SAFETY: the caller has checked that each query has line `step / 2`; half a line is 16 codes.
         let q = unsafe {
             let q = queries[l].as_ptr().cast::<i16>().add(step * 16);
             [vld1q_s16(q), vld1q_s16(q.add(8))]

@@ -1,27 +1,25 @@
 //! AMX int8: one instruction multiplies 16 rows of 64 bytes with 16 queries.
 //!
-//! A tile of rows is read where it lies, 64 bytes of each of 16 rows; a tile of queries is sixteen
-//! lines of [`ByteQueries`]. Two tiles of rows times two of queries fill the eight tile registers:
-//! four of sums, so that a product need not wait for the one before, and one load for each product.
-//! 16-bit queries are two signed bytes, `256 * high + low`, and so two tiles. All sums are integers, so
-//! their order does not matter. What has no place in a tile goes to the kernel for AVX-512: floats,
-//! bits, and 16-bit queries that are few.
+//! In this file, "tile" is AMX's: a register of 16 rows of 64 bytes. A tile of rows is loaded in place, 64
+//! bytes of each of 16 rows; a tile of queries is sixteen lines of [`ByteQueries`]. Two tiles of rows times
+//! two of queries use the eight tile registers: four of them hold sums, so that a product does not wait for
+//! the previous one, with one load per product. A 16-bit query is two signed bytes, `256 * high + low`, and
+//! so two tiles. All sums are integers, so their order does not matter. The AVX-512 kernel does the rest:
+//! floats, bits, and small numbers of 16-bit queries.
 //!
-//! # Who may use it
-//! The CPU's word is not enough. The operating system must save the tiles (XCR0), and Linux wants to
-//! be asked first, because tiles make the frames of signals larger: `arch_prctl(ARCH_REQ_XCOMP_PERM)`.
-//! It says no if a thread has too small a stack for its signals. The permission belongs to the process:
-//! threads that run already have it too, and those that start later. Last, a small product is
-//! multiplied on trial, and the kernel is offered only if it is the oracle's. All this is done once,
-//! when a kernel is first chosen. Tiles are configured for each thread, and only within a call.
+//! # Permission
+//! A CPUID bit is not enough. The operating system must save the tiles (XCR0), and Linux requires a request,
+//! because tiles make signal frames larger: `arch_prctl(ARCH_REQ_XCOMP_PERM)`. The request fails if a
+//! thread's signal stack is too small. The permission applies to the whole process, including running
+//! threads. Finally, a small product is computed, and the kernel is used only if it equals the oracle's. All
+//! this is done once, when a kernel is first chosen. Tiles are configured per thread, and only within a call.
 //!
-//! # How to test it on other machines
-//! Where AMX is not granted, the tests below say so and pass. To run them there all the same, link a
-//! handler of SIGILL into the test program that does what Intel's manual says of the six instructions
-//! of this file, checks what the manual forbids (reserved bytes, tiles of unequal shapes, tiles that
-//! are not configured), keeps the tiles for each thread, and goes on behind the instruction; and let
-//! [`Amx::detect`] skip `has_tiles` and `permitted`. That covers the encodings, the addresses and
-//! the sums, but neither the permission nor the speed: those need the hardware.
+//! # Testing on other machines
+//! Without AMX, the tests below print a message and pass. To run them anyway, link a handler of SIGILL into
+//! the test program that emulates the six instructions of this file by Intel's manual, checks its
+//! restrictions (reserved bytes, tiles of unequal shapes, tiles that are not configured), holds the tiles per
+//! thread, and resumes after the instruction; and let [`Amx::detect`] skip `has_tiles` and `permitted`. This
+//! covers encodings, addresses and sums, but neither the permission nor the speed, which need the hardware.
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
@@ -34,24 +32,24 @@ use super::super::speeds::Speeds;
 use super::super::{Kernel, KernelChoice, Rows, Select, scalar};
 use super::{Avx512, Avx512Vnni};
 
-/// Rows, and queries, of a tile.
+/// The number of rows, and of queries, of a tile.
 const SIDE: usize = 16;
-/// Dims of a step: the bytes of one row in a tile.
+/// The dims of a step: the bytes of one row of a tile.
 const STEP: usize = 64;
-/// So many bytes of packed queries may be in use at once, to stay in the second cache,
+/// The maximum bytes of packed queries in use at once, so that they stay in L2.
 const QUERY_BYTES: usize = 1 << 20;
-/// and so many dims: a copy of two tiles of rows that cannot be read in place then fits in too, and
-/// sums of products of bytes stay within 32 bits.
+/// The maximum number of dims at once: a copy of two tiles of rows that cannot be loaded in place also fits
+/// in L2, and sums of products of bytes fit 32 bits.
 const MOST_DIMS: usize = 8192;
 const _: () = assert!(MOST_DIMS.is_multiple_of(STEP) && MOST_DIMS * 128 * 128 < 1 << 31);
-/// A tile costs the same for one query as for sixteen. With fewer than so many, what it takes to fill
-/// it and to add up what comes out is not worth it.
+/// The minimum number of queries: a tile costs the same for one query as for sixteen, and with fewer queries
+/// than this, filling tiles and adding their sums does not pay.
 const FEWEST: usize = 8;
 
-/// Proof that the instructions exist, and that this process may use them.
+/// Proves that the instructions exist, and that this process may use them.
 #[derive(Debug)]
 pub(in super::super) struct Amx {
-    /// What does the rest.
+    /// The kernel for the rest.
     vectors: &'static dyn Kernel,
 }
 
@@ -68,7 +66,7 @@ impl Amx {
         .as_ref()
     }
 
-    /// Whether a small product is the oracle's: whole tiles and the edges of some.
+    /// Whether small products, of whole and of partial tiles, equal the oracle's.
     fn on_trial(&self) -> bool {
         let code = |i: usize| ((i * 40_503) >> 7) as u8;
         let queries: Vec<Vec<i8>> =
@@ -83,7 +81,7 @@ impl Amx {
     }
 }
 
-/// Whether the CPU has tiles of the shape that is used here, and the system saves them.
+/// Whether the CPU has tiles of the required shape, and the operating system saves them.
 fn has_tiles() -> bool {
     const OSXSAVE: u32 = 1 << 27;
     const AMX: u32 = 1 << 24 | 1 << 25;
@@ -100,7 +98,7 @@ fn has_tiles() -> bool {
     (palette.eax >> 16, palette.ebx, palette.ecx & 0xFFFF) == (1024, 8 << 16 | 64, 16)
 }
 
-/// Asks Linux for the tiles' data.
+/// Requests the permission to use tiles from Linux.
 #[cfg(target_os = "linux")]
 fn permitted() -> bool {
     const ARCH_PRCTL: i64 = 158;
@@ -108,7 +106,7 @@ fn permitted() -> bool {
     const XFEATURE_XTILEDATA: u64 = 18;
     let status: i64;
     // SAFETY: a system call that takes two numbers and touches no memory of ours; a kernel that does
-    // not know it answers with an error. It clobbers what is declared here, and no stack.
+    // not support it returns an error. It clobbers what is declared here, and no stack.
     unsafe {
         asm!(
             "syscall",
@@ -123,7 +121,7 @@ fn permitted() -> bool {
     status == 0
 }
 
-/// Nobody knows how to ask.
+/// There is no known request on other systems.
 #[cfg(not(target_os = "linux"))]
 fn permitted() -> bool {
     false
@@ -183,7 +181,7 @@ impl Kernel for Amx {
 }
 
 /// # Safety
-/// The CPU has the tiles, and the process may use them.
+/// The CPU has tiles, and the process may use them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn i8_rows(rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: &mut [i64]) {
     let (count, groups) = (rows.len(), queries.start / SIDE..queries.end.div_ceil(SIDE));
@@ -227,18 +225,19 @@ unsafe fn byte_rows(rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>,
     unsafe { each_block(rows, batch.lines(), batch.groups(), groups, add) }
 }
 
-/// For each of two tiles of rows and each of two of queries, the sum of each row and query.
+/// For each of two tiles of rows and each of two tiles of queries, the sum of each row and query.
 #[repr(C, align(64))]
 struct Sums([[[[i32; SIDE]; SIDE]; 2]; 2]);
 
-/// Multiplies two tiles of rows with two of queries at a time, and part after part of their dims.
+/// Multiplies two tiles of rows with two tiles of queries at a time, for one part of the dims after the
+/// other.
 ///
-/// `lines` holds `columns` tiles of queries side by side, of which those in `wanted` take part. `add` is
-/// told the first row, how many there are, the first tile of queries, and the sums to be added. Beyond
-/// the last row, and the last tile that is wanted, they mean nothing.
+/// `lines` holds `columns` adjacent tiles of queries, of which those in `wanted` are used. The arguments of
+/// `add` are the first row, the number of rows, the first tile of queries, and the sums to add. Sums beyond
+/// the last row and the last wanted tile are undefined.
 ///
 /// # Safety
-/// The CPU has the tiles, and the process may use them.
+/// The CPU has tiles, and the process may use them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn each_block(
@@ -262,7 +261,7 @@ unsafe fn each_block(
     let _tiles = unsafe { Tiles::configure() };
     let mut start = 0;
     while start < dims {
-        // Dims that fill no step are a part of their own.
+        // The dims of a partial step are a separate part.
         let end = if start < whole { whole.min(start + most) } else { dims };
         let steps = (end - start).div_ceil(STEP);
         for first in (0..count).step_by(2 * SIDE) {
@@ -271,7 +270,7 @@ unsafe fn each_block(
             let (codes, stride) = if in_place {
                 (rows.row(first)[start..].as_ptr(), rows.stride)
             } else {
-                // An odd number of lines, lest all rows compete for the same places of the first cache.
+                // An odd number of lines, so that rows do not map to the same sets of L1.
                 let width = steps | 1;
                 copy.resize(copy.len().max(2 * SIDE * width), BitLine([0; 64]));
                 for (i, copy) in (first..first + height).zip(copy.chunks_exact_mut(width)) {
@@ -286,7 +285,7 @@ unsafe fn each_block(
                 let block = Block { codes, stride, queries, columns, steps };
                 // SAFETY: tiles are configured. The codes are `steps` times 64 bytes of each of 32 rows
                 // (of 16 if `height` is no more), either of `rows`, whose last one is within their
-                // bytes, or of `copy`. Each step takes 16 times `columns` lines, and `lines` has as many
+                // bytes, or of `copy`. Each step takes 16 times `columns` lines, and `lines` has these
                 // for all steps of `dims`; there is a second tile of queries if `column + 1` is one.
                 unsafe { block.multiply(height > SIDE, column + 1 < wanted.end, &mut sums) }
                 add(first, height, column, &sums);
@@ -296,7 +295,7 @@ unsafe fn each_block(
     }
 }
 
-/// Tiles of this thread, all of 16 rows of 64 bytes, until it is dropped.
+/// The configured tiles of this thread, each of 16 rows of 64 bytes; released on drop.
 struct Tiles(());
 
 impl Tiles {
@@ -314,7 +313,7 @@ impl Tiles {
     };
 
     /// # Safety
-    /// The CPU has the tiles, and the process may use them.
+    /// The CPU has tiles, and the process may use them.
     unsafe fn configure() -> Self {
         let configuration = Self::CONFIGURATION;
         // SAFETY: reads 64 bytes, and sets registers that the compiler does not use.
@@ -332,7 +331,7 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        // SAFETY: where there is a value, the instructions exist.
+        // SAFETY: a value of this type proves that the instructions exist.
         unsafe {
             asm!(
                 "tilerelease",

@@ -11,7 +11,7 @@ use super::super::speeds::Speeds;
 use super::super::{Kernel, KernelChoice, Rows, scalar};
 use super::{FIRST_CACHE, filled_up, load, one_query_or_tiles, put, tiles};
 
-/// Proof that the instructions exist.
+/// Proves that the instructions exist.
 #[derive(Debug)]
 pub(in super::super) struct Avx2(());
 
@@ -59,7 +59,7 @@ impl Kernel for Avx2 {
         false
     }
 
-    /// As the oracle does: the planner takes no path with products of bytes where `has_bytes` is false.
+    /// Runs the scalar code: the planner chooses no path with products of bytes if `has_bytes` is false.
     fn bytes(&self, rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>, out: &mut [i32]) {
         scalar::bytes(rows, batch, queries, out);
     }
@@ -130,7 +130,7 @@ fn f16_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[FloatL
     )
 }
 
-/// `load` takes the sixteen codes of a line, `16 * CODE` bytes.
+/// `load` loads the sixteen codes of a line, `16 * CODE` bytes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn float_tile<const CODE: usize, const R: usize, const Q: usize>(
@@ -145,7 +145,7 @@ fn float_tile<const CODE: usize, const R: usize, const Q: usize>(
     assert!(queries.iter().all(|query| query.len() >= lines), "query shorter than the row");
     let mut sums = [[[_mm256_setzero_ps(); 2]; Q]; R];
     for line in 0..full {
-        // SAFETY: `full` lines fit each row's length, which the assertion has seen to be equal.
+        // SAFETY: `full` lines fit each row's length, which the assertion checks to be equal.
         let x = load!([_mm256_setzero_ps(); 2], rows, |row| load(unsafe {
             row.get_unchecked(line * line_bytes..(line + 1) * line_bytes)
         }));
@@ -172,7 +172,7 @@ fn accumulate<const R: usize, const Q: usize>(
     line: usize,
 ) {
     for l in 0..Q {
-        // SAFETY: the caller has seen that each query has this line; a line is 64 aligned bytes.
+        // SAFETY: the caller has checked that each query has this line; a line is 64 aligned bytes.
         let q = unsafe {
             let q = queries[l].as_ptr().add(line).cast::<f32>();
             [_mm256_load_ps(q), _mm256_load_ps(q.add(8))]
@@ -246,7 +246,7 @@ fn multiply_add<const R: usize, const Q: usize>(
     step: usize,
 ) {
     for l in 0..Q {
-        // SAFETY: the caller has seen that each query has line `step / 2`; half a line is 32 aligned
+        // SAFETY: the caller has checked that each query has line `step / 2`; half a line is 32 aligned
         // bytes.
         let q = unsafe { _mm256_load_si256(queries[l].as_ptr().cast::<__m256i>().add(step)) };
         for k in 0..R {
@@ -274,7 +274,7 @@ pub(super) fn planes_rows(rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<
     tiles!(rows, queries, out, R = 2, Q = 1, planes_tile, |query| batch.lines(query));
 }
 
-/// Rows of `dims / 8` bytes, rounded up; a query of as many bits in each plane.
+/// Rows of `dims / 8` bytes, rounded up; each plane of a query has `dims` bits.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn planes_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[BitLine]; Q]) -> [[i32; Q]; R] {
@@ -301,7 +301,7 @@ fn planes_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[Bit
             }
         }
         for (products, counts) in products.iter_mut().zip(counts) {
-            // Horner's rule from the top; its plane counts negatively.
+            // Horner's rule from the top plane, whose weight is negative.
             let mut sum = _mm256_sub_epi64(_mm256_setzero_si256(), counts[PLANES - 1]);
             for &count in counts[..PLANES - 1].iter().rev() {
                 sum = _mm256_add_epi64(_mm256_add_epi64(sum, sum), count);
@@ -313,8 +313,8 @@ fn planes_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[Bit
     products
 }
 
-/// Bits of each plane that a line of a row shares: in bytes by a table for each half of them, then
-/// summed to 64 bits.
+/// Counts the bits that each plane shares with a line of a row: per byte by a table of nibbles, then summed
+/// to 64 bits.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn count<const P: usize>(counts: &mut [__m256i; P], row: &[u8; 64], planes: &[BitLine; P]) {
@@ -357,7 +357,7 @@ fn narrow_f16(rows: &Rows<'_>, out: &mut Narrow) {
     out.fill(rows, 2, |row| largest(row, load), |row, scale, codes| narrow(row, scale, codes, load));
 }
 
-/// The largest bits but for the sign. `load` takes the codes of sixteen numbers, `BYTES` bytes.
+/// The largest bits, without the sign. `load` loads the codes of sixteen numbers, `BYTES` bytes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn largest<const BYTES: usize>(row: &[u8], load: impl Fn(&[u8; BYTES]) -> Lanes) -> u32 {
@@ -380,7 +380,7 @@ fn largest<const BYTES: usize>(row: &[u8], load: impl Fn(&[u8; BYTES]) -> Lanes)
     numbers.into_iter().max().unwrap_or(0)
 }
 
-/// Writes the codes, as many as there is room for, and gives the sum of squares of what they miss.
+/// Fills `codes`, and returns the sum of squares of their errors.
 /// `load` as above.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -395,7 +395,7 @@ fn narrow<const BYTES: usize>(
     let mut step = |x: Lanes, to: &mut [u8; 16]| {
         let mut codes = [_mm256_setzero_si256(); 2];
         for half in 0..2 {
-            // No number is beyond `max`, so the product rounds to 127 at most.
+            // No number exceeds `max`, so the product rounds to at most 127.
             let c = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(
                 x[half], inverse,
             ));

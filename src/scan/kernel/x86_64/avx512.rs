@@ -9,7 +9,7 @@ use super::super::speeds::Speeds;
 use super::super::{Kernel, KernelChoice, Rows, scalar};
 use super::{FIRST_CACHE, filled_up, load, one_query_or_tiles, put, tiles};
 
-/// Proof that the instructions exist.
+/// Proves that the instructions exist.
 #[derive(Debug)]
 pub(in super::super) struct Avx512(());
 
@@ -58,7 +58,7 @@ impl Kernel for Avx512 {
         false
     }
 
-    /// As the oracle does: the planner takes no path with products of bytes where `has_bytes` is false.
+    /// Runs the scalar code: the planner chooses no path with products of bytes if `has_bytes` is false.
     fn bytes(&self, rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>, out: &mut [i32]) {
         scalar::bytes(rows, batch, queries, out);
     }
@@ -113,7 +113,7 @@ fn f32_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[FloatL
         accumulate(&mut sums, x, queries, line);
     }
     if rest > 0 {
-        // SAFETY: the mask lets through the `rest` numbers that each row has left, and no others.
+        // SAFETY: the mask selects the `rest` numbers that each row has left, and no others.
         let x = load!(_mm512_setzero_ps(), rows, |row| unsafe {
             _mm512_maskz_loadu_ps(mask, row.as_ptr().add(full * 64).cast())
         });
@@ -139,7 +139,7 @@ fn f16_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[FloatL
         accumulate(&mut sums, x, queries, line);
     }
     if rest > 0 {
-        // SAFETY: the mask lets through the `rest` codes that each row has left, and no others.
+        // SAFETY: the mask selects the `rest` codes that each row has left, and no others.
         let x = load!(_mm512_setzero_ps(), rows, |row| _mm512_cvtph_ps(unsafe {
             _mm256_maskz_loadu_epi16(mask, row.as_ptr().add(full * 32).cast())
         }));
@@ -158,7 +158,7 @@ fn accumulate<const R: usize, const Q: usize>(
     line: usize,
 ) {
     for l in 0..Q {
-        // SAFETY: `check` has seen that each query has this line; a line is 64 aligned bytes.
+        // SAFETY: `check` ensures that each query has this line; a line is 64 aligned bytes.
         let q = unsafe { _mm512_load_ps(queries[l].as_ptr().add(line).cast()) };
         for k in 0..R {
             sums[k][l] = _mm512_fmadd_ps(x[k], q, sums[k][l]);
@@ -179,8 +179,8 @@ fn add_lanes(lanes: __m512) -> f32 {
 pub(super) const STEPS: usize = 256;
 const _: () = assert!(STEPS as u64 * 2 * 128 * (IntegerQueries::LARGEST as u64) < 1 << 31);
 
-/// Makes `i8_tile`, for instruction sets that differ in how two products are added to each sum of 32 bits.
-/// Macros, because what is inlined must not have instructions that its surroundings lack.
+/// Defines `i8_tile`, for instruction sets that differ in how two products are added to each sum of 32 bits.
+/// A macro, because an inlined function must not need target features that its caller lacks.
 macro_rules! make_i8_tile {
     ($features:literal, |$sum:ident, $x:ident, $q:ident| $step:expr) => {
         /// Rows of `dims` bytes; queries of `dims` codes, padded to whole lines.
@@ -211,7 +211,7 @@ macro_rules! make_i8_tile {
             }
             if rest > 0 {
                 let mut sums = [[_mm512_setzero_si512(); Q]; R];
-                // SAFETY: the mask lets through the `rest` codes that each row has left, and no others.
+                // SAFETY: the mask selects the `rest` codes that each row has left, and no others.
                 let x = load!(_mm512_setzero_si512(), rows, |row| _mm512_cvtepi8_epi16(unsafe {
                     _mm256_maskz_loadu_epi8(mask, row.as_ptr().add(full * 32).cast())
                 }));
@@ -230,7 +230,7 @@ macro_rules! make_i8_tile {
             line: usize,
         ) {
             for l in 0..Q {
-                // SAFETY: `check` has seen that each query has this line; a line is 64 aligned bytes.
+                // SAFETY: `check` ensures that each query has this line; a line is 64 aligned bytes.
                 let $q = unsafe { _mm512_load_si512(queries[l].as_ptr().add(line).cast()) };
                 for k in 0..R {
                     let ($sum, $x) = (sums[k][l], x[k]);
@@ -256,7 +256,7 @@ pub(super) fn flush<const R: usize, const Q: usize>(totals: &mut [[i64; Q]; R], 
     }
 }
 
-/// What the loads rely on; once for each tile.
+/// Checks what the loads rely on, once for each tile.
 #[inline]
 pub(super) fn check<const R: usize, const Q: usize>(
     rows: &[&[u8]; R],
@@ -282,7 +282,7 @@ pub(super) fn narrow_f16(rows: &Rows<'_>, out: &mut Narrow) {
     out.fill(rows, 2, |row| largest(row, load), |row, scale, codes| narrow(row, scale, codes, load));
 }
 
-/// The largest bits but for the sign. `load` takes the codes of sixteen numbers, `BYTES` bytes.
+/// The largest bits, without the sign. `load` loads the codes of sixteen numbers, `BYTES` bytes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn largest<const BYTES: usize>(row: &[u8], load: impl Fn(&[u8; BYTES]) -> __m512) -> u32 {
@@ -306,7 +306,7 @@ fn largest<const BYTES: usize>(row: &[u8], load: impl Fn(&[u8; BYTES]) -> __m512
     _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_max_epu32(a, b), _mm512_max_epu32(c, d)))
 }
 
-/// Writes the codes, as many as there is room for, and gives the sum of squares of what they miss.
+/// Fills `codes`, and returns the sum of squares of their errors.
 /// `load` as above.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
@@ -319,7 +319,7 @@ fn narrow<const BYTES: usize>(
     let (inverse, scale) = (_mm512_set1_ps(scale.inverse), _mm512_set1_ps(scale.scale));
     let mut sums = _mm512_setzero_ps();
     let mut step = |x: __m512, to: &mut [u8; 16]| {
-        // No number is beyond `max`, so the product rounds to 127 at most.
+        // No number exceeds `max`, so the product rounds to at most 127.
         let c = _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(_mm512_mul_ps(x, inverse));
         let r = _mm512_fnmadd_ps(c, scale, x);
         sums = _mm512_fmadd_ps(r, r, sums);

@@ -13,7 +13,7 @@ use super::super::{Kernel, KernelChoice, Rows};
 use super::avx512::{self, STEPS, check, flush, make_i8_tile};
 use super::{FIRST_CACHE, load, one_query_or_tiles, put, tiles};
 
-/// Proof that the instructions exist.
+/// Proves that the instructions exist.
 #[derive(Debug)]
 pub(in super::super) struct Avx512Vnni(());
 
@@ -94,10 +94,10 @@ fn i8_rows(rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: 
 /// With fewer queries than this, reading the rows from memory takes longer than counting their bits.
 const FEW_QUERIES: usize = 12;
 
-/// Few queries: memory is read fastest in one stream, with loads that do not wait for counts; several rows at
-/// once where the planes of a query do not fit L1. Many: four rows share what is loaded of the planes.
-/// (`benches/kernels.rs`: one query of 8,192 to 32,768 dims reads 23 to 29 GB/s so, and 9 to 10 one line after the
-/// other; 64 queries take two thirds of the time in four rows that they take in one.)
+/// With few queries, memory is read fastest in one stream, with loads that do not wait for counts; several
+/// rows at once if the planes of a query do not fit L1. With many queries, four rows share the loaded planes.
+/// (`benches/kernels.rs`: one query of 8,192 to 32,768 dims reads 23 to 29 GB/s in this way, and 9 to 10 GB/s
+/// line by line; 64 queries in four rows take two thirds of the time of one row.)
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
 fn planes_rows(rows: &Rows<'_>, batch: &PlaneQueries, queries: Range<usize>, out: &mut [i32]) {
     let fit = queries.clone().next().is_none_or(|query| size_of_val(batch.lines(query)) <= FIRST_CACHE);
@@ -115,14 +115,14 @@ make_i8_tile!("avx512f,avx512bw,avx512vl,avx512vnni", |sum, x, q| _mm512_dpwssd_
 #[repr(C, align(64))]
 struct SumLine([i32; 16]);
 
-/// Rows that pass over one tile of dims before the next tile: their sums stay in the first cache.
+/// The number of rows to multiply with one part of the dims before the next part: their sums stay in L1.
 const BYTES_ROWS: usize = 48;
-/// Bytes of packed queries in a tile of dims: they stay in the second cache.
-const BYTES_TILE: usize = 256 << 10;
+/// Bytes of packed queries in a part of the dims: they stay in L2.
+const PART_BYTES: usize = 256 << 10;
 
-/// The queries' lines of a tile of dims pass over a few rows at once. The instruction multiplies
-/// unsigned bytes with signed ones: it gets `row + 128`, and the sums begin at `-128 * sum of query`.
-/// They may wrap on the way; the result is within 32 bits.
+/// Multiplies the queries' lines of a part of the dims with a few rows at once. The instruction multiplies
+/// unsigned bytes with signed bytes: its operand is `row + 128`, and the sums begin at `-128 * sum of query`.
+/// They may wrap in between; the result fits 32 bits.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn bytes_rows(rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>, out: &mut [i32]) {
     if queries.is_empty() || rows.len() == 0 {
@@ -140,7 +140,7 @@ fn bytes_rows(rows: &Rows<'_>, batch: &ByteQueries, queries: Range<usize>, out: 
     let mut sums = vec![SumLine([0; 16]); groups * BYTES_ROWS.min(rows.len())];
 
     let quads = batch.dims().div_ceil(4);
-    let step = (BYTES_TILE / (64 * groups)).max(16);
+    let step = (PART_BYTES / (64 * groups)).max(16);
     for top in (0..rows.len()).step_by(BYTES_ROWS) {
         let height = BYTES_ROWS.min(rows.len() - top);
         let sums = &mut sums[..height * groups];
@@ -175,7 +175,7 @@ struct ByteTile<'a> {
 }
 
 impl ByteTile<'_> {
-    /// Adds the products of these dims to the `groups` sums of each row; gives the number of rows.
+    /// Adds the products of these dims to the `groups` sums of each row. Returns the number of rows.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     fn rows<const R: usize>(&self, rows: [&[u8]; R], sums: &mut [SumLine]) -> usize {
@@ -211,14 +211,14 @@ impl ByteTile<'_> {
                 *sum = unsafe { _mm512_load_si512(line.0.as_ptr().cast()) };
             }
         }
-        // Opaque, or the compiler gathers the rows' quads to flip them all at once, and spills.
+        // Opaque; otherwise the compiler gathers the rows' quads to flip them all at once, and spills.
         let flip = std::hint::black_box(_mm512_set1_epi8(-128));
         for quad in self.quads.start..full {
             // SAFETY: `4 * (quad + 1) <= dims`, the length of each row; the load may be unaligned.
             let x = load!(_mm512_setzero_si512(), rows, |row| _mm512_set1_epi32(unsafe {
                 row.as_ptr().add(4 * quad).cast::<i32>().read_unaligned()
             }));
-            // SAFETY: the assertion has seen the `G` lines of the last quad.
+            // SAFETY: the assertion checks the `G` lines of the last quad.
             unsafe { quad_products(&mut tile, x, flip, lines.as_ptr().add(quad * all)) };
         }
         if full < end {
@@ -243,7 +243,7 @@ impl ByteTile<'_> {
 /// Four codes of each row times the same four of each query of `G` groups.
 ///
 /// # Safety
-/// `lines` leads to `G` lines.
+/// `lines` points to `G` lines.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn quad_products<const R: usize, const G: usize>(
@@ -254,7 +254,7 @@ unsafe fn quad_products<const R: usize, const G: usize>(
 ) {
     let mut q = [_mm512_setzero_si512(); G];
     for (g, q) in q.iter_mut().enumerate() {
-        // SAFETY: the caller vouches for the line, 64 aligned bytes.
+        // SAFETY: the line, 64 aligned bytes, is the caller's contract.
         *q = unsafe { _mm512_load_si512(lines.add(g).cast()) };
     }
     for k in 0..R {
@@ -265,7 +265,7 @@ unsafe fn quad_products<const R: usize, const G: usize>(
     }
 }
 
-/// Rows of `dims / 8` bytes, rounded up; a query of as many bits in each plane. `L` lines of each row are
+/// Rows of `dims / 8` bytes, rounded up; each plane of a query has `dims` bits. `L` lines of each row are
 /// loaded before the first of them is counted.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
@@ -292,26 +292,26 @@ fn planes_tile<const R: usize, const Q: usize, const L: usize>(
                 }
             }
             for (i, x) in lines.into_iter().enumerate() {
-                // SAFETY: `check` has seen the planes of these lines.
+                // SAFETY: `check` ensures the planes of these lines.
                 unsafe { count(&mut counts, x, query.as_ptr().add((line + i) * PLANES)) };
             }
             line += L;
         }
         for line in line..full {
             let x = load!(_mm512_setzero_si512(), rows, |row| line_of(row, line));
-            // SAFETY: `check` has seen the planes of this line.
+            // SAFETY: `check` ensures the planes of this line.
             unsafe { count(&mut counts, x, query.as_ptr().add(line * PLANES)) };
         }
         if rest > 0 {
-            // SAFETY: the mask lets through the `rest` bytes that each row has left, and no others.
+            // SAFETY: the mask selects the `rest` bytes that each row has left, and no others.
             let x = load!(_mm512_setzero_si512(), rows, |row| unsafe {
                 _mm512_maskz_loadu_epi8(mask, row.as_ptr().add(full * 64).cast())
             });
-            // SAFETY: `check` has seen the planes of this line.
+            // SAFETY: `check` ensures the planes of this line.
             unsafe { count(&mut counts, x, query.as_ptr().add(full * PLANES)) };
         }
         for (products, counts) in products.iter_mut().zip(counts) {
-            // Horner's rule from the top; its plane counts negatively.
+            // Horner's rule from the top plane, whose weight is negative.
             let mut sum = _mm512_sub_epi64(_mm512_setzero_si512(), counts[PLANES - 1]);
             for &count in counts[..PLANES - 1].iter().rev() {
                 sum = _mm512_add_epi64(_mm512_add_epi64(sum, sum), count);
@@ -323,7 +323,7 @@ fn planes_tile<const R: usize, const Q: usize, const L: usize>(
 }
 
 /// # Safety
-/// `planes` leads to as many lines as there are planes.
+/// `planes` points to one line for each plane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
 unsafe fn count<const R: usize, const P: usize>(
@@ -332,7 +332,7 @@ unsafe fn count<const R: usize, const P: usize>(
     planes: *const BitLine,
 ) {
     for bit in 0..P {
-        // SAFETY: the caller vouches for the line, 64 aligned bytes.
+        // SAFETY: the line, 64 aligned bytes, is the caller's contract.
         let plane = unsafe { _mm512_load_si512(planes.add(bit).cast()) };
         for (counts, &x) in counts.iter_mut().zip(&x) {
             let set = _mm512_popcnt_epi64(_mm512_and_si512(x, plane));

@@ -1,6 +1,6 @@
 //! The kernels for x86-64.
 //!
-//! A kernel value is proof that its instructions exist: only `detect` makes one.
+//! A value of a kernel's type proves that its instructions exist: only `detect` creates one.
 
 mod amx;
 mod avx2;
@@ -14,8 +14,8 @@ pub(super) use avx512vnni::Avx512Vnni;
 
 use super::tiling::{filled_up, load, put, tiles};
 
-/// As [`tiles`], but what fits one query best: rows one after the other if the query stays in the first
-/// cache, for memory is read fastest in one stream, and else eight of them at once for each of its lines.
+/// As [`tiles`], in the form that is the fastest for one query: row by row if the query fits in L1, since
+/// memory is read fastest in one stream; otherwise eight rows at once for each line of the query.
 macro_rules! one_query_or_tiles {
     ($rows:expr, $queries:expr, $out:expr, R = $R:literal, Q = $Q:literal, $tile:ident, $query:expr) => {{
         let (rows, queries): (&Rows<'_>, Range<usize>) = ($rows, $queries);
@@ -30,5 +30,5 @@ macro_rules! one_query_or_tiles {
 }
 use one_query_or_tiles;
 
-/// Bytes of a query that stay in the first cache while rows pass through it.
+/// Bytes of a query that stay in L1 while rows are read through it.
 const FIRST_CACHE: usize = 16 << 10;

@@ -184,8 +184,8 @@ impl BlockScreen {
     }
 }
 
-/// Calls `prepare` for each query, on all threads of the pool. A large batch takes a while, so cancellation is
-/// checked before each query.
+/// Calls `prepare` for each query, on all threads of the pool. A large batch takes a while, so cancellation
+/// is checked before each query.
 fn each<T: Send>(
     queries: usize,
     cancel: &CancelToken,

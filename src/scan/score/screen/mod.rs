@@ -6,8 +6,8 @@
 //! the same bit for bit with and without a screen, provided that the intervals hold. They always hold, except
 //! those of the sign tier, which hold with the requested probability.
 //!
-//! With `x` a row's block, `q` a query's block as used in the score (quantised in `i8` blocks), and `x'`, `q'`
-//! the screen's approximations of them:
+//! With `x` a row's block, `q` a query's block as used in the score (quantised in `i8` blocks), and `x'`,
+//! `q'` the screen's approximations of them:
 //!
 //! - **Bytes.** `|<x, q> - <x', q'>| <= |x - x'| |q| + |x'| |q - q'|`, by Cauchy-Schwarz, and
 //!   `|x'| <= |x| + |x - x'|`. `x'` are signed bytes: the codes of an `i8` block itself, those of the
