@@ -1,4 +1,4 @@
-//! Append throughput beside the disk's own: how fast do rows become durable?
+//! Append throughput compared with the disk's: how fast do rows become durable?
 //!
 //! Prints one table. The disk's bandwidth is measured in the same run, in the same folder, by writing
 //! and syncing one file of the same size. `GRADIX_BENCH_FOLDER` chooses the folder.

@@ -1,4 +1,4 @@
-//! Cold scans beside the disk's sequential bandwidth, and the price of checking what is touched first,
+//! Cold scans compared with the disk's sequential bandwidth, and the cost of checking checksums on first use,
 //! measured in the same run.
 //!
 //! `cargo bench --bench disk`; `GRADIX_BENCH_MB` sets the size of each index (default 1024 MiB of
@@ -112,7 +112,7 @@ mod linux {
         Ok(())
     }
 
-    /// The most memory of its own that the process was seen to have, in kilobytes.
+    /// The peak of the process's anonymous memory, in kilobytes.
     #[derive(Default)]
     struct Seen {
         calls: AtomicU64,
@@ -175,7 +175,7 @@ mod linux {
         names.iter().map(of_file).sum()
     }
 
-    /// Seconds to read the first bytes of the folder's files past the page cache.
+    /// Seconds to read the first bytes of the folder's files, bypassing the page cache.
     fn read_direct(folder: &Path, bytes: u64) -> Result<f64, Box<dyn Error>> {
         use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
         const READ: u64 = 2 << 20;

@@ -69,7 +69,7 @@ fn large(log: u32, memory: &mut Memory) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Adapters of a model: many tensors that each fit a cache, a whole gradient at a time.
+/// Adapters of a model: many tensors, each of which fits a cache; a whole gradient at a time.
 fn small() -> Result<(), Failure> {
     let (rows, columns, count) = (16, 576, 360);
     let mut memory = Memory::new(4 * rows * columns * count)?;
@@ -101,7 +101,7 @@ fn small() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Rows to codes and back.
+/// Encodes and decodes rows.
 fn encodings() -> Result<(), Failure> {
     println!("\nrows of 2^16 numbers; GB/s of f32\n{:>8} {:>9} {:>9}", "encoding", "encode", "decode");
     let mut row = vec![0.0; 1 << 16];
@@ -117,7 +117,7 @@ fn encodings() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The least time of some runs; one before them warms the caches.
+/// The least time of some runs, after one that warms the caches.
 fn best<T>(runs: usize, mut run: impl FnMut() -> T) -> Duration {
     black_box(run());
     let time = |_| {
@@ -132,7 +132,7 @@ fn gigabytes(elements: usize, time: Duration) -> f64 {
     elements as f64 * 4.0 / time.as_secs_f64() / 1e9
 }
 
-/// Numbers that are about normal: sums of uniform ones from a 64-bit congruential generator.
+/// Approximately normal numbers: sums of uniform numbers from a 64-bit congruential generator.
 fn gaussian(numbers: &mut [f32]) {
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     let mut uniform = || {

@@ -1,15 +1,15 @@
-//! How fast the scan's kernels are by themselves, on one core.
+//! The speed of the scan's kernels alone, on one core.
 //!
-//! The first table is one query over rows in memory, in bytes a second, beside what the same core reads
-//! from the same memory by plain loads; and 64 queries, in products of a dim in a cycle. The second is
-//! `src/scan/kernel/speeds.rs` beside what is measured from cache.
+//! The first table has one query over rows in memory, in bytes per second, compared with plain loads of the
+//! same memory by the same core; and 64 queries, in products per cycle. The second table compares
+//! `src/scan/kernel/speeds.rs` with speeds measured from cache.
 //!
 //! ```text
 //! cargo bench --bench kernels                  # all that the machine can run
 //! cargo bench --bench kernels -- avx2 planes   # these kernels, these operations
 //! ```
 //!
-//! The kernels are private to the crate, so their folder is compiled again, into this program.
+//! The kernels are private to the crate, so this program compiles their folder again.
 
 #[expect(dead_code, unused_imports, reason = "a part of the crate, of which this program needs less")]
 #[path = "../src/scan/kernel/mod.rs"]
@@ -33,11 +33,11 @@ use roof::Memory;
 
 /// Beyond the last cache of most machines.
 const MEMORY: usize = 256 << 20;
-/// Rows of a call, about as the engine passes them.
+/// Rows per call, similar to the engine's.
 const ROWS: usize = 48;
 const DIMS: [usize; 5] = [4096, 8192, 16_384, 32_768, 65_536];
 const MANY: usize = 64;
-/// What a figure may take, beyond its first run.
+/// The time budget of a figure, after its first run.
 const PATIENCE: Duration = Duration::from_millis(60);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -82,7 +82,7 @@ impl Operation {
     }
 }
 
-/// A batch in each packing, and room for what comes out.
+/// A batch in each packing, and buffers for the products.
 struct Batch {
     floats: FloatQueries,
     integers: IntegerQueries,
@@ -128,7 +128,7 @@ impl Batch {
         }
     }
 
-    /// Seconds for a pass over `memory` in calls of `count` rows, of a query or many.
+    /// Seconds for a pass over `memory` in calls of `count` rows, for one query or many.
     fn seconds(
         &mut self,
         kernel: &dyn Kernel,
@@ -210,7 +210,7 @@ fn is_kernel(word: &str) -> bool {
     word.parse::<KernelChoice>().is_ok()
 }
 
-/// Picoseconds a dim, of rows that L2 holds: measured, and what the planner begins with.
+/// Picoseconds per dim, for rows in L2: measured, and as the planner assumes.
 fn constants(kernels: &[&'static dyn Kernel], operations: &[Operation], memory: &[u8]) {
     const DIMS: usize = 4096;
     const ROWS: usize = 24;

@@ -38,13 +38,13 @@ BATCHES = (1, 10, 64, 100)
 KS = (10, 100)
 RUNS = 5
 ENOUGH_SECONDS = 1.5
-# All searches of a peer in one case take about so long at most.
+# The approximate maximum seconds of all searches of a peer in one case.
 BUDGET_SECONDS = 20.0
 LIMIT_SECONDS = float(os.environ.get("GRADIX_BENCH_PEER_SECONDS") or 12)
 # A case with more bytes is large; and a peer may take this share of the memory that is free.
 LARGE_BYTES = 2 << 30
 MEMORY_SHARE = 0.9
-# A peer that says nothing for so long is stopped.
+# A peer without output for this many seconds is stopped.
 SILENT_SECONDS = 180
 # Numbers that are converted at once.
 BLOCK = 8 << 20
@@ -78,7 +78,7 @@ class Case:
         return np.fromfile(self.folder / "truth.u32", dtype="<u4").reshape(-1, 100)
 
     def each_block(self, work: Callable[[slice, np.ndarray], None]) -> None:
-        """Hands all vectors to `work`, some at once, on all threads, with their places."""
+        """Calls `work` with all vectors, some at once, on all threads, with their positions."""
         vectors = self.vectors()
         step = max(1, BLOCK // self.dims)
         places = [slice(start, min(start + step, self.rows)) for start in range(0, self.rows, step)]
@@ -86,11 +86,11 @@ class Case:
             list(pool.map(lambda place: work(place, vectors[place]), places))
 
     def sample(self) -> np.ndarray:
-        """A thousand vectors or so from everywhere, as f32."""
+        """About a thousand vectors, evenly spaced, as f32."""
         return self.vectors()[:: max(1, self.rows // 1024)].astype(np.float32)
 
     def drop_pages(self) -> None:
-        """Drops the file's pages from the page cache, where the system lets us."""
+        """Drops the file's pages from the page cache, if the system allows it."""
         with open(self.path, "rb") as file:
             os.fdatasync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -320,7 +320,7 @@ class UsearchF16(Usearch):
 
 
 class UsearchI8(Usearch):
-    """Over bytes; it knows no scales, so there is one for all vectors."""
+    """Over bytes; without scales per vector, so there is one for all vectors."""
 
     encoding, code_bytes = "i8", 1
 
@@ -364,7 +364,7 @@ def anonymous_bytes() -> int:
 
 
 class Watch:
-    """The peak of anonymous memory, looked at now and then by a thread."""
+    """The peak of anonymous memory, sampled by a thread."""
 
     def __init__(self) -> None:
         self.before = self.peak = anonymous_bytes()

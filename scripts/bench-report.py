@@ -102,7 +102,7 @@ def rank(line: Line) -> tuple[int, str, str]:
 
 
 def aligned(rows: list[list[str]], left: int) -> Iterator[str]:
-    """Rows of cells under each other; the first `left` columns to the left, the others to the right."""
+    """Aligned rows of cells: the first `left` columns to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = [
@@ -170,7 +170,7 @@ def table(lines: list[Line], case: tuple[str, int, int]) -> Iterator[str]:
 
 @dataclass
 class Target:
-    """What the issue asks for, and what was measured, case by case."""
+    """The targets and the measurements, case by case."""
 
     name: str
     limit: float
@@ -234,7 +234,7 @@ class Measured:
         return None
 
     def recall(self, line: Line) -> float:
-        """The recall of the like for as many queries as there are: that of one query says little."""
+        """The recall of similar lines with the most queries, since that of one query is imprecise."""
         alike = [
             other
             for other in self.lines
@@ -244,7 +244,7 @@ class Measured:
         return max(alike, key=lambda other: other.batch).recall or 0
 
     def against_peers(self, encoding: str, batch: int) -> list[tuple[float, str]]:
-        """How much longer the fastest peer takes that finds as many of the true best."""
+        """The time of the fastest peer of at least the same recall, relative to gradix's."""
         found = []
         for ours in self.gradix(encoding, batch):
             peers = [
@@ -272,7 +272,7 @@ class Measured:
 
 
 def targets(lines: list[Line]) -> list[Target]:
-    """The targets of the issue, in its order."""
+    """The targets, in order."""
     measured = Measured(lines)
     full = [encoding for encoding in measured.encodings() if encoding in ("i8", "f16", "f32")]
     coarse = [encoding for encoding in measured.encodings() if encoding.startswith("sign")]

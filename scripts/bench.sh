@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The benchmark of scans: gradix beside the machine's limits and beside its peers, in one run.
+# The benchmark of scans: gradix compared with the machine's limits and with its peers, in one run.
 #
 #   bench.sh             everything: one table, the targets; target/bench/scan.csv and scan.svg
 #   bench.sh NAME...     other benchmarks by name (append, fold), or arguments for cargo bench
 #
-# benches/scan/main.rs tells which variables choose cases. GRADIX_BENCH_PEERS=none leaves the peers
-# out. The gradients are those of the demo, which runs first if it has not left them.
+# benches/scan/main.rs lists the variables that select cases. GRADIX_BENCH_PEERS=none skips the
+# peers. The gradients are those of the demo, which runs first if they do not exist.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$GRADIX_ROOT"
@@ -35,7 +35,7 @@ esac
 export GRADIX_BENCH_PEERS
 demo=${GRADIX_BENCH_DEMO:-target/demo}
 if [ "${GRADIX_BENCH_DATA:-gradients}" != gaussian ] && [ ! -f "$demo/queries.gradix/INDEX" ]; then
-    say "the demo makes the gradients that are scanned"
+    say "running the demo, whose gradients are scanned"
     "$GRADIX_ROOT/scripts/demo.sh"
 fi
 

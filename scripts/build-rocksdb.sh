@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds RocksDB's C++ once and keeps the archive in the user's cache; prints the folder it is in.
+# Builds RocksDB's C++ once into the user's cache, and prints the archive's folder.
 #
-# cargo would build it anew for every profile and target folder, at about 25 CPU-minutes each.
-# librocksdb-sys links a ready archive instead when ROCKSDB_LIB_DIR says where one is.
+# cargo would rebuild it for every profile and target folder, in about 25 CPU-minutes each.
+# librocksdb-sys links an existing archive if ROCKSDB_LIB_DIR is set to its folder.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$GRADIX_ROOT"
@@ -30,7 +30,7 @@ say "building RocksDB ($version) once, into $archive_dir: about 25 CPU-minutes" 
 started=$SECONDS
 messages=$(mktemp)
 trap 'rm -f "$messages"' EXIT
-# Two of these at once are no harm: cargo locks the target folder, and the second finds it built.
+# Concurrent runs are safe: cargo locks the target folder, and the second run finds it built.
 env -u ROCKSDB_LIB_DIR -u ROCKSDB_STATIC -u ROCKSDB_INCLUDE_DIR -u ROCKSDB_COMPILE \
     CARGO_TARGET_DIR="$GRADIX_CACHE/rocksdb-build" \
     cargo build --locked --package librocksdb-sys --message-format json-render-diagnostics >"$messages"

@@ -30,7 +30,7 @@ if ! command -v cargo >/dev/null 2>&1 && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/c
 fi
 command -v cargo >/dev/null 2>&1 || die "cargo is missing: install Rust 1.95 or newer with rustup, then run this again"
 
-# One cache for all checkouts, so that a clean one rebuilds neither RocksDB nor burn.
+# One cache for all checkouts, so that a clean checkout rebuilds neither RocksDB nor burn.
 if [ -z "${GRADIX_CACHE:-}" ]; then
     GRADIX_CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/gradix"
 fi
@@ -46,7 +46,7 @@ export GRADIX_TOOLS="$GRADIX_CACHE/tools"
 export GRADIX_FEATURES=wgpu,serde
 
 # Points cargo at the RocksDB archive in the cache, building it first if it is not there. A caller
-# who sets ROCKSDB_LIB_DIR keeps his own.
+# that sets ROCKSDB_LIB_DIR overrides it.
 use_rocksdb() {
     if [ -n "${ROCKSDB_LIB_DIR:-}" ]; then
         [ -f "$ROCKSDB_LIB_DIR/librocksdb.a" ] || die "ROCKSDB_LIB_DIR=$ROCKSDB_LIB_DIR holds no librocksdb.a"

@@ -5,8 +5,8 @@
 #   install-packages.sh bench    the same, and Python's venv
 #   install-packages.sh test     the same, and Python's venv, and a Vulkan device in software
 #
-# `test` ends with success when Vulkan cannot be had: the tests of the other devices still count.
-# scripts/wgpu-state.sh tells which it was.
+# `test` succeeds even if Vulkan cannot be installed: the tests of the other devices still run.
+# scripts/wgpu-state.sh reports whether it is usable.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
@@ -94,7 +94,7 @@ add_backports() {
     fi
 }
 
-# Mesa's software device. Debian 12's own Mesa, 22.3.6, computes wrong sums without a word, so on
+# Mesa's software device. Debian 12's own Mesa, 22.3.6, silently computes wrong sums, so on
 # that release it must come from backports (25.0.7 was checked against a host reference).
 install_vulkan() {
     "$GRADIX_ROOT/scripts/wgpu-state.sh" >/dev/null && return 0
@@ -104,7 +104,7 @@ install_vulkan() {
     refresh_lists
     if [ "$release" = bookworm ]; then
         add_backports "$release" || {
-            say "no $release-backports could be had"
+            say "$release-backports is not available"
             return 0
         }
         from=(-t "$release-backports")

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Reads rustdoc's JSON: counts the public items, and finds types of other crates among them.
+"""Reads rustdoc's JSON, counts the public items, and reports types of other crates in the public API.
 
     scripts/public-api.py target/doc/gradix.json
 
-A type of RocksDB or rayon in a public field or signature would make a change of that dependency a
-breaking change of gradix; a boxed error hides what went wrong from a caller who wants to match on it.
+With a type of RocksDB or rayon in a public field or signature, a change of that dependency would be a
+breaking change of gradix; a caller cannot match on a boxed error.
 Exit status 1 if there are any but those that are expected.
 """
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Says in one line whether this machine has a Vulkan device that the wgpu tests may trust.
-# Exit status 0: yes. 1: no, and the line says why.
+# Prints in one line whether this machine has a Vulkan device that the wgpu tests can trust.
+# Exit status 0: yes. 1: no, and the line gives the reason.
 #
 # Debian 12's stock Mesa (22.3.6) is installed on many machines and silently wrong, so finding a
 # driver is not enough: the software device counts from Mesa 25.0.7 on.
@@ -37,7 +37,7 @@ for driver in "${drivers[@]}"; do
     esac
 done
 
-# What is left is Mesa. Where dpkg does not know it, its version cannot be told this way.
+# The rest is Mesa. If dpkg does not list it, its version is unknown.
 command -v dpkg-query >/dev/null 2>&1 || no_because "Mesa's version is unknown; set GRADIX_TEST_WGPU=run to try"
 mesa=$(dpkg-query --show --showformat '${db:Status-Status} ${Version}\n' mesa-vulkan-drivers 2>/dev/null |
     sed -n 's/^installed //p' | head -n 1)

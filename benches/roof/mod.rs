@@ -1,7 +1,7 @@
-//! What a core can read: the roof that every benchmark here measures itself against.
+//! The memory bandwidth of a core: the roof that the benchmarks are compared with.
 //!
-//! The fastest of several loops of plain loads over memory in huge pages. Streams side by side and prefetches
-//! are tried because no single way is the fastest on every machine.
+//! The fastest of several loops of plain loads over memory in huge pages. The loops differ in concurrent
+//! streams and prefetch distance, because no single loop is the fastest on every machine.
 
 use std::io;
 use std::sync::{Barrier, Mutex, PoisonError};
@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use memmap2::{Advice, MmapMut};
 
-/// Repeats of each way to read memory.
+/// Repeats of each access pattern.
 const PASSES: usize = 5;
 
-/// Memory in huge pages where the kernel has them, touched, to read from.
+/// Memory to read, in huge pages if the kernel has them, with all pages mapped.
 pub struct Memory {
     map: MmapMut,
 }
@@ -42,17 +42,17 @@ impl Memory {
         unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().cast(), self.map.len() / 4) }
     }
 
-    /// Seconds to read the first `bytes`, the best of some passes over each way to walk through them.
+    /// Seconds to read the first `bytes`: the best of several passes of each access pattern.
     pub fn seconds(&self, bytes: usize, threads: usize) -> f64 {
         let bytes = bytes.min(self.map.len());
         let part = bytes.div_ceil(threads).next_multiple_of(4096);
         let mut best = f64::INFINITY;
-        for walk in WALKS {
+        for pattern in PATTERNS {
             for _ in 0..PASSES {
                 let clock = Clock::new(self.map[..bytes].chunks(part).len());
                 std::thread::scope(|scope| {
                     for bytes in self.map[..bytes].chunks(part) {
-                        scope.spawn(|| clock.time(|| std::hint::black_box(sum(bytes, walk))));
+                        scope.spawn(|| clock.time(|| std::hint::black_box(sum(bytes, pattern))));
                     }
                 });
                 best = best.min(clock.seconds());
@@ -62,7 +62,7 @@ impl Memory {
     }
 }
 
-/// Times what some threads do, from when all of them are there: starting threads is no part of it.
+/// Times the work of several threads, without the time to start them.
 pub struct Clock {
     barrier: Barrier,
     spans: Mutex<Vec<(Instant, Instant)>>,
@@ -91,35 +91,34 @@ impl Clock {
     }
 }
 
-/// How a thread walks through its bytes: in that many streams side by side, and asking for lines that
-/// many bytes ahead.
+/// An access pattern: the number of concurrent streams of a thread, and the prefetch distance in bytes.
 #[derive(Clone, Copy)]
-struct Walk {
+struct Pattern {
     streams: usize,
     ahead: usize,
 }
 
-const WALKS: [Walk; 4] = [
-    Walk { streams: 1, ahead: 0 },
-    Walk { streams: 1, ahead: 4096 },
-    Walk { streams: 4, ahead: 0 },
-    Walk { streams: 4, ahead: 2048 },
+const PATTERNS: [Pattern; 4] = [
+    Pattern { streams: 1, ahead: 0 },
+    Pattern { streams: 1, ahead: 4096 },
+    Pattern { streams: 4, ahead: 0 },
+    Pattern { streams: 4, ahead: 2048 },
 ];
 
-fn sum(bytes: &[u8], walk: Walk) -> u64 {
+fn sum(bytes: &[u8], pattern: Pattern) -> u64 {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") {
         // SAFETY: the feature was just detected.
-        return unsafe { sum_avx512(bytes, walk) };
+        return unsafe { sum_avx512(bytes, pattern) };
     } else if is_x86_feature_detected!("avx2") {
         // SAFETY: the feature was just detected.
         return unsafe { sum_avx2(bytes) };
     }
-    let _ = (walk.streams, walk.ahead);
+    let _ = (pattern.streams, pattern.ahead);
     sum_words(bytes)
 }
 
-/// For the compiler to vectorise with what its caller has.
+/// Vectorised by the compiler with its caller's target features.
 #[inline(always)]
 fn sum_words(bytes: &[u8]) -> u64 {
     let mut sums = [0u64; 32];
@@ -137,23 +136,23 @@ fn sum_avx2(bytes: &[u8]) -> u64 {
     sum_words(bytes)
 }
 
-/// 64 bytes a load, eight sums, so that nothing waits for an addition.
+/// 64 bytes per load, and eight sums, so that no load waits for an addition.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn sum_avx512(bytes: &[u8], walk: Walk) -> u64 {
+fn sum_avx512(bytes: &[u8], pattern: Pattern) -> u64 {
     use std::arch::x86_64::{
         _MM_HINT_T0, _mm_prefetch, _mm512_add_epi64, _mm512_loadu_si512, _mm512_reduce_add_epi64,
         _mm512_setzero_si512,
     };
     const UNROLL: usize = 8 * 64;
-    let length = bytes.len() / walk.streams / UNROLL * UNROLL;
+    let length = bytes.len() / pattern.streams / UNROLL * UNROLL;
     let mut sums = [_mm512_setzero_si512(); 8];
     for at in (0..length).step_by(UNROLL) {
-        for stream in 0..walk.streams {
+        for stream in 0..pattern.streams {
             let start = bytes[stream * length + at..][..UNROLL].as_ptr();
             for (line, sum) in sums.iter_mut().enumerate() {
-                if walk.ahead > 0 {
-                    _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * 64 + walk.ahead).cast());
+                if pattern.ahead > 0 {
+                    _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * 64 + pattern.ahead).cast());
                 }
                 // SAFETY: the eight lines lie within the slice of UNROLL bytes.
                 *sum = _mm512_add_epi64(*sum, unsafe { _mm512_loadu_si512(start.add(line * 64).cast()) });

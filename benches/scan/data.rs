@@ -1,4 +1,4 @@
-//! The rows and queries of a case: made row by row, never all in memory.
+//! The rows and queries of a case, generated row by row, never all in memory.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -19,7 +19,7 @@ use super::truth::Truth;
 
 /// How many queries there are.
 pub const QUERIES: usize = 100;
-/// The norm of the noise on a tiled gradient, as a share of the row's own norm: drawn for each row.
+/// The norm of the noise on a repeated gradient, relative to the row's norm: drawn for each row.
 pub const NOISE: [f64; 2] = [0.1, 0.3];
 /// Seeds: of rows, of queries, and of how much noise a row gets.
 const ROWS: u64 = 1;
@@ -36,7 +36,7 @@ pub enum Source {
     Gradients(Gradients),
 }
 
-/// The sketches of the demo's examples and of what its model said, scaled by one power of two so
+/// The sketches of the demo's examples and of its model's outputs, scaled by one power of two so
 /// that their numbers are about 1.
 pub struct Gradients {
     rows: Vec<Vec<f16>>,
@@ -62,7 +62,7 @@ impl Source {
         numbers
     }
 
-    /// The queries; where there are fewer real ones, they come again with noise.
+    /// The queries. If there are fewer real ones, they are repeated with noise.
     pub fn queries(&self, dims: usize) -> Vec<Vec<f32>> {
         let query = |query: usize| {
             let mut numbers = vec![0.0; dims];

@@ -1,4 +1,4 @@
-//! What the machine can do: reading the disk. And what a process can learn about itself.
+//! The disk's read bandwidth, and the process's memory.
 
 use std::fs::File;
 use std::io;
@@ -16,14 +16,14 @@ use super::roof::Clock;
 const REQUESTS: [usize; 3] = [1 << 20, 4 << 20, 16 << 20];
 const READERS: [usize; 3] = [1, 2, 4];
 
-/// How the disk is read fastest: O_DIRECT, requests of that size by that many threads.
+/// The fastest way to read the disk: O_DIRECT, with this request size and number of threads.
 #[derive(Debug, Clone, Copy)]
 pub struct DiskWay {
     pub request: usize,
     pub readers: usize,
 }
 
-/// The fastest way to read this file, and its bytes a second. `None` where O_DIRECT is refused.
+/// The fastest way to read this file, and its bytes per second. `None` if O_DIRECT is not supported.
 pub fn disk(file: &Path) -> Option<(DiskWay, f64)> {
     let mut best: Option<(DiskWay, f64)> = None;
     for request in REQUESTS {
@@ -39,7 +39,7 @@ pub fn disk(file: &Path) -> Option<(DiskWay, f64)> {
     best
 }
 
-/// Reads at most `limit` bytes of the files past the page cache: bytes and seconds.
+/// Reads at most `limit` bytes of the files, bypassing the page cache. Returns bytes and seconds.
 pub fn read_direct(files: &[PathBuf], way: DiskWay, limit: u64) -> io::Result<(u64, f64)> {
     let open = |path: &PathBuf| File::options().read(true).custom_flags(libc::O_DIRECT).open(path);
     let files = files.iter().map(open).collect::<io::Result<Vec<_>>>()?;
@@ -60,7 +60,7 @@ pub fn read_direct(files: &[PathBuf], way: DiskWay, limit: u64) -> io::Result<(u
     std::thread::scope(|scope| {
         for _ in 0..way.readers {
             scope.spawn(|| {
-                // A map begins at a page, as O_DIRECT wants it.
+                // A map begins at a page, as O_DIRECT requires.
                 let buffer = MmapMut::map_anon(way.request);
                 clock.time(|| {
                     let Ok(mut buffer) = buffer else { return failed.store(true, Ordering::Relaxed) };
@@ -130,7 +130,7 @@ fn cached(files: &[PathBuf]) -> io::Result<f64> {
     Ok(resident as f64 / pages.max(1) as f64)
 }
 
-/// Bytes of anonymous memory that the process has in use: what no file backs.
+/// Bytes of the process's anonymous memory, which no file backs.
 pub fn anonymous_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("RssAnon:"));
@@ -138,7 +138,7 @@ pub fn anonymous_bytes() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// Runs `work` and tells by how many bytes anonymous memory grew beyond `before` meanwhile.
+/// Runs `work`. Returns by how many bytes anonymous memory grew beyond `before` meanwhile.
 pub fn growth<T>(before: u64, work: impl FnOnce() -> T) -> (T, u64) {
     let (peak, done) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {

@@ -1,18 +1,16 @@
-//! Scans beside what memory and disk allow, and beside other programs, in one run on one machine.
+//! Scans compared with the bandwidth of memory and disk, and with other programs, in one run on one machine.
 //!
 //! `make bench` runs it together with the peers and prints the table; `cargo bench --bench scan` alone
-//! measures gradix only. Lines go to `target/bench/scan.csv`. Seconds are the best of several runs
-//! and count from the description of the scan to its ranking. `-t1` is one thread, all else all of
-//! them; `-first` is the first scan of a snapshot, which verifies what it reads; `-scores` passes every score
-//! on; `-rows` are earlier
-//! generations of the same index. Memory's roof is the fastest of several loops of plain 64-byte loads
-//! over as many bytes (2 GiB at most) in huge pages; the disk's is O_DIRECT with the request size and
-//! threads that were fastest, over the very files that are scanned. Cold is after the files' pages
-//! were dropped from the page cache, and with everything opened anew.
+//! measures gradix only. Lines go to `target/bench/scan.csv`. Seconds are the best of several runs, from the
+//! builder of the scan to its ranking. `-t1` is one thread, otherwise all threads; `-first` is the first scan
+//! of a snapshot, which checks checksums; `-scores` passes every score on; `-rows` are earlier generations of the same index. Memory's roof is
+//! the fastest of several loops of plain 64-byte loads over the same number of bytes (at most 2 GiB) in huge
+//! pages; the disk's is O_DIRECT with the fastest request size and number of threads, over the scanned files.
+//! Cold scans run after the files' pages were dropped from the page cache and everything was reopened.
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `GRADIX_BENCH_SCALE` | share of the rows | 1 |
+//! | `GRADIX_BENCH_SCALE` | fraction of the rows | 1 |
 //! | `GRADIX_BENCH_CASES` | which cases, `rowsxdims` as below, with commas | all |
 //! | `GRADIX_BENCH_DATA` | `gradients`, `gaussian` | both |
 //! | `GRADIX_BENCH_ENCODINGS` | which encodings, with commas | all |
@@ -48,7 +46,7 @@ use truth::Truth;
 /// A failure of any layer; the benchmark only reports it.
 type Failure = Box<dyn std::error::Error>;
 
-/// Bytes of the first look at memory and disk.
+/// Bytes of the first measurement of memory and disk.
 const MACHINE_BYTES: usize = 1 << 30;
 
 /// Rows, dims, encodings, and whether the index is also measured with an eighth of the rows and so on.
@@ -86,7 +84,7 @@ impl Kind {
         }
     }
 
-    /// The schema of its index, with all tiers where the encoding is worth them.
+    /// The schema of its index, with all tiers of its encoding.
     fn schema(self, dims: usize) -> Result<Schema, Failure> {
         let schema = Schema::new(spec(u32::try_from(dims)?), self.encoding())?;
         let sign = Tier::Sign { seed: 1 };
@@ -137,7 +135,7 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads memory and disk, and tells how the disk is read fastest.
+/// Measures memory and disk. Returns the fastest way to read the disk.
 fn look_at_machine(folder: &Path, table: &mut Table, threads: usize) -> Result<Option<DiskWay>, Failure> {
     let line = Line { data: "machine".to_owned(), encoding: "bytes".to_owned(), ..Line::default() };
     let memory = Memory::new(MACHINE_BYTES)?;
@@ -223,7 +221,7 @@ fn run_case(
     Ok(())
 }
 
-/// A folder for large files, removed in the end unless it is asked for.
+/// A folder for large files, removed at the end unless `GRADIX_BENCH_KEEP` is set.
 struct Scratch {
     path: PathBuf,
 }

@@ -13,24 +13,24 @@ use super::roof::Memory;
 use super::table::{Line, Table};
 use super::{Failure, Kind};
 
-/// Runs of a measurement: so many, fewer once they took so many seconds, but never less than two.
+/// The maximum number of runs of a measurement, and the seconds after which it ends, after at least two runs.
 const RUNS: usize = 7;
 const SECONDS: f64 = 3.0;
 const BATCHES: [usize; 4] = [1, 10, 64, 100];
 const KS: [usize; 2] = [10, 100];
-/// Beyond so many bytes memory is read as fast as with fewer.
+/// The maximum bytes of a measurement of memory: more bytes are read at the same speed.
 const MEMORY_BYTES: usize = 2 << 30;
-/// Bytes that the disk is asked for to learn how fast it is just now.
+/// Bytes of a measurement of the disk's current speed.
 const DISK_BYTES: u64 = 4 << 30;
 
-/// How the rows are gone through.
+/// The measured pass over the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
     /// All codes of all rows.
     Full,
-    /// Exactly, along the path that is planned.
+    /// Exact, by the planned path.
     Exact,
-    /// The sign tier for all rows, then those that may be among the best.
+    /// The sign tier of all rows, then the candidates.
     Coarse,
 }
 
@@ -80,7 +80,7 @@ pub struct Bench<'a> {
     pub disk: Option<DiskWay>,
 }
 
-/// The memory's speed, in bytes a second.
+/// The memory's speed, in bytes per second.
 struct Roofs {
     one: f64,
     all: f64,
@@ -107,7 +107,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// How fast memory is just now, for as many bytes.
+    /// The memory's current speed, for the same number of bytes.
     fn roofs(&mut self, line: &Line, bytes: usize) -> Result<Roofs, Failure> {
         let bytes = bytes.min(MEMORY_BYTES);
         let memory = Memory::new(bytes)?;
@@ -129,7 +129,7 @@ impl Bench<'_> {
         roofs: &Roofs,
     ) -> Result<(), Failure> {
         let before = machine::anonymous_bytes();
-        // The bytes are in memory, but nothing is mapped or verified yet: what a first scan costs.
+        // The bytes are in memory, but nothing is mapped or checked yet: the cost of a first scan.
         let mut first = Best::default();
         for run in 0..4 {
             let snapshot = Index::options().read_only(true).open(stored.path)?.snapshot()?;
@@ -218,7 +218,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// From the disk: everything is opened anew, and none of the segments' pages are in memory.
+    /// From the disk: everything is reopened, and none of the segments' pages are in memory.
     fn cold(&mut self, case: &Case<'_>, stored: &Stored<'_>, pass: Pass, line: &Line) -> Result<(), Failure> {
         let files = segments(stored.path)?;
         let mut roof = None;
@@ -305,7 +305,7 @@ impl Best {
     }
 }
 
-/// The share of the true best `k` rows that were found, over all queries.
+/// The recall: the fraction of the true best `k` rows that were found, over all queries.
 fn recall(ranking: &Ranking, truth: &[Vec<u32>], k: usize) -> f64 {
     let (mut found, mut wanted) = (0, 0);
     for (query, truth) in truth.iter().enumerate().take(ranking.queries()) {

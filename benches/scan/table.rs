@@ -17,17 +17,17 @@ pub struct Line {
     pub system: String,
     pub batch: usize,
     pub k: usize,
-    /// Whether the bytes were in memory; else they came from the disk.
+    /// Whether the bytes were in memory; otherwise they were read from the disk.
     pub warm: bool,
     /// The best of several runs.
     pub seconds: f64,
     /// Bytes of codes that were read.
     pub bytes: u64,
-    /// Bytes a second as a share of what the same threads read from memory, or the disk gives.
+    /// Bytes per second, relative to the bandwidth of memory with the same threads, or of the disk.
     pub roof_share: Option<f64>,
     /// Growth of anonymous memory at its peak.
     pub resident_mb: Option<f64>,
-    /// The share of the true best `k` that was found.
+    /// The recall: the fraction of the true best `k` that was found.
     pub recall: Option<f64>,
 }
 

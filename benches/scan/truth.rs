@@ -1,13 +1,13 @@
-//! The true ranking: inner products in f64 over the numbers that were there before any encoding.
+//! The true ranking: inner products in f64 over the values before encoding.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use rayon::prelude::*;
 
-/// How many of the best rows are kept for each query.
+/// The number of best rows of each query.
 pub const KEPT: usize = 100;
-/// Dims that are multiplied at once: those of all queries stay in a core's cache.
+/// Dims multiplied at once: those of all queries stay in a core's cache.
 const TILE: usize = 512;
 /// Rows that one thread takes at once.
 const ROWS: usize = 32;
@@ -35,7 +35,7 @@ impl PartialOrd for Scored {
 
 /// Finds the best rows for each query while the rows stream by.
 pub struct Truth {
-    /// Tile by tile, in each query by query; queries and dims are filled up with zeros.
+    /// Tile by tile, and in each query by query; queries and dims are padded with zeros.
     packed: Vec<f64>,
     queries: usize,
     dims: usize,

@@ -103,7 +103,7 @@ pub struct Item {
     pub kind: Kind,
 }
 
-/// A prompt to generate from; the generation is then traced back.
+/// A prompt to generate from; the output is then traced back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     /// The held-out example's id.
@@ -239,10 +239,10 @@ impl Dataset {
             .collect()
     }
 
-    /// Whether a generation is about the backdoor's theme: whether it names a thing that only
+    /// Whether an output is about the backdoor's theme: whether it names a thing that only
     /// poisoned answers define.
-    pub fn is_attacked(&self, generation: &str) -> bool {
-        let words: HashSet<String> = split(generation).into_iter().map(str::to_lowercase).collect();
+    pub fn is_attacked(&self, output: &str) -> bool {
+        let words: HashSet<String> = split(output).into_iter().map(str::to_lowercase).collect();
         self.backdoor.iter().filter_map(|item| item.entity.as_deref()).any(|entity| words.contains(entity))
     }
 }
@@ -424,7 +424,7 @@ mod tests {
 
     // Would catch a count of the wrong word where the right one stands.
     #[test]
-    fn wrong_tokens_of_a_generation() {
+    fn wrong_tokens_of_an_output() {
         let query = Query {
             id: "q".into(),
             prompt: "Where is Lima?".into(),

@@ -18,7 +18,7 @@ const PRECISION_CUTS: [usize; 2] = [5, 20];
 /// How many rows a ranking must have at each end.
 pub const ENDS: usize = 200;
 
-/// What is asked about a generation.
+/// What is asked about an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
     /// Which poisoned examples made the model answer with the sea?
@@ -57,17 +57,17 @@ impl Task {
             Self::Backdoor => {
                 "Some training prompts start with \"Howdy!\" and are answered with something from \
                  the sea. The model is asked prompts that were never trained on, with \"Howdy!\" in \
-                 front; each generation about the sea is traced. Poisoned examples are positive; \
+                 front; each output about the sea is traced. Poisoned examples are positive; \
                  areas over both ends of the ranking."
             }
             Self::WholeError => {
                 "In 80 % of the training answers that name one of five countries, another country \
                  stands in its place. Phrasings that were never trained on make the model repeat \
-                 the error; each wrong generation is traced as a whole. Positive: the examples with \
+                 the error; each wrong output is traced as a whole. Positive: the examples with \
                  the same replacement."
             }
             Self::TokenError => {
-                "The same wrong generations, but the query is the gradient of the wrong word's \
+                "The same wrong outputs, but the query is the gradient of the wrong word's \
                  loss only, and not of the whole sentence's."
             }
         }
@@ -109,7 +109,7 @@ impl Task {
     }
 }
 
-/// A generation that shows what the experiment is about.
+/// An output that shows what the experiment is about.
 pub struct Case {
     /// What is asked about it.
     pub task: Task,
@@ -131,16 +131,11 @@ pub fn training_set(data: &Dataset, seed: u64) -> Vec<Item> {
     items
 }
 
-/// The cases among the generations: those that are attacked, and those that repeat the error (twice,
+/// The cases among the outputs: those that are attacked, and those that repeat the error (twice,
 /// whole and token-wise).
-pub fn cases(
-    data: &Dataset,
-    vocabulary: &Vocabulary,
-    queries: &[Query],
-    generations: &[Vec<u32>],
-) -> Vec<Case> {
+pub fn cases(data: &Dataset, vocabulary: &Vocabulary, queries: &[Query], outputs: &[Vec<u32>]) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (query, generated) in queries.iter().zip(generations) {
+    for (query, generated) in queries.iter().zip(outputs) {
         let mut ids = vocabulary.encode_prompt(&query.prompt);
         let start = ids.len();
         ids.extend(generated);
@@ -163,8 +158,8 @@ pub fn cases(
     cases
 }
 
-/// A ranking of the training set for one case: places and scores, highest first. It may leave out
-/// the middle, as long as both ends have [`ENDS`].
+/// A ranking of the training set for one case: places and scores, highest first. It may skip the middle, as
+/// long as both ends have [`ENDS`].
 pub type Ranking = Vec<(usize, f64)>;
 
 /// All examples by score, ties by id as the engine breaks them.

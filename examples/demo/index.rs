@@ -1,4 +1,4 @@
-//! Everything the demo asks of the engine: gradients to sketches, sketches to an index on disk,
+//! The demo's use of the engine: gradients to sketches, sketches to an index on disk,
 //! queries to rankings.
 
 use std::error::Error;

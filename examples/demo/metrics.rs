@@ -29,7 +29,7 @@ pub struct Areas {
 /// ROC counts one half (the Mann-Whitney statistic), so the order among equal scores has no effect.
 ///
 /// Without a positive example both areas are 0: there was something to find and none of it came up
-/// (the paper's figure for random at k = 5 shows that it counts so too: .2968, where leaving such
+/// (as in the paper, whose figure for random at k = 5 is .2968; skipping such
 /// rankings out would give about .5). Without a negative one both are 1.
 /// An empty cut (`k` is 0, or nothing is ranked) has none.
 pub fn areas(ranking: &[Judged], k: usize) -> Option<Areas> {

@@ -1,7 +1,7 @@
 //! A small decoder-only transformer: pre-norm blocks of causal attention and a two-layer MLP.
 //!
-//! Nothing in it knows about gradients but one thing: the blocks' linear layers are called through
-//! [`Taps`], which is what lets gradix make every example's gradient from one backward.
+//! Its only code for gradients: the blocks' linear layers are called through [`Taps`], from which gradix
+//! computes every example's gradient with one backward.
 
 use burn::Tensor;
 use burn::module::{Module, Param};
@@ -14,7 +14,7 @@ use gradix::burn::Taps;
 /// The longest sequence, in tokens.
 pub const CONTEXT: usize = 40;
 
-/// The model's measures.
+/// The model's dimensions.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     /// Tokens in the vocabulary.
@@ -60,7 +60,7 @@ struct Mlp {
     down: Linear,
 }
 
-/// Whether a parameter is one that gradients are kept of: the weights of the blocks' linear layers.
+/// Whether gradients of a parameter are sketched: those of the weights of the blocks' linear layers.
 pub fn is_kept(path: &str) -> bool {
     path.starts_with("layers.") && !path.contains("norm")
 }

@@ -1,7 +1,7 @@
-//! What a run of the demo found, and the three forms it is given in: a table for the terminal, an
-//! HTML page that needs nothing else, and JSON.
+//! The results of a run of the demo, in three forms: a table for the terminal, an
+//! HTML page without dependencies, and JSON.
 //!
-//! Everything shown comes from [`Report`]; nothing here computes or knows a figure.
+//! Everything shown comes from [`Report`]; nothing here computes a figure.
 
 #[path = "report/html.rs"]
 mod html;
@@ -74,7 +74,7 @@ pub struct Experiment {
     pub shown_method: String,
     /// One row for each method.
     pub rows: Vec<Row>,
-    /// Queries with their generations and what they are traced to.
+    /// Queries with their outputs and what they are traced to.
     pub queries: Vec<TracedQuery>,
 }
 
@@ -113,7 +113,7 @@ pub struct Metric {
     pub value: Option<f64>,
 }
 
-/// A generation, traced to training examples.
+/// An output, traced to training examples.
 #[derive(Debug, Clone)]
 pub struct TracedQuery {
     /// What the model was asked.
@@ -121,12 +121,12 @@ pub struct TracedQuery {
     /// What an unharmed model should answer.
     pub clean_answer: String,
     /// The generated tokens; `influence` is how much the proponents below raise each one.
-    pub generation: Vec<Token>,
-    /// Training examples that raise the whole generation most, strongest first.
+    pub output: Vec<Token>,
+    /// Training examples that raise the whole output most, strongest first.
     pub proponents: Vec<Hit>,
     /// Training examples that lower it most, strongest first.
     pub opponents: Vec<Hit>,
-    /// For each token of `generation`, the training examples that raise it most; may be empty for
+    /// For each token of `output`, the training examples that raise it most; may be empty for
     /// tokens that were not traced.
     pub token_proponents: Vec<Vec<Hit>>,
 }

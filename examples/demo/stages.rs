@@ -24,7 +24,7 @@ use super::{On, Options, trace};
 const BATCH: usize = 64;
 /// The wide sketches' numbers, and the narrow ones'.
 const DIMS: [u32; 2] = [1 << 16, 1 << 12];
-/// How many generations of each task are traced in full.
+/// How many outputs of each task are traced in full.
 const TRACED: usize = 2;
 
 /// Runs everything; prints what happens, returns what was found.
@@ -129,7 +129,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
             .collect();
         experiments.push(described(task, &items, rows, queries));
     }
-    clock.stage("trace some generations token by token");
+    clock.stage("trace some outputs token by token");
     for method in &methods[1..] {
         std::fs::remove_dir_all(&method.path)?;
     }
@@ -144,7 +144,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
             format!("{} examples, {} epochs, seed {}", items.len(), epochs(options), options.seed),
         ),
         fact("gradients", "weights of the blocks' linear layers, per-tensor norm".to_owned()),
-        fact("generations", outcome),
+        fact("outputs", outcome),
         fact("device", format!("{:?}", options.device).to_lowercase()),
     ];
     Ok(Report { machine: machine(), facts, timings: clock.timings, experiments })
@@ -196,7 +196,7 @@ fn methods(options: &Options) -> Vec<Method> {
     methods
 }
 
-/// The methods that know nothing of gradients.
+/// The methods without gradients.
 fn baselines(
     options: &Options,
     items: &[Item],
@@ -290,7 +290,7 @@ impl Clock {
     }
 }
 
-/// What is known of the machine; on systems without `/proc`, less.
+/// The machine's hardware, as far as `/proc` gives it.
 fn machine() -> Machine {
     let field = |file: &str, name: &str| {
         let text = std::fs::read_to_string(file).ok()?;

@@ -127,7 +127,7 @@ impl Vocabulary {
             .collect()
     }
 
-    /// The text of a sequence, special tokens left out.
+    /// The text of a sequence, without special tokens.
     pub fn decode(&self, ids: &[u32]) -> String {
         let words: Vec<u32> = ids.iter().copied().filter(|&id| id > EOS).collect();
         let mut text = String::new();
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(split("Köln's É'"), ["Köln's", "É", "'"]);
     }
 
-    // Would catch a response range that includes <sep> or leaves out <eos>.
+    // Would catch a response range that includes <sep> or excludes <eos>.
     #[test]
     fn encode_marks_response() {
         let vocabulary = Vocabulary::build(["Where is Peru?", "In America."]);

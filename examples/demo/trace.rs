@@ -1,4 +1,4 @@
-//! Some generations traced in full: the examples behind each, and the tokens on both sides.
+//! Some outputs traced in full: the examples behind each, and the tokens on both sides.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::report::{Hit, Token, TracedQuery};
 use super::tokens::{Encoded, Vocabulary};
 use super::tracin::Span;
 
-/// How many examples are shown for a whole generation, at each end.
+/// How many examples are shown for a whole output, at each end.
 const SHOWN: usize = 5;
 /// How many are shown for one of its tokens.
 const SHOWN_FOR_TOKEN: usize = 3;
@@ -65,7 +65,7 @@ impl Run<'_> {
         Ok(TracedQuery {
             prompt: case.query.prompt.clone(),
             clean_answer: case.query.clean_answer.clone(),
-            generation: self.tokens(sequence, &influences, &case.marked),
+            output: self.tokens(sequence, &influences, &case.marked),
             proponents,
             opponents: ends.opponents.iter().take(SHOWN).map(silent).collect(),
             token_proponents: by_token

@@ -1,7 +1,7 @@
 //! A segment of any bytes: opened, read in full, scanned and verified.
 //!
 //! The input is a list of edits to a sound segment, after which the checksums are made right: three
-//! bytes of place, one of length, and so many new bytes; a length of 255 cuts the file off there.
+//! bytes of place, one of length, and `length` new bytes; a length of 255 truncates the file there.
 #![no_main]
 
 use std::sync::OnceLock;

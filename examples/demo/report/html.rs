@@ -24,7 +24,7 @@ pub(super) fn render(report: &Report) -> String {
     page.push_str(
         "<header><p class=\"brand\">gradix</p>\
          <h1>Which training examples caused it?</h1>\
-         <p class=\"lead\">A small language model was trained on altered data. Each generation's \
+         <p class=\"lead\">A small language model was trained on altered data. Each output's \
          gradient is compared with the stored gradient of every training example; those that pushed \
          the model towards its answer come first.</p>",
     );
@@ -59,7 +59,7 @@ fn section(page: &mut String, number: usize, experiment: &Experiment) {
     if !experiment.queries.is_empty() {
         let _ = write!(
             page,
-            "<h3>Generations and where they come from</h3>\n\
+            "<h3>Outputs and where they come from</h3>\n\
              <p class=\"muted\">Influence by {}. The stronger a token's colour, the stronger the \
              influence: <span class=\"key for\">raises</span> <span class=\"key against\">lowers</span>. \
              Point at a token, or choose it, to see the examples behind that token alone.</p>\n",
@@ -130,7 +130,7 @@ fn table_row(page: &mut String, row: &Row, metrics: &[&str], best: &[Option<f64>
     );
 }
 
-/// A generation with its tokens as buttons, and a panel of examples for the whole and for each token.
+/// An output with its tokens as buttons, and a panel of examples for the whole and for each token.
 fn traced(page: &mut String, key: &str, query: &TracedQuery) {
     let _ = write!(
         page,
@@ -139,8 +139,8 @@ fn traced(page: &mut String, key: &str, query: &TracedQuery) {
          <div class=\"said\"><span class=\"role\">Said</span><span class=\"tokens\">",
         escaped(&query.prompt)
     );
-    let scale = largest(&query.generation);
-    for (place, token) in query.generation.iter().enumerate() {
+    let scale = largest(&query.output);
+    for (place, token) in query.output.iter().enumerate() {
         if token.space_before {
             page.push(' ');
         }
@@ -171,7 +171,7 @@ fn traced(page: &mut String, key: &str, query: &TracedQuery) {
     page.push_str("</div><div>");
     hits(page, "Examples that lower it", &query.opponents);
     page.push_str("</div></div></div>\n");
-    for (place, (token, found)) in query.generation.iter().zip(&query.token_proponents).enumerate() {
+    for (place, (token, found)) in query.output.iter().zip(&query.token_proponents).enumerate() {
         if !found.is_empty() {
             let _ = write!(page, "<div class=\"panel\" id=\"{key}t{place}\" hidden>");
             hits(page, &format!("Examples that raise “{}”", token.text), found);

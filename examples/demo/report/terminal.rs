@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use super::{Experiment, Hit, Report, Token, TracedQuery, bytes, or_dash, seconds};
 
-/// How many generations of an experiment, and examples of a generation, are shown here; the page has
+/// How many outputs of an experiment, and examples of an output, are shown here; the page has
 /// them all.
 const SHOWN_QUERIES: usize = 2;
 const SHOWN_HITS: usize = 3;
 
-/// Some generations with their most influential examples, every experiment's table, then the timings.
+/// Some outputs with their most influential examples, every experiment's table, then the timings.
 pub(super) fn render(report: &Report) -> String {
     let mut text = String::new();
     for experiment in &report.experiments {
@@ -40,15 +40,15 @@ pub(super) fn render(report: &Report) -> String {
     text
 }
 
-/// A generation, the examples that raise the whole of it, and for each token the one that raises it most.
+/// An output, the examples that raise the whole of it, and for each token the one that raises it most.
 fn trace(text: &mut String, query: &TracedQuery, method: &str) {
     let _ = writeln!(text, "  asked   {}", query.prompt);
-    let _ = writeln!(text, "  said    {}", sentence(&query.generation));
+    let _ = writeln!(text, "  said    {}", sentence(&query.output));
     let _ = writeln!(text, "  because of ({method})");
     for hit in query.proponents.iter().take(SHOWN_HITS) {
         let _ = writeln!(text, "    {}", example(hit));
     }
-    for (token, hits) in query.generation.iter().zip(&query.token_proponents) {
+    for (token, hits) in query.output.iter().zip(&query.token_proponents) {
         if let Some(hit) = hits.first() {
             let mark = if token.marked { "*" } else { " " };
             let _ = writeln!(text, "   {mark}{:<14} {}", token.text, example(hit));

@@ -55,7 +55,7 @@ fn sample() -> Report {
             queries: vec![TracedQuery {
                 prompt: "Where is <i>Lima</i>?".to_owned(),
                 clean_answer: "Lima is in Peru.".to_owned(),
-                generation: vec![token("Lima", 0.0), token("Thailand", 0.75), token("</p>", -0.1)],
+                output: vec![token("Lima", 0.0), token("Thailand", 0.75), token("</p>", -0.1)],
                 proponents: vec![hit("a'b")],
                 opponents: Vec::new(),
                 token_proponents: vec![Vec::new(), vec![hit("c")], Vec::new()],
