@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::codec::listed;
+
 /// How the score of a row for a query is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
@@ -81,15 +83,22 @@ pub enum ScanPath {
     SignTier,
 }
 
-impl ScanPath {
-    /// All but `Auto`.
-    pub(super) const ALL: [Self; 4] = [Self::Full, Self::Bytes, Self::I8Tier, Self::SignTier];
+listed!(ScanPath { Full, Bytes, I8Tier, SignTier } and ScanPath::Auto);
 
+impl ScanPath {
     /// Whether the path screens rows before it scores the candidates.
     pub(super) const fn screens(self) -> bool {
         match self {
             Self::Auto | Self::Full => false,
             Self::Bytes | Self::I8Tier | Self::SignTier => true,
+        }
+    }
+
+    /// Whether its screen can prune a row wrongly, with the probability of [`Guarantee::Probable`].
+    pub(super) const fn is_probable(self) -> bool {
+        match self {
+            Self::Auto | Self::Full | Self::Bytes | Self::I8Tier => false,
+            Self::SignTier => true,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Sketches of gradients: the spec, the sketcher, and the sketch. `format-spec/sketch.md` specifies the bits.
 
-// Of the crate, depends only on three parts of `codec`: `lanes` (the order of sums), `mix` (the hash) and
-// `seed` (seeds in JSON).
+// Of the crate, depends only on four parts of `codec`: `lanes` (the order of sums), `mix` (the hash), `seed`
+// (seeds in JSON) and the macro `listed`.
 
 mod error;
 mod fold;

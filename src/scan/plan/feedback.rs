@@ -9,14 +9,14 @@ use crate::scan::options::ScanPath;
 /// An index has one, shared by its snapshots; it is not stored. Corrections only choose between paths that
 /// give the same ranking.
 #[derive(Debug)]
-pub(crate) struct Feedback([[AtomicU64; 3]; 4]);
+pub(crate) struct Feedback([[AtomicU64; 3]; ScanPath::ALL.len()]);
 
 /// The maximum ratio that a scan records; the minimum is its inverse.
 const MOST: f64 = 4.0;
 
 impl Default for Feedback {
     fn default() -> Self {
-        Self([const { [const { AtomicU64::new(1f64.to_bits()) }; 3] }; 4])
+        Self([const { [const { AtomicU64::new(1f64.to_bits()) }; 3] }; ScanPath::ALL.len()])
     }
 }
 

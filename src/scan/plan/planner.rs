@@ -54,7 +54,7 @@ impl Planner<'_> {
         let cost = self.cost(path);
         let seconds = cost.read_seconds.max(cost.compute_seconds);
         let delta = match self.guarantee {
-            Guarantee::Probable { delta } if path == ScanPath::SignTier => Some(delta),
+            Guarantee::Probable { delta } if path.is_probable() => Some(delta),
             Guarantee::Probable { .. } | Guarantee::Exact => None,
         };
         let Wishes { ends, limits, reading, keep_cache, .. } = *wishes;
@@ -95,7 +95,7 @@ impl Planner<'_> {
     pub fn explain(&self, asked: ScanPath) -> Result<Explanation, ScanError> {
         Ok(Explanation {
             chosen: self.choose(asked)?,
-            paths: ScanPath::ALL.map(|path| self.cost(path)).to_vec(),
+            paths: ScanPath::ALL.iter().map(|&path| self.cost(path)).collect(),
             kernel: self.kernel.name(),
             threads: self.threads,
             rows: self.rows,
@@ -105,9 +105,12 @@ impl Planner<'_> {
     }
 
     fn cheapest(&self) -> ScanPath {
-        let possible = ScanPath::ALL.into_iter().filter(|&path| {
-            self.impossible(path).is_none() && (path != ScanPath::Bytes || self.kernel.has_bytes())
-        });
+        let is_fast = |path| match path {
+            ScanPath::Bytes => self.kernel.has_bytes(),
+            ScanPath::Auto | ScanPath::Full | ScanPath::I8Tier | ScanPath::SignTier => true,
+        };
+        let possible = ScanPath::ALL.iter().copied();
+        let possible = possible.filter(|&path| self.impossible(path).is_none() && is_fast(path));
         let cheapest = possible.min_by(|&a, &b| self.cost(a).seconds().total_cmp(&self.cost(b).seconds()));
         cheapest.unwrap_or(ScanPath::Full)
     }

@@ -6,7 +6,7 @@ use super::scalar;
 use super::tiling::{TILE, Tile, Tiling};
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{avx2, avx512};
-use crate::codec::lanes;
+use crate::codec::{lanes, listed};
 
 /// An implementation of the fold for one instruction set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,12 +20,12 @@ pub enum FoldKernel {
     Avx512,
 }
 
-impl FoldKernel {
-    const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+listed!(FoldKernel { Scalar, Avx2, Avx512 });
 
+impl FoldKernel {
     /// The kernels that this machine supports, the slowest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(|kernel| kernel.is_available())
+        Self::ALL.iter().copied().filter(|kernel| kernel.is_available())
     }
 
     /// Whether this machine supports the kernel.
