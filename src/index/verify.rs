@@ -16,6 +16,7 @@ use crate::segment::{CodeColumn, Kind, LiveSegment, RowEncoder, RowGroup, Segmen
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
+#[must_use = "a report may have findings"]
 pub struct Report {
     /// The generation that was verified.
     pub generation: u64,

@@ -89,6 +89,7 @@ pub enum Routing {
 /// A named, fixed-width range of the sketch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Block {
     /// Unique within the spec; usually a module path such as `layers.3.attn.q`.
     pub name: String,
