@@ -291,9 +291,9 @@ impl SegmentWriter {
         self.write_region(region, codes)
     }
 
-    /// Writes a column as it is, without compression. Every scan decodes ids, spans and sources of nearly all row groups:
-    /// decompressing them would cost a tenth of a scan of 4,096 `i8` dims, half of one of 256, for .5% and 9%
-    /// of the bytes.
+    /// Writes a column as it is, without compression. Every scan decodes ids, spans and sources of nearly
+    /// all row groups: decompressing them would take a tenth of a scan of 4,096 `i8` dims, and nearly half of
+    /// one of 256, and saves .5% and 9% of the bytes.
     fn write_plain(
         &mut self,
         kind: Kind,
