@@ -52,6 +52,9 @@ say "the lean engine: dependencies of the default features"
 say "the test suite (features: $GRADIX_FEATURES)"
 "${run[@]}" --locked --features "$GRADIX_FEATURES"
 
+say "the quickstart"
+cargo run --quiet --locked --features "$GRADIX_FEATURES" --example quickstart >/dev/null
+
 say "the documentation's examples"
 cargo test --locked --features "$GRADIX_FEATURES" --doc
 
