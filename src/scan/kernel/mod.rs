@@ -11,7 +11,7 @@
 //! 2. `impl Kernel` for it. Only [`Kernel::name`] has a default: an operation without instructions of its own
 //!    forwards explicitly to another kernel's function, or to the one in `scalar`.
 //! 3. A line in the list of `choice.rs`, slowest first, which adds the kernel to [`KernelChoice::ALL`], its
-//!    names and the environment variable. Then `KernelChoice::supported` does not compile without it.
+//!    names and the environment variable. Then `detect.rs` does not compile without it.
 //! 4. Its constants in `speeds.rs`, measured with `cargo bench --bench kernels`.
 //!
 //! `tests.rs` takes every kernel of [`KernelChoice::ALL`] that the machine can run and compares each
@@ -26,6 +26,7 @@
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod aarch64;
 mod choice;
+mod detect;
 mod narrow;
 mod packed;
 mod scalar;

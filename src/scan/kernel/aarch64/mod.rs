@@ -4,6 +4,7 @@
 
 mod bits;
 mod bytes;
+mod lanes;
 mod narrow;
 mod neon;
 

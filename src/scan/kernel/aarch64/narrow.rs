@@ -5,7 +5,7 @@ use std::arch::aarch64::*;
 use super::super::Rows;
 use super::super::narrow::{Narrow, Scale};
 use super::filled_up;
-use super::neon::{Lanes, add_lanes, halves, singles};
+use super::lanes::{Lanes, add_lanes, halves, singles};
 
 #[target_feature(enable = "neon")]
 pub(super) fn narrow_f32(rows: &Rows<'_>, out: &mut Narrow) {

@@ -8,6 +8,7 @@ use super::super::narrow::Narrow;
 use super::super::packed::{ByteQueries, FloatLine, FloatQueries, IntegerLine, IntegerQueries, PlaneQueries};
 use super::super::speeds::Speeds;
 use super::super::{Kernel, KernelChoice, Rows};
+use super::lanes::{Lanes, add_lanes, halves, singles};
 use super::{bits, bytes, filled_up, load, narrow, put, tiles};
 
 /// Proves that the instructions exist.
@@ -109,9 +110,6 @@ fn i8_rows(rows: &Rows<'_>, batch: &IntegerQueries, queries: Range<usize>, out: 
     tiles!(rows, queries, out, R = 4, Q = 4, i8_tile, |query| batch.lines(query));
 }
 
-/// Lanes 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
-pub(super) type Lanes = [float32x4_t; 4];
-
 /// Rows of `4 * dims` bytes; queries of `dims` numbers, padded to whole lines.
 #[inline]
 #[target_feature(enable = "neon")]
@@ -124,34 +122,6 @@ fn f32_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[FloatL
 #[target_feature(enable = "neon")]
 fn f16_tile<const R: usize, const Q: usize>(rows: [&[u8]; R], queries: [&[FloatLine]; Q]) -> [[f32; Q]; R] {
     float_tile::<32, R, Q>(rows, queries, |codes| halves(codes))
-}
-
-/// Sixteen `f32` codes.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn singles(codes: &[u8; 64]) -> Lanes {
-    let codes = codes.as_ptr();
-    // SAFETY: 64 bytes; the loads may be unaligned.
-    let codes = unsafe {
-        [vld1q_u8(codes), vld1q_u8(codes.add(16)), vld1q_u8(codes.add(32)), vld1q_u8(codes.add(48))]
-    };
-    let [a, b, c, d] = codes;
-    [vreinterpretq_f32_u8(a), vreinterpretq_f32_u8(b), vreinterpretq_f32_u8(c), vreinterpretq_f32_u8(d)]
-}
-
-/// Sixteen `f16` codes.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn halves(codes: &[u8; 32]) -> Lanes {
-    // SAFETY: 32 bytes; the loads may be unaligned.
-    let (low, high) = unsafe { (vld1q_u8(codes.as_ptr()), vld1q_u8(codes.as_ptr().add(16))) };
-    let (low, high) = (vreinterpretq_f16_u8(low), vreinterpretq_f16_u8(high));
-    [
-        vcvt_f32_f16(vget_low_f16(low)),
-        vcvt_high_f32_f16(low),
-        vcvt_f32_f16(vget_low_f16(high)),
-        vcvt_high_f32_f16(high),
-    ]
 }
 
 /// `load` takes the sixteen codes of a line, `LINE` bytes.
@@ -201,14 +171,6 @@ fn accumulate<const R: usize, const Q: usize>(
             }
         }
     }
-}
-
-/// The lanes added in halves: `l += l + 8`, then 4, 2, 1.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn add_lanes(lanes: Lanes) -> f32 {
-    let four = vaddq_f32(vaddq_f32(lanes[0], lanes[2]), vaddq_f32(lanes[1], lanes[3]));
-    vpadds_f32(vadd_f32(vget_low_f32(four), vget_high_f32(four)))
 }
 
 /// Steps of 16 codes before the sums of 32 bits could overflow: a step adds at most
