@@ -16,16 +16,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-// Each module depends only on those before it:
+// Each module depends only on those before it (`tests/structure.rs` reads this list):
 //
 // 1. `kernel`: the products of rows and queries, one folder for each architecture, all with the same bits.
-// 2. `options`, `filter`, `control`, `error`: the request; `batch` packs the queries, and `bounds` has the
-//    error bounds of computed scores.
+// 2. `options`, `error`, `filter`, `control`: the request; `bounds` has the error bounds of computed scores, and
+//    `batch` packs the queries.
 // 3. `plan`: which scan path is the cheapest, and what it reads.
 // 4. `read`: pieces, their columns, their codes.
 // 5. `score`: tiles, screens, thresholds, the best rows of each query.
-// 6. `engine`: runs the workers and merges their results.
-// 7. `hits` (of a ranking), `scores` (every score in row order): the results.
+// 6. `ranking`, made by `hits`, and `scores` (every score in row order): the results.
+// 7. `engine`: runs the workers and merges their results.
 // 8. `builder`: the API.
 //
 // Depends on `codec`, the schema, `sketch` and `segment`, not on the manifest. `format-spec/encodings.md`
