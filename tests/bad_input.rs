@@ -1,8 +1,12 @@
 //! Bad input: each case is a typed error that names the thing, and nothing already stored is lost.
 
-use std::error::Error;
+mod fixtures;
+
 use std::path::{Path, PathBuf};
 
+use fixtures::indexes::{self, assert_sound, segment_files};
+use fixtures::sketches::{constant, sketch, spec};
+use fixtures::told;
 use gradix::sketch::{Sketch, SketchError, SketchSpec};
 use gradix::{
     AppendError, CommitError, CreateError, Encoding, GcOptions, Index, MaintenanceError, OpenError, Row,
@@ -18,28 +22,8 @@ mod lock;
 #[path = "bad_input/permissions.rs"]
 mod permissions;
 
-fn spec() -> SketchSpec {
-    SketchSpec::dense("test", "v1", [("first", 3), ("second", 2)])
-}
-
 fn schema() -> Schema {
     Schema::with_encodings(spec(), vec![Encoding::F16, Encoding::F32]).unwrap()
-}
-
-fn sketch(seed: u32) -> Sketch {
-    let values = (0..5).map(|i| (seed * 8 + i) as f32 / 4.0 - 1.0).collect();
-    Sketch::dense(spec(), values).unwrap()
-}
-
-/// A message with all its causes, as an application would show it.
-fn told(error: &dyn Error) -> String {
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        message = format!("{message}: {cause}");
-        source = cause.source();
-    }
-    message
 }
 
 /// An index with the committed example `kept`.
@@ -50,8 +34,7 @@ struct Kept {
 
 impl Kept {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let index = Index::options().create(folder.path().join("x.gradix"), &schema()).unwrap();
+        let (folder, index) = indexes::create(&schema());
         let mut writer = index.writer().unwrap();
         writer.append("kept", &sketch(1)).unwrap();
         writer.commit().unwrap();
@@ -68,8 +51,7 @@ impl Kept {
     }
 
     fn segment_file(&self) -> PathBuf {
-        let mut files = std::fs::read_dir(self.path().join("segments")).unwrap();
-        files.next().unwrap().unwrap().path()
+        segment_files(self.path()).remove(0)
     }
 
     /// `kept` and exactly these other examples are there, now and after opening again.
@@ -81,8 +63,7 @@ impl Kept {
             }
             assert_eq!(snapshot.get("kept").unwrap().unwrap().rows[0].sketch, sketch(1));
             assert_eq!(snapshot.rows(), 1 + others.len() as u64);
-            let report = index.verify().unwrap();
-            assert!(report.is_sound(), "{report:#?}");
+            assert_sound(&index);
         }
     }
 }
@@ -168,7 +149,7 @@ fn append_refuses_a_row_that_is_too_large() {
 fn append_keeps_a_row_of_zeros() {
     let kept = Kept::new();
     let mut writer = kept.index.writer().unwrap();
-    writer.append("zero", &Sketch::dense(spec(), vec![0.0; 5]).unwrap()).unwrap();
+    writer.append("zero", &constant(&spec(), 0.0)).unwrap();
     writer.commit().unwrap();
     drop(writer);
     let zero = kept.index.snapshot().unwrap().get("zero").unwrap().unwrap();
@@ -188,7 +169,7 @@ fn append_of_nothing_does_nothing() {
     let error = writer.append_rows("rowless", &[]).unwrap_err();
     assert!(matches!(&error, AppendError::NoRows { id } if id == b"rowless"));
     assert!(matches!(writer.replace("kept", &[]), Err(AppendError::NoRows { .. })));
-    assert_eq!(std::fs::read_dir(kept.path().join("segments")).unwrap().count(), 1);
+    assert_eq!(segment_files(kept.path()).len(), 1);
     assert_eq!(writer.commit().unwrap().appended, 0);
     drop(writer);
     kept.assert_has(&[]);
@@ -255,7 +236,7 @@ fn append_refuses_another_spec() {
         SketchSpec::rapid_grad(7, 16),
     ];
     for other in others {
-        let error = writer.append("bad", &Sketch::dense(other.clone(), vec![1.0; other.dims()]).unwrap());
+        let error = writer.append("bad", &constant(&other, 1.0));
         let error = error.unwrap_err();
         assert!(matches!(&error, AppendError::OtherSpec { given, index, .. }
             if **given == other && **index == spec()));
@@ -574,7 +555,7 @@ fn writer_after_writer_is_given_while_readers_read() {
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
                     let snapshot = kept.index.snapshot().unwrap();
                     assert!(snapshot.get("kept").unwrap().is_some());
-                    assert!(kept.index.verify().unwrap().is_sound());
+                    assert_sound(&kept.index);
                 }
             });
         }

@@ -1,10 +1,13 @@
 //! Reading an index without ranking it: rows, ids and sources, at every generation that is kept.
 
+mod fixtures;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fixtures::indexes;
 use gradix::sketch::{Sketch, SketchSpec};
 use gradix::{
     CompactOptions, Encoding, ErrorKind, GcOptions, GetError, Index, Row, Schema, Snapshot, SourceCount,
@@ -21,12 +24,6 @@ fn spec() -> SketchSpec {
 fn schema() -> Schema {
     // One block with scales, one without: their columns differ.
     Schema::with_encodings(spec(), vec![Encoding::F16, Encoding::F32]).unwrap()
-}
-
-fn create() -> (tempfile::TempDir, Index) {
-    let folder = tempfile::tempdir().unwrap();
-    let index = Index::create(folder.path().join("x.gradix"), &schema()).unwrap();
-    (folder, index)
 }
 
 /// A row as the model has it; `f16` keeps all of these numbers.
@@ -171,7 +168,7 @@ proptest! {
     /// replacements, deletes, compactions and collections, at any generation that is kept.
     #[test]
     fn rows_ids_and_sources_are_those_of_a_map(steps in steps()) {
-        let (_folder, index) = create();
+        let (_folder, index) = indexes::create(&schema());
         let mut writer = index.writer().unwrap();
         let mut now = Map::new();
         let mut generations = BTreeMap::from([(0, now.clone())]);
@@ -223,7 +220,7 @@ fn append(writer: &mut Writer, ids: impl IntoIterator<Item = String>, seed: u32)
 /// Catches an order of rows that changes with what is deleted, or from one snapshot to the next.
 #[test]
 fn rows_stand_in_the_order_of_commits_and_appends() {
-    let (_folder, index) = create();
+    let (_folder, index) = indexes::create(&schema());
     let mut writer = index.writer().unwrap();
     for commit in 0..3 {
         append(&mut writer, (0..4).rev().map(|i| format!("{i} of {commit}")), commit);
@@ -249,7 +246,7 @@ fn rows_stand_in_the_order_of_commits_and_appends() {
 /// committed later, and one that keeps a writer from closing.
 #[test]
 fn ids_are_read_page_by_page_beside_a_writer() {
-    let (_folder, index) = create();
+    let (_folder, index) = indexes::create(&schema());
     let mut writer = index.writer().unwrap();
     let id = |i: usize| format!("{i:05}");
     append(&mut writer, (0..5000).step_by(2).map(id), 1);
@@ -274,7 +271,7 @@ fn ids_are_read_page_by_page_beside_a_writer() {
 /// Catches pages that hold as many long ids as short ones, and ids that are lost between such pages.
 #[test]
 fn long_ids_are_read_in_smaller_pages() {
-    let (_folder, index) = create();
+    let (_folder, index) = indexes::create(&schema());
     let mut writer = index.writer().unwrap();
     let id = |i: usize| format!("{i:0>4096}");
     append(&mut writer, (0..300).map(id), 1);
@@ -285,7 +282,7 @@ fn long_ids_are_read_in_smaller_pages() {
 /// Catches ids of a generation that was collected by another process, which may be missing.
 #[test]
 fn ids_of_a_collected_generation_are_an_error() {
-    let (_folder, index) = create();
+    let (_folder, index) = indexes::create(&schema());
     // Another handle does not see the pins of this one, like another process.
     let other = Index::open(index.path()).unwrap();
     let mut writer = index.writer().unwrap();
@@ -318,7 +315,7 @@ fn segment_file(index: &Index, generation: u64) -> PathBuf {
 /// goes on after one.
 #[test]
 fn damaged_segment_is_one_error_and_the_end() {
-    let (_folder, index) = create();
+    let (_folder, index) = indexes::create(&schema());
     let mut writer = index.writer().unwrap();
     for commit in 0..3 {
         append(&mut writer, (0..20).map(|i| format!("{i} of {commit}, a long id")), commit);

@@ -1,13 +1,17 @@
 //! A writer that is killed at any moment, and readers beside a writer: what was acknowledged is
 //! there, and nobody ever sees half a commit.
 
+mod fixtures;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use gradix::sketch::{Sketch, SketchSpec};
+use fixtures::indexes::{self, assert_sound, segment_files};
+use fixtures::random::Random;
+use fixtures::sketches::{sketch, spec};
 use gradix::{CompactOptions, Encoding, GcOptions, GetError, Index, Row, Schema, Snapshot};
 
 const PATH: &str = "GRADIX_TEST_CHILD_PATH";
@@ -15,18 +19,9 @@ const ROLE: &str = "GRADIX_TEST_CHILD_ROLE";
 /// Each commit appends this many examples.
 const BATCH: u64 = 4;
 
-fn spec() -> SketchSpec {
-    SketchSpec::dense("test", "v1", [("all", 64)])
-}
-
-fn sketch(seed: u64) -> Sketch {
-    Sketch::dense(spec(), (0..64).map(|i| ((seed * 37 + i) % 1009) as f32).collect()).unwrap()
-}
-
-fn create(folder: &Path) -> PathBuf {
-    let path = folder.join("x.gradix");
-    Index::options().create(&path, &Schema::new(spec(), Encoding::F32).unwrap()).unwrap();
-    path
+fn create() -> (tempfile::TempDir, PathBuf) {
+    let (folder, index) = indexes::create(&Schema::new(spec(), Encoding::F32).unwrap());
+    (folder, index.path().to_owned())
 }
 
 /// The n-th commit replaces the example `last`, appends a batch and says so in its payload. So a
@@ -154,9 +149,8 @@ fn assert_no_orphans(path: &Path, index: &Index) {
     let mut writer = index.writer().unwrap();
     writer.gc(GcOptions::default().grace(Duration::ZERO)).unwrap();
     drop(writer);
-    let files = std::fs::read_dir(path.join("segments")).unwrap();
-    let files: BTreeSet<String> =
-        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    let name = |file: &PathBuf| file.file_name().unwrap().to_str().unwrap().to_owned();
+    let files: BTreeSet<String> = segment_files(path).iter().map(name).collect();
     let listed = index.stats().unwrap().segments;
     let listed: BTreeSet<String> = listed.iter().map(|segment| format!("{}.seg", segment.segment)).collect();
     assert_eq!(files, listed);
@@ -166,20 +160,16 @@ fn assert_no_orphans(path: &Path, index: &Index) {
 /// owns, after a kill at any moment of append, commit, compaction, collection and opening.
 #[test]
 fn killed_writer_loses_nothing_that_was_acknowledged() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = create(folder.path());
+    let (_folder, path) = create();
     let mut before = 0;
-    let mut state = 0x2545_F491_4F6C_DD1Du64;
+    let mut random = Random(1);
     for round in 0..25 {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
         let mut child = start("writer", &path);
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let reader = std::thread::spawn(move || {
             lines.map_while(Result::ok).filter_map(|line| acknowledged(&line)).max().unwrap_or(0)
         });
-        std::thread::sleep(Duration::from_millis(30 + state % 350));
+        std::thread::sleep(Duration::from_millis(30 + random.next() % 350));
         let complaints = finish(child);
         assert!(!complaints.contains("panicked"), "round {round}: {complaints}");
         let acknowledged = reader.join().unwrap().max(before);
@@ -203,8 +193,7 @@ fn killed_writer_loses_nothing_that_was_acknowledged() {
 /// the writer commits, compacts, collects without any grace, closes and opens again.
 #[test]
 fn reader_process_never_sees_half_a_commit() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = create(folder.path());
+    let (_folder, path) = create();
     let mut readers: Vec<Child> = (0..2).map(|_| start("reader", &path)).collect();
     let index = Index::open(&path).unwrap();
     let grace = GcOptions::default().grace(Duration::ZERO);
@@ -242,8 +231,7 @@ fn reader_process_never_sees_half_a_commit() {
 /// collected under it.
 #[test]
 fn reader_thread_keeps_its_snapshot() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = create(folder.path());
+    let (_folder, path) = create();
     let index = Index::open(&path).unwrap();
     let done = std::sync::atomic::AtomicBool::new(false);
     let is_done = || done.load(std::sync::atomic::Ordering::Relaxed);
@@ -279,5 +267,5 @@ fn reader_thread_keeps_its_snapshot() {
         assert!(reader.join().unwrap() > 5);
     });
     assert_no_orphans(&path, &index);
-    assert!(index.verify().unwrap().is_sound());
+    assert_sound(&index);
 }

@@ -1,22 +1,18 @@
 //! One error for all operations: what converts into it, what it says, and of which kind it is.
 
+mod fixtures;
+
 use std::error::Error as _;
 use std::fs;
 
-use gradix::sketch::{Sketch, SketchError, SketchSpec};
+use fixtures::indexes;
+use fixtures::sketches::{constant, sketch, sketch_of, spec};
+use gradix::sketch::{SketchError, SketchSpec};
 use gradix::{
     AppendError, CommitError, CompactOptions, CreateError, EncodeError, Encoding, Error, ErrorKind,
     GcOptions, GetError, Index, MaintenanceError, ManifestError, OpenError, Row, ScanError, Schema,
     SegmentError, SnapshotError, WriterError, scan,
 };
-
-fn spec() -> SketchSpec {
-    SketchSpec::dense("errors", "v1", [("all", 2)])
-}
-
-fn sketch(spec: SketchSpec, value: f32) -> Sketch {
-    Sketch::dense(spec, vec![value, 1.0]).unwrap()
-}
 
 /// Catches an operation whose error `?` cannot turn into the common one.
 #[test]
@@ -42,11 +38,9 @@ fn error_of_every_operation_converts() {
 /// Catches a conversion that drops what the error said or what caused it.
 #[test]
 fn converted_error_says_the_same_and_keeps_its_cause() {
-    let folder = tempfile::tempdir().unwrap();
-    let schema = Schema::new(spec(), Encoding::F16).unwrap();
-    let index = Index::create(folder.path().join("x.gradix"), &schema).unwrap();
+    let (_folder, index) = indexes::create(&Schema::new(spec(), Encoding::F16).unwrap());
     let mut writer = index.writer().unwrap();
-    let huge = Sketch::dense(spec(), vec![f32::MAX, f32::MAX]).unwrap();
+    let huge = constant(&spec(), f32::MAX);
     let error = writer.append("a", &huge).unwrap_err();
     let (said, debug) = (error.to_string(), format!("{error:?}"));
     let error = Error::from(error);
@@ -73,7 +67,7 @@ fn kind_says_what_to_do() {
 
     let mut writer = index.writer().unwrap();
     is(index.writer().unwrap_err().into(), ErrorKind::Busy);
-    let (own, other) = (sketch(spec(), 1.0), sketch(SketchSpec::dense("other", "v1", [("all", 2)]), 1.0));
+    let (own, other) = (sketch(1), sketch_of(&SketchSpec::dense("other", "v1", [("all", 2)]), 1));
     writer.append("a", &own).unwrap();
     is(writer.append("a", &own).unwrap_err().into(), ErrorKind::AlreadyExists);
     is(writer.append("b", &other).unwrap_err().into(), ErrorKind::InvalidInput);
@@ -118,12 +112,11 @@ fn kind_says_what_to_do() {
 /// Catches damage that the database finds in its own files and that is told as a failure of the system.
 #[test]
 fn damage_within_the_database_is_damage() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("x.gradix");
-    let index = Index::create(&path, &Schema::new(spec(), Encoding::F32).unwrap()).unwrap();
+    let (_folder, index) = indexes::create(&Schema::new(spec(), Encoding::F32).unwrap());
+    let path = index.path().to_owned();
     let mut writer = index.writer().unwrap();
     for id in 0..50u32 {
-        writer.append(id.to_be_bytes(), &sketch(spec(), 1.0)).unwrap();
+        writer.append(id.to_be_bytes(), &sketch(1)).unwrap();
     }
     writer.commit().unwrap();
     drop((writer, index));

@@ -1,5 +1,8 @@
 //! What the fold promises as an estimator, and how it behaves as seen by a caller.
 
+mod fixtures;
+
+use fixtures::random::Random;
 use gradix::sketch::{FoldKernel, Normalisation, Sketch, SketchError, SketchSpec, Sketcher};
 use proptest::prelude::*;
 
@@ -23,26 +26,7 @@ fn named(tensors: impl IntoIterator<Item = Vec<f32>>) -> Tensors {
     (0..).map(|i| format!("layers.{i}.weight")).zip(tensors).collect()
 }
 
-/// Uniform and normal numbers from SplitMix64.
-struct Random(u64);
-
 impl Random {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let x = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let x = (x ^ x >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((x ^ x >> 31) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn normal(&mut self) -> f32 {
-        let (u, v) = (1.0 - self.uniform(), self.uniform());
-        ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
-    }
-
-    fn normals(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| self.normal()).collect()
-    }
-
     /// A vector of which about one element in `every` is `by` times larger.
     fn outliers(&mut self, count: usize, every: f64, by: f32) -> Vec<f32> {
         let pick = |random: &mut Self| if random.uniform() * every < 1.0 { by } else { 1.0 };

@@ -1,43 +1,29 @@
 //! The life of an index: what is appended comes back, at every generation that is kept.
 
+mod fixtures;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fixtures::indexes::{self, assert_sound, copy_folder, segment_files};
+use fixtures::sketches::{constant, sketch, spec};
 use gradix::segment::storage::{FileStorage, MemoryStorage, Storage};
-use gradix::sketch::{Sketch, SketchSpec};
+use gradix::sketch::SketchSpec;
 use gradix::{
     AppendError, CompactOptions, Encoding, GcOptions, Index, Row, Schema, SnapshotError, Span, Tier,
     WriterError,
 };
 use proptest::prelude::*;
 
-const DIMS: u32 = 5;
-
-fn spec() -> SketchSpec {
-    SketchSpec::dense("test", "v1", [("a", 3), ("b", DIMS - 3)])
-}
-
-fn sketch(seed: u32) -> Sketch {
-    let values = (0..DIMS).map(|i| (seed * 31 + i * 7) as f32 / 8.0 - 3.0).collect();
-    Sketch::dense(spec(), values).unwrap()
-}
-
-fn create(folder: &tempfile::TempDir, encoding: Encoding) -> Index {
-    let schema = Schema::new(spec(), encoding).unwrap();
-    Index::options().create(folder.path().join("x.gradix"), &schema).unwrap()
-}
-
-fn assert_sound(index: &Index) {
-    let report = index.verify().unwrap();
-    assert!(report.is_sound(), "{report:#?}");
+fn create(encoding: Encoding) -> (tempfile::TempDir, Index) {
+    indexes::create(&Schema::new(spec(), encoding).unwrap())
 }
 
 /// Catches a column that is lost or shifted between append and get.
 #[test]
 fn get_returns_every_column_after_reopen() {
-    let folder = tempfile::tempdir().unwrap();
-    let index = create(&folder, Encoding::F32);
+    let (folder, index) = create(Encoding::F32);
     let mut writer = index.writer().unwrap();
     writer.append("whole", &sketch(1)).unwrap();
     let spans = [sketch(2), sketch(3), sketch(4)];
@@ -73,10 +59,8 @@ fn get_returns_every_column_after_reopen() {
 /// Catches a commit that shows early, an abort that leaves something, a drop that commits.
 #[test]
 fn uncommitted_rows_are_never_seen() {
-    let folder = tempfile::tempdir().unwrap();
-    let index = create(&folder, Encoding::F16);
-    let segments = folder.path().join("x.gradix/segments");
-    let files = || std::fs::read_dir(&segments).unwrap().count();
+    let (_folder, index) = create(Encoding::F16);
+    let files = || segment_files(index.path()).len();
     let mut writer = index.writer().unwrap();
     writer.append("a", &sketch(1)).unwrap();
     assert!(writer.contains("a").unwrap());
@@ -106,8 +90,7 @@ fn uncommitted_rows_are_never_seen() {
 /// Catches a reopen that trips over what a killed writer left, or removes a file that is not its own.
 #[test]
 fn writer_after_a_kill_removes_only_its_own_orphans() {
-    let folder = tempfile::tempdir().unwrap();
-    let index = create(&folder, Encoding::F32);
+    let (folder, index) = create(Encoding::F32);
     let segments = folder.path().join("x.gradix/segments");
     let mut writer = index.writer().unwrap();
     writer.append("kept", &sketch(1)).unwrap();
@@ -126,32 +109,19 @@ fn writer_after_a_kill_removes_only_its_own_orphans() {
 
     let killed = Index::open(&copy).unwrap();
     assert_eq!(killed.snapshot().unwrap().rows(), 1);
-    assert_eq!(std::fs::read_dir(copy.join("segments")).unwrap().count(), 3);
+    assert_eq!(segment_files(&copy).len(), 3);
     let writer = killed.writer().unwrap();
-    assert_eq!(std::fs::read_dir(copy.join("segments")).unwrap().count(), 2);
+    assert_eq!(segment_files(&copy).len(), 2);
     assert!(copy.join("segments").join(foreign.file_name().unwrap()).exists());
     assert!(!writer.contains("lost").unwrap());
     drop(writer);
     assert_sound(&killed);
 }
 
-fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 /// Catches two writers, and a writer that keeps readers of another handle out.
 #[test]
 fn second_writer_is_refused_and_readers_follow() {
-    let folder = tempfile::tempdir().unwrap();
-    let index = create(&folder, Encoding::F32);
+    let (_folder, index) = create(Encoding::F32);
     let other = Index::open(index.path()).unwrap();
     let mut writer = index.writer().unwrap();
     assert!(matches!(other.writer(), Err(WriterError::Busy { .. })));
@@ -173,8 +143,7 @@ fn second_writer_is_refused_and_readers_follow() {
 /// Catches deletes that reach into older snapshots, and generations that vanish too early.
 #[test]
 fn earlier_generations_stay_until_they_are_collected() {
-    let folder = tempfile::tempdir().unwrap();
-    let index = create(&folder, Encoding::I8);
+    let (_folder, index) = create(Encoding::I8);
     let mut writer = index.writer().unwrap();
     for id in ["a", "b", "c"] {
         writer.append(id, &sketch(1)).unwrap();
@@ -216,7 +185,7 @@ fn earlier_generations_stay_until_they_are_collected() {
     ));
     assert!(matches!(index.snapshot_at(4), Err(SnapshotError::NoSuchGeneration { .. })));
     assert_eq!(index.snapshot().unwrap().get("c").unwrap().unwrap().rows.len(), 2);
-    assert_eq!(std::fs::read_dir(index.path().join("segments")).unwrap().count(), 1);
+    assert_eq!(segment_files(index.path()).len(), 1);
     assert_sound(&index);
 }
 
@@ -239,8 +208,7 @@ fn handles_and_errors_cross_threads() {
 /// Catches a snapshot that expires because another handle collects what it shows.
 #[test]
 fn snapshot_outlives_a_collection_by_another_handle() {
-    let folder = tempfile::tempdir().unwrap();
-    let index = create(&folder, Encoding::F32);
+    let (_folder, index) = create(Encoding::F32);
     let other = Index::open(index.path()).unwrap();
     let mut writer = index.writer().unwrap();
     writer.append("a", &sketch(1)).unwrap();
@@ -258,13 +226,12 @@ fn snapshot_outlives_a_collection_by_another_handle() {
 /// Catches a verification that takes a commit beside it for damage.
 #[test]
 fn verify_beside_a_writer_finds_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let index = create(&folder, Encoding::F32);
+    let (_folder, index) = create(Encoding::F32);
     let mut writer = index.writer().unwrap();
     std::thread::scope(|scope| {
         let verified = scope.spawn(|| (0..60).for_each(|_| assert_sound(&index)));
         for id in 0u32.. {
-            writer.append(id.to_le_bytes(), &sketch(id)).unwrap();
+            writer.append(id.to_le_bytes(), &sketch(u64::from(id))).unwrap();
             writer.commit().unwrap();
             if verified.is_finished() {
                 break;
@@ -277,8 +244,7 @@ fn verify_beside_a_writer_finds_nothing() {
 /// Catches an acknowledged commit that is lost in silence when the log of a killed writer is damaged.
 #[test]
 fn damaged_log_of_a_killed_writer_loses_no_commit_in_silence() {
-    let folder = tempfile::tempdir().unwrap();
-    let index = create(&folder, Encoding::F32);
+    let (folder, index) = create(Encoding::F32);
     let mut writer = index.writer().unwrap();
     for id in ["a", "b"] {
         writer.append(id, &sketch(1)).unwrap();
@@ -346,14 +312,11 @@ fn every_storage_serves() {
 /// Catches rows that fall between segments or row groups when these are closed.
 #[test]
 fn many_segments_hold_every_row_once() {
-    let folder = tempfile::tempdir().unwrap();
     let spec = SketchSpec::dense("wide", "v1", [("all", 4096)]);
     let schema = Schema::new(spec.clone(), Encoding::F32).unwrap();
-    let path = folder.path().join("x.gradix");
-    let index = Index::options().segment_bytes(1 << 20).create(path, &schema).unwrap();
+    let (_folder, index) = indexes::create_with(Index::options().segment_bytes(1 << 20), &schema);
     let mut writer = index.writer().unwrap();
-    let sketch = |i: usize| Sketch::dense(spec.clone(), vec![i as f32; 4096]).unwrap();
-    let sketches: Vec<Sketch> = (0..300).map(sketch).collect();
+    let sketches: Vec<_> = (0..300).map(|i| constant(&spec, i as f32)).collect();
     let batch: Vec<(String, Row<'_>)> =
         sketches.iter().enumerate().map(|(i, sketch)| (format!("example {i}"), Row::new(sketch))).collect();
     writer.append_batch(&batch).unwrap();
@@ -403,17 +366,16 @@ proptest! {
     /// generation that is kept.
     #[test]
     fn index_behaves_like_a_map_of_maps(steps in steps()) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x.gradix");
         // With tiers: verification compares them with the rows.
         let schema = Schema::new(spec(), Encoding::F32).unwrap();
         let schema = schema.with_tiers([Tier::Sign { seed: 3 }, Tier::I8]).unwrap();
-        let index = Index::options().create(&path, &schema).unwrap();
+        let (_folder, index) = indexes::create(&schema);
+        let path = index.path().to_owned();
         let mut writer = Some(index.writer().unwrap());
-        let mut now: BTreeMap<u8, Vec<u32>> = BTreeMap::new();
+        let mut now: BTreeMap<u8, Vec<u64>> = BTreeMap::new();
         let mut generations = BTreeMap::from([(0u64, now.clone())]);
         for (seed, step) in steps.into_iter().enumerate() {
-            let seeds = |rows: u8| (0..u32::from(rows)).map(|row| seed as u32 * 4 + row).collect::<Vec<_>>();
+            let seeds = |rows: u8| (0..u64::from(rows)).map(|row| seed as u64 * 4 + row).collect::<Vec<_>>();
             let w = writer.as_mut().unwrap();
             match step {
                 Step::Append(id, rows) => {
@@ -481,7 +443,6 @@ proptest! {
                 prop_assert_eq!(found, expected);
             }
         }
-        let report = index.verify().unwrap();
-        prop_assert!(report.is_sound(), "{:#?}", report);
+        assert_sound(&index);
     }
 }

@@ -1,17 +1,20 @@
 //! The JSON that the feature `serde` makes: its names are an interface, and change with a note only.
 
-use gradix::sketch::{Sketch, SketchSpec};
-use gradix::{CompactOptions, Encoding, ErrorKind, GcOptions, Index, Row, Schema, Tier};
+mod fixtures;
+
+use fixtures::indexes::{self, segment_files};
+use fixtures::sketches::constant;
+use gradix::sketch::SketchSpec;
+use gradix::{CompactOptions, Encoding, ErrorKind, GcOptions, Row, Schema, Tier};
 
 /// Catches a field of a report that is renamed, added or lost without a note to those who parse it.
 #[test]
 fn names_in_json_are_these() {
-    let folder = tempfile::tempdir().unwrap();
     let spec = SketchSpec::dense("json", "v1", [("a", 3), ("b", 2)]);
     let schema = Schema::new(spec.clone(), Encoding::F16).unwrap().with_tiers([Tier::I8]).unwrap();
-    let index = Index::create(folder.path().join("x.gradix"), &schema).unwrap();
+    let (_folder, index) = indexes::create(&schema);
     let mut writer = index.writer().unwrap();
-    let sketch = Sketch::dense(spec, vec![1.0; 5]).unwrap();
+    let sketch = constant(&spec, 1.0);
     let rows = [Row::new(&sketch).source("wiki"), Row::new(&sketch)];
     writer.append_rows("x", &rows).unwrap();
     writer.append("y", &sketch).unwrap();
@@ -68,11 +71,7 @@ fn names_in_json_are_these() {
     assert_eq!(json(serde_json::to_string(&ErrorKind::AlreadyExists)), r#""already_exists""#);
 
     // A segment that is not there is a finding.
-    let file = folder
-        .path()
-        .join("x.gradix/segments")
-        .join(format!("{}.seg", index.stats().unwrap().segments[0].segment));
-    std::fs::remove_file(&file).unwrap();
+    std::fs::remove_file(&segment_files(index.path())[0]).unwrap();
     let report = json(serde_json::to_string(&index.verify().unwrap()));
     let finding = r#""findings":[{"file":"#;
     assert!(report.contains(finding) && report.contains(r#","message":""#), "{report}");

@@ -6,10 +6,14 @@
 //! (20480 and 1024 for 20 GB under 1 GB).
 #![cfg(target_os = "linux")]
 
+mod fixtures;
+
 use std::process::Command;
 
+use fixtures::indexes;
+use fixtures::sketches::sketch_of;
 use gradix::sketch::{Sketch, SketchSpec};
-use gradix::{Encoding, Index, Row, Schema};
+use gradix::{Encoding, Row, Schema};
 
 const DIMS: u32 = 16_384;
 const BATCH: u64 = 64;
@@ -60,17 +64,11 @@ fn memory_limit_stops_a_process_that_takes_more() {
 
 fn write_and_scan() {
     let bytes = megabytes("GRADIX_MEMORY_TEST_MB", 2_560) << 20;
-    let folder = tempfile::tempdir().unwrap();
     let spec = SketchSpec::dense("memory", "1", [("all", DIMS)]);
     let schema = Schema::new(spec.clone(), Encoding::F16).unwrap();
-    let index = Index::options().create(folder.path().join("x.gradix"), &schema).unwrap();
+    let (_folder, index) = indexes::create(&schema);
     let rows = bytes / schema.row_bytes() as u64;
-    let sketches: Vec<Sketch> = (0..BATCH as u32)
-        .map(|row| {
-            let values = (0..DIMS).map(|i| ((row * 7919 + i * 104_729) % 2003) as f32 / 1e3 - 1.0).collect();
-            Sketch::dense(spec.clone(), values).unwrap()
-        })
-        .collect();
+    let sketches: Vec<Sketch> = (0..BATCH).map(|row| sketch_of(&spec, row)).collect();
     let mut writer = index.writer().unwrap();
     let mut id = 0u64;
     while id < rows {

@@ -1,14 +1,15 @@
 //! A storage that lends no memory, as an object store: everything works by reading ranges, and gives the
 //! same as through a map.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+mod fixtures;
 
+use std::sync::Arc;
+
+use fixtures::indexes;
+use fixtures::sketches::sketch_of;
+use fixtures::storages::Ranges;
 use gradix::scan::{Guarantee, Reading, ScanPath, Statistics};
-use gradix::segment::storage::{MemoryStorage, Storage, StorageBytes, StorageFile};
+use gradix::segment::storage::{MemoryStorage, Storage};
 use gradix::sketch::{Sketch, SketchSpec};
 use gradix::{
     CompactOptions, Encoding, Example, GcOptions, Grouping, Hit, Index, Metric, Row, ScanError, Schema,
@@ -19,125 +20,19 @@ use gradix::{
 const MOST: usize = 6 << 20;
 const EXAMPLES: usize = 700;
 
-/// Files of which only ranges can be read; it counts what is.
-#[derive(Debug, Default)]
-struct Ranges {
-    files: Arc<Mutex<BTreeMap<String, Arc<Vec<u8>>>>>,
-    reads: Arc<Reads>,
-    wrong: Arc<Mutex<Option<usize>>>,
-}
-
-#[derive(Debug, Default)]
-struct Reads {
-    bytes: AtomicUsize,
-    largest: AtomicUsize,
-}
-
-impl Reads {
-    /// Bytes that `work` has read.
-    fn during<T>(&self, work: impl FnOnce() -> T) -> (T, usize) {
-        let before = self.bytes.load(Ordering::SeqCst);
-        let done = work();
-        (done, self.bytes.load(Ordering::SeqCst) - before)
-    }
-}
-
-#[derive(Debug)]
-struct File {
-    name: String,
-    bytes: Vec<u8>,
-    files: Arc<Mutex<BTreeMap<String, Arc<Vec<u8>>>>>,
-}
-
-#[derive(Debug)]
-struct Bytes {
-    bytes: Arc<Vec<u8>>,
-    reads: Arc<Reads>,
-    /// A bit that comes out wrong, if there is one.
-    wrong: Arc<Mutex<Option<usize>>>,
-}
-
-impl Storage for Ranges {
-    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(File { name: name.into(), bytes: Vec::new(), files: Arc::clone(&self.files) }))
-    }
-
-    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageBytes>> {
-        let files = self.files.lock().unwrap();
-        let bytes = Arc::clone(files.get(name).ok_or(io::ErrorKind::NotFound)?);
-        Ok(Arc::new(Bytes { bytes, reads: Arc::clone(&self.reads), wrong: Arc::clone(&self.wrong) }))
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.files.lock().unwrap().remove(name);
-        Ok(())
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.files.lock().unwrap().keys().cloned().collect())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn describe(&self, name: &str) -> String {
-        name.to_owned()
-    }
-}
-
-impl StorageFile for File {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.bytes.extend(bytes);
-        Ok(())
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        let bytes = Arc::new(std::mem::take(&mut self.bytes));
-        self.files.lock().unwrap().insert(self.name.clone(), bytes);
-        Ok(())
-    }
-}
-
-/// Only what must be written of the trait.
-impl StorageBytes for Bytes {
-    fn len(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.reads.bytes.fetch_add(buffer.len(), Ordering::SeqCst);
-        self.reads.largest.fetch_max(buffer.len(), Ordering::SeqCst);
-        let bytes = self.bytes.get(offset as usize..).and_then(|bytes| bytes.get(..buffer.len()));
-        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        let wrong = self.wrong.lock().unwrap().and_then(|at| at.checked_sub(offset as usize));
-        if let Some(byte) = wrong.and_then(|at| buffer.get_mut(at)) {
-            *byte ^= 1;
-        }
-        Ok(())
-    }
-}
-
 fn spec() -> SketchSpec {
     SketchSpec::dense("test", "v1", [("wide", 2500), ("bytes", 900), ("odd", 101)])
 }
 
 fn sketch(seed: usize) -> Sketch {
-    let mut state = (seed as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut number = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / 8_388_608.0 - 1.0
-    };
-    Sketch::dense(spec(), (0..spec().dims()).map(|_| number()).collect()).unwrap()
+    sketch_of(&spec(), seed as u64)
 }
 
 /// Two segments, the first with a row group of about 10 MB of codes, which takes several windows.
-fn index(folder: &Path, storage: Arc<dyn Storage>) -> Index {
+fn index(storage: Arc<dyn Storage>) -> (tempfile::TempDir, Index) {
     let schema = Schema::with_encodings(spec(), vec![Encoding::F32, Encoding::I8, Encoding::F16]).unwrap();
     let schema = schema.with_tiers([Tier::Sign { seed: 3 }, Tier::I8]).unwrap();
-    let index = Index::options().storage(storage).create(folder.join("x.gradix"), &schema).unwrap();
+    let (folder, index) = indexes::create_with(Index::options().storage(storage), &schema);
     let mut writer = index.writer().unwrap();
     for example in 0..EXAMPLES {
         let sketches = [sketch(2 * example), sketch(2 * example + 1)];
@@ -151,7 +46,8 @@ fn index(folder: &Path, storage: Arc<dyn Storage>) -> Index {
         }
     }
     writer.commit().unwrap();
-    index
+    drop(writer);
+    (folder, index)
 }
 
 fn examples(index: &Index) -> Vec<Option<Example>> {
@@ -188,11 +84,10 @@ fn rankings(index: &Index, readings: &[Reading]) -> Vec<(Vec<Vec<Hit>>, Statisti
 /// a read that is as large as the file.
 #[test]
 fn storage_without_a_map_gives_the_same_as_a_mapped_one() {
-    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let ranges = Arc::new(Ranges::default());
     let reads = Arc::clone(&ranges.reads);
-    let read = index(folders[0].path(), ranges);
-    let mapped = index(folders[1].path(), Arc::new(MemoryStorage::new()));
+    let (_read_folder, read) = index(ranges);
+    let (_mapped_folder, mapped) = index(Arc::new(MemoryStorage::new()));
     assert!(read.stats().unwrap().segments[0].bytes > 2 * MOST as u64, "too small to tell");
 
     for round in ["appended", "compacted"] {
@@ -221,14 +116,13 @@ fn storage_without_a_map_gives_the_same_as_a_mapped_one() {
             writer.gc(GcOptions::default().grace(std::time::Duration::ZERO)).unwrap();
         }
     }
-    assert!(reads.largest.load(Ordering::SeqCst) <= MOST, "{reads:?}");
+    assert!(reads.largest() <= MOST, "{reads:?}");
 }
 
 /// Catches a way of reading that the storage does not have and that gives way to another in silence.
 #[test]
 fn readings_that_a_storage_lacks_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let index = index(folder.path(), Arc::new(Ranges::default()));
+    let (_folder, index) = index(Arc::new(Ranges::default()));
     let snapshot = index.snapshot().unwrap();
     let queries = [sketch(1)];
     for asked in [Reading::Mapped, Reading::Direct] {
@@ -241,10 +135,9 @@ fn readings_that_a_storage_lacks_are_refused() {
 /// Catches an opening, or the look at one example, that reads the whole file.
 #[test]
 fn opening_and_one_example_read_little() {
-    let folder = tempfile::tempdir().unwrap();
     let ranges = Arc::new(Ranges::default());
     let reads = Arc::clone(&ranges.reads);
-    let index = index(folder.path(), ranges);
+    let (_folder, index) = index(ranges);
     let (snapshot, opening) = reads.during(|| index.snapshot().unwrap());
     assert!((8192..100_000).contains(&opening), "{opening} bytes to open two segments");
     let (example, one) = reads.during(|| snapshot.get("17").unwrap());
@@ -256,10 +149,9 @@ fn opening_and_one_example_read_little() {
 /// the second time.
 #[test]
 fn bytes_are_checked_each_time_they_are_read() {
-    let folder = tempfile::tempdir().unwrap();
     let ranges = Arc::new(Ranges::default());
     let wrong = Arc::clone(&ranges.wrong);
-    let index = index(folder.path(), ranges);
+    let (_folder, index) = index(ranges);
     let snapshot = index.snapshot().unwrap();
     let queries = [sketch(1)];
     // The first byte of the codes of both segments.

@@ -1,30 +1,17 @@
 //! The paths of a scan through a real index: they must give one ranking, and prune what they can.
 
+mod fixtures;
+
 use std::ops::ControlFlow;
 
+use fixtures::indexes;
+use fixtures::random::Random;
 use gradix::scan::{Guarantee, KernelChoice, Metric, Reading, ScanError, ScanPath};
 use gradix::sketch::{Sketch, SketchSpec};
-use gradix::{Encoding, Grouping, Index, Ranking, Scan, Schema, Snapshot, Tier};
+use gradix::{Encoding, Grouping, Ranking, Scan, Schema, Snapshot, Tier};
 
 const DIMS: u32 = 1024;
 const ROWS: usize = 6000;
-
-/// xorshift64.
-struct Rng(u64);
-
-impl Rng {
-    /// About Gaussian.
-    fn number(&mut self) -> f32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        [0, 16, 32, 48].map(|shift| (self.0 >> shift & 0xFFFF) as f32 / 65_536.0 - 0.5).iter().sum()
-    }
-
-    fn numbers(&mut self) -> Vec<f32> {
-        (0..DIMS).map(|_| self.number()).collect()
-    }
-}
 
 struct Store {
     _folder: tempfile::TempDir,
@@ -34,14 +21,13 @@ struct Store {
 
 /// Rows in forty groups around common directions, as gradients are; the norms of some are small.
 fn store(encoding: Encoding, tiers: &[Tier], small_norms: bool) -> Store {
-    let folder = tempfile::tempdir().unwrap();
     let spec = SketchSpec::dense("test", "1", [("all", DIMS)]);
     let schema = Schema::new(spec.clone(), encoding).unwrap().with_tiers(tiers.iter().copied()).unwrap();
-    let index = Index::options().create(folder.path().join("a.gradix"), &schema).unwrap();
-    let mut rng = Rng(77);
-    let directions: Vec<Vec<f32>> = (0..40).map(|_| rng.numbers()).collect();
+    let (folder, index) = indexes::create(&schema);
+    let mut random = Random(77);
+    let directions: Vec<Vec<f32>> = (0..40).map(|_| random.normals(DIMS as usize)).collect();
     let mut numbers = |group: usize, share: f32, size: f32| -> Vec<f32> {
-        let noise = rng.numbers();
+        let noise = random.normals(DIMS as usize);
         directions[group].iter().zip(noise).map(|(d, n)| size * (share * d + (1.0 - share) * n)).collect()
     };
     let mut writer = index.writer().unwrap();

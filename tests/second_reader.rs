@@ -1,9 +1,14 @@
 //! The second reader, `format-spec/reader.py`, was written from the specification alone. Here it reads
 //! what the engine has just written, and both must agree bit for bit.
 
+mod fixtures;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use fixtures::indexes::{self, assert_sound, segment_files};
+use fixtures::random::Random;
+use fixtures::sketches::constant;
 use gradix::sketch::{Normalisation, Sketch, SketchSpec, Sketcher};
 use gradix::{CompactOptions, Encoding, Grouping, Hit, Index, Metric, Row, Schema, Span, Tier};
 use serde_json::Value;
@@ -35,10 +40,9 @@ fn read(python: &Path, arguments: &[&str]) -> String {
 
 /// Numbers of many magnitudes, from a fixed sequence; every fourth sketch has zeros and subnormals.
 fn sketch(spec: &SketchSpec, seed: u64) -> Sketch {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut random = Random(seed);
     let values = (0..spec.dims()).map(|i| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let unit = (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
+        let unit = random.uniform() as f32 - 0.5;
         match (seed % 4, i % 7) {
             (0, 0) => 0.0,
             (0, 1) => unit * 1e-42,
@@ -76,10 +80,8 @@ fn schema_is_written_as_the_page_shows_it() {
     let schema = Schema::new(spec, Encoding::F16).unwrap();
     let schema = schema.with_tiers([Tier::Sign { seed: 1 }, Tier::I8]).unwrap();
     assert_eq!(serde_json::to_string(&schema).unwrap(), example);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("x.gradix");
-    Index::create(&path, &schema).unwrap();
-    assert_eq!(&std::fs::read(path.join("INDEX")).unwrap()[64..], example.as_bytes());
+    let (_folder, index) = indexes::create(&schema);
+    assert_eq!(&std::fs::read(index.path().join("INDEX")).unwrap()[64..], example.as_bytes());
 }
 
 struct Written {
@@ -91,12 +93,10 @@ struct Written {
 
 /// Three encodings, several segments and row groups, spans, sources, metadata, deletes.
 fn write() -> Written {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("x.gradix");
     let spec = SketchSpec::dense("test", "v1", [("layers.0", 37), ("layers.1", 64), ("head", 4099)]);
     let schema =
         Schema::with_encodings(spec.clone(), vec![Encoding::F32, Encoding::F16, Encoding::I8]).unwrap();
-    let index = Index::options().segment_bytes(1 << 20).create(&path, &schema).unwrap();
+    let (folder, index) = indexes::create_with(Index::options().segment_bytes(1 << 20), &schema);
     let mut writer = index.writer().unwrap();
     for example in 0..260u64 {
         let rows: Vec<Sketch> = (0..1 + example % 3).map(|row| sketch(&spec, example * 3 + row)).collect();
@@ -119,7 +119,7 @@ fn write() -> Written {
             writer.commit().unwrap();
         }
     }
-    writer.append("zero", &Sketch::dense(spec.clone(), vec![0.0; spec.dims()]).unwrap()).unwrap();
+    writer.append("zero", &constant(&spec, 0.0)).unwrap();
     writer.commit().unwrap();
     for example in (0..260).step_by(7) {
         assert!(writer.delete(format!("example {example:03}")).unwrap());
@@ -128,7 +128,7 @@ fn write() -> Written {
     drop(writer);
     let listing = folder.path().join("listing.json");
     std::fs::write(&listing, index.snapshot().unwrap().listing()).unwrap();
-    let (path, listing) = (path.to_str().unwrap().to_owned(), listing.to_str().unwrap().to_owned());
+    let (path, listing) = (index.path().to_str().unwrap().to_owned(), listing.to_str().unwrap().to_owned());
     Written { _folder: folder, index, path, listing }
 }
 
@@ -183,23 +183,21 @@ fn second_reader_sees_every_column() {
 #[test]
 fn second_reader_makes_the_same_tiers() {
     let Some(python) = python() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("x.gradix");
     let blocks =
         [("one", 1), ("odd", 37), ("two", 2), ("wide", 4099), ("even", 1024), ("half", 127), ("last", 1)];
     let spec = SketchSpec::dense("test", "v1", blocks);
     let (f32, f16, i8) = (Encoding::F32, Encoding::F16, Encoding::I8);
     let schema = Schema::with_encodings(spec.clone(), vec![f16, f32, i8, f16, i8, f32, i8]).unwrap();
     let schema = schema.with_tiers([Tier::I8, Tier::Sign { seed: u64::MAX - 7 }]).unwrap();
-    let index = Index::options().segment_bytes(1 << 20).create(&path, &schema).unwrap();
+    let (folder, index) = indexes::create_with(Index::options().segment_bytes(1 << 20), &schema);
     let mut writer = index.writer().unwrap();
     for example in 0..120u64 {
         writer.append(format!("example {example:03}"), &sketch(&spec, example)).unwrap();
     }
-    writer.append("zero", &Sketch::dense(spec.clone(), vec![0.0; spec.dims()]).unwrap()).unwrap();
+    writer.append("zero", &constant(&spec, 0.0)).unwrap();
     // Rows of which i8 keeps only a scale, and the largest that there are.
     for (id, value) in [("tiny", f32::from_bits(1)), ("huge", 2f32.powi(49))] {
-        writer.append(id, &Sketch::dense(spec.clone(), vec![value; spec.dims()]).unwrap()).unwrap();
+        writer.append(id, &constant(&spec, value)).unwrap();
     }
     writer.commit().unwrap();
     assert!(writer.delete("example 007").unwrap());
@@ -211,11 +209,10 @@ fn second_reader_makes_the_same_tiers() {
         let snapshot = index.snapshot().unwrap();
         let listing = folder.path().join("listing.json");
         std::fs::write(&listing, snapshot.listing()).unwrap();
-        let arguments = ["verify", path.to_str().unwrap(), "--listing", listing.to_str().unwrap()];
+        let arguments = ["verify", index.path().to_str().unwrap(), "--listing", listing.to_str().unwrap()];
         let verified: Value = serde_json::from_str(&read(&python, &arguments)).unwrap();
         assert_eq!(verified["live"], snapshot.rows());
-        let report = index.verify().unwrap();
-        assert!(report.is_sound(), "{report:#?}");
+        assert_sound(&index);
     }
 }
 
@@ -348,11 +345,10 @@ fn second_reader_folds_the_same() {
 fn second_reader_refuses_damage() {
     let Some(python) = python() else { return };
     let written = write();
-    let segments = Path::new(&written.path).join("segments");
-    let file = std::fs::read_dir(segments).unwrap().next().unwrap().unwrap().path();
-    let mut bytes = std::fs::read(&file).unwrap();
+    let file = &segment_files(written.index.path())[0];
+    let mut bytes = std::fs::read(file).unwrap();
     bytes[5000] ^= 1;
-    std::fs::write(&file, bytes).unwrap();
+    std::fs::write(file, bytes).unwrap();
     let output = reader(&python, &["verify", &written.path, "--listing", &written.listing]);
     assert_eq!(output.status.code(), Some(1));
     assert!(!written.index.verify().unwrap().is_sound());

@@ -1,8 +1,12 @@
 //! Coarse tiers through the life of an index. What they hold is compared with the rows by `verify`;
 //! `tests/second_reader.rs` compares both with the specification.
 
+mod fixtures;
+
 use std::collections::BTreeSet;
 
+use fixtures::indexes::{self, assert_sound};
+use fixtures::sketches::{constant, sketch_of};
 use gradix::sketch::{Sketch, SketchSpec};
 use gradix::{CompactOptions, Encoding, GcOptions, Index, Row, Schema, Tier};
 
@@ -14,14 +18,8 @@ fn schema() -> Schema {
     Schema::with_encodings(spec(), vec![Encoding::F16, Encoding::F32, Encoding::I8]).unwrap()
 }
 
-fn sketch(seed: usize) -> Sketch {
-    let values = (0..spec().dims()).map(|i| ((seed * 977 + i * 31) % 101) as f32 / 8.0 - 6.0);
-    Sketch::dense(spec(), values.collect()).unwrap()
-}
-
-fn assert_sound(index: &Index) {
-    let report = index.verify().unwrap();
-    assert!(report.is_sound(), "{report:#?}");
+fn sketch(seed: u64) -> Sketch {
+    sketch_of(&spec(), seed)
 }
 
 /// Catches tiers that are lost, or mixed up between rows, when segments are reopened, replaced, copied
@@ -97,11 +95,10 @@ fn schema_keeps_its_bytes_without_tiers() {
 /// Catches an append that goes on with rows of which one cannot be encoded, tiers or not.
 #[test]
 fn append_refuses_what_cannot_be_encoded() {
-    let folder = tempfile::tempdir().unwrap();
     let schema = schema().with_tiers([Tier::Sign { seed: 7 }]).unwrap();
-    let index = Index::options().create(folder.path().join("x.gradix"), &schema).unwrap();
+    let (_folder, index) = indexes::create(&schema);
     let mut writer = index.writer().unwrap();
-    let huge = Sketch::dense(spec(), vec![1e30; spec().dims()]).unwrap();
+    let huge = constant(&spec(), 1e30);
     assert!(writer.append("huge", &huge).is_err());
     writer.append("good", &sketch(1)).unwrap();
     writer.commit().unwrap();

@@ -4,91 +4,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
-use gradix::segment::storage::{FileStorage, Storage, StorageBytes, StorageFile};
-use gradix::sketch::{Sketch, SketchSpec};
+use gradix::sketch::SketchSpec;
 use gradix::{
     AppendError, CommitError, CompactOptions, Encoding, GcOptions, Index, MaintenanceError, Schema,
 };
 
-use super::{schema, sketch, told};
-
-/// A storage in which the n-th change fails, and every later one until it is mended.
-#[derive(Debug, Clone)]
-struct FaultyStorage {
-    files: Arc<FileStorage>,
-    /// How many changes still succeed.
-    left: Arc<AtomicI64>,
-}
-
-impl FaultyStorage {
-    fn new(folder: &Path) -> Self {
-        Self { files: Arc::new(FileStorage::new(folder)), left: Arc::new(AtomicI64::new(i64::MAX)) }
-    }
-
-    fn fail_after(&self, changes: i64) {
-        self.left.store(changes, Ordering::SeqCst);
-    }
-
-    fn has_failed(&self) -> bool {
-        self.left.load(Ordering::SeqCst) < 0
-    }
-
-    fn change(left: &AtomicI64) -> io::Result<()> {
-        if left.fetch_sub(1, Ordering::SeqCst) > 0 { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
-    }
-}
-
-struct FaultyFile {
-    file: Box<dyn StorageFile>,
-    left: Arc<AtomicI64>,
-}
-
-impl Storage for FaultyStorage {
-    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        Self::change(&self.left)?;
-        Ok(Box::new(FaultyFile { file: self.files.create(name)?, left: Arc::clone(&self.left) }))
-    }
-
-    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageBytes>> {
-        self.files.open(name)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        Self::change(&self.left)?;
-        self.files.remove(name)
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.files.list()
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Self::change(&self.left)?;
-        self.files.sync()
-    }
-
-    fn describe(&self, name: &str) -> String {
-        self.files.describe(name)
-    }
-}
-
-impl StorageFile for FaultyFile {
-    /// Half of the bytes get out, as on a real disk that fills up.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if let Err(error) = FaultyStorage::change(&self.left) {
-            self.file.write(&bytes[..bytes.len() / 2])?;
-            return Err(error);
-        }
-        self.file.write(bytes)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        FaultyStorage::change(&self.left)?;
-        self.file.sync()
-    }
-}
+use super::schema;
+use crate::fixtures::indexes::{assert_sound, segment_files};
+use crate::fixtures::sketches::{constant, sketch};
+use crate::fixtures::storages::FaultyStorage;
+use crate::fixtures::told;
 
 fn faulty(folder: &Path) -> (FaultyStorage, Index, PathBuf) {
     let path = folder.join("x.gradix");
@@ -103,12 +29,12 @@ fn faulty(folder: &Path) -> (FaultyStorage, Index, PathBuf) {
 fn assert_only_kept(path: &Path) {
     let index = Index::open(path).unwrap();
     let writer = index.writer().unwrap();
-    assert_eq!(std::fs::read_dir(path.join("segments")).unwrap().count(), 1, "an orphan is left");
+    assert_eq!(segment_files(path).len(), 1, "an orphan is left");
     drop(writer);
     let snapshot = index.snapshot().unwrap();
     assert_eq!(snapshot.rows(), 1);
     assert_eq!(snapshot.get("kept").unwrap().unwrap().rows[0].sketch, sketch(1));
-    assert!(index.verify().unwrap().is_sound());
+    assert_sound(&index);
 }
 
 /// Catches a failed create, write or sync that is tried again, forgotten, or half committed.
@@ -230,7 +156,7 @@ fn full_disk_for_real_keeps_every_acknowledged_commit() {
     let spec = SketchSpec::dense("wide", "v1", [("all", 65_536)]);
     let schema = Schema::new(spec.clone(), Encoding::F32).unwrap();
     let index = Index::options().create(&path, &schema).unwrap();
-    let wide = |i: u32| Sketch::dense(spec.clone(), vec![i as f32; 65_536]).unwrap();
+    let wide = |i: u32| constant(&spec, i as f32);
     let mut writer = index.writer().unwrap();
     let mut committed = 0;
     let message = loop {
@@ -268,9 +194,9 @@ fn full_disk_for_real_keeps_every_acknowledged_commit() {
     for i in 0..committed {
         assert_eq!(snapshot.get(i.to_string()).unwrap().unwrap().rows[0].sketch, wide(i));
     }
-    assert_eq!(std::fs::read_dir(path.join("segments")).unwrap().count() as u64, found);
+    assert_eq!(segment_files(&path).len() as u64, found);
     writer.append("after", &wide(7)).unwrap();
     writer.commit().unwrap();
     drop(writer);
-    assert!(index.verify().unwrap().is_sound());
+    assert_sound(&index);
 }

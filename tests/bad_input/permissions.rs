@@ -7,7 +7,10 @@ use std::process::Command;
 
 use gradix::{CreateError, Index, OpenError, SnapshotError, WriterError};
 
-use super::{Kept, schema, sketch, told};
+use super::{Kept, schema};
+use crate::fixtures::indexes::assert_sound;
+use crate::fixtures::sketches::sketch;
+use crate::fixtures::told;
 
 const PATH: &str = "GRADIX_TEST_UNPRIVILEGED_PATH";
 const CASE: &str = "GRADIX_TEST_UNPRIVILEGED_CASE";
@@ -82,7 +85,7 @@ fn unprivileged_case() {
             let index = Index::open(path).unwrap();
             let snapshot = index.snapshot().unwrap();
             assert_eq!(snapshot.get("kept").unwrap().unwrap().rows[0].sketch, sketch(1));
-            assert!(index.verify().unwrap().is_sound());
+            assert_sound(&index);
             let error = index.writer().unwrap_err();
             assert!(matches!(&error, WriterError::Io { source, .. } if source.kind() == denied), "{error:?}");
             let error = Index::options().create(path.with_extension("new"), &schema()).unwrap_err();

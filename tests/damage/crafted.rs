@@ -13,7 +13,7 @@ fn limit(file: usize) -> usize {
     (64 << 20) + 600 * file
 }
 
-fn assert_refused(bench: &Bench, bytes: Vec<u8>, what: &str, expected: &str) {
+fn assert_refused(bench: &Bench, bytes: &[u8], what: &str, expected: &str) {
     let length = bytes.len();
     let peak = peak_of(|| bench.assert_refused(bytes, what, expected));
     assert!(peak < limit(length), "{what}: {peak} bytes allocated for a file of {length}");
@@ -53,19 +53,19 @@ fn crafted_footer_is_refused() {
     ];
     for (at, field) in fixed {
         let bytes = with_footer(bench.sound(), |footer| put(footer, at, &field));
-        assert_refused(&bench, bytes, &format!("{field:?} at {at}"), "damaged footer");
+        assert_refused(&bench, &bytes, &format!("{field:?} at {at}"), "damaged footer");
     }
     for rows in [0, u32::MAX] {
         let bytes = with_footer(bench.sound(), |footer| put(footer, 32, &rows.to_le_bytes()));
-        assert_refused(&bench, bytes, &format!("{rows} rows in the group"), "damaged footer");
+        assert_refused(&bench, &bytes, &format!("{rows} rows in the group"), "damaged footer");
     }
     // More and fewer bytes than the tables take.
     for length in [0, 1, 31, 32, 40, 100, 700] {
         let bytes = with_footer(bench.sound(), |footer| footer.truncate(length));
-        assert_refused(&bench, bytes, &format!("a footer of {length}"), "damaged footer");
+        assert_refused(&bench, &bytes, &format!("a footer of {length}"), "damaged footer");
     }
     let bytes = with_footer(bench.sound(), |footer| footer.extend([0; 4]));
-    assert_refused(&bench, bytes, "a checksum more", "damaged footer");
+    assert_refused(&bench, &bytes, "a checksum more", "damaged footer");
 }
 
 /// Catches overlapping regions, gaps, impossible lengths and unknown kinds in the region table.
@@ -102,25 +102,25 @@ fn crafted_region_table_is_refused() {
             if bytes == bench.sound() {
                 continue;
             }
-            assert_refused(&bench, bytes, &format!("region {region}: {field:?} at {at}"), "damaged footer");
+            assert_refused(&bench, &bytes, &format!("region {region}: {field:?} at {at}"), "damaged footer");
         }
     }
     // Regions in another order, twice, and missing.
     for region in 0..count {
         let mut craft = Craft::new(bench.sound());
         craft.parts.swap(region, (region + 1) % count);
-        assert_refused(&bench, craft.build(), &format!("{region} swapped"), "damaged footer");
+        assert_refused(&bench, &craft.build(), &format!("{region} swapped"), "damaged footer");
         let mut craft = Craft::new(bench.sound());
         let twice = craft.parts[region].clone();
         craft.parts.insert(region, twice);
-        assert_refused(&bench, craft.build(), &format!("{region} twice"), "damaged footer");
+        assert_refused(&bench, &craft.build(), &format!("{region} twice"), "damaged footer");
         let mut craft = Craft::new(bench.sound());
         craft.parts.remove(region);
-        assert_refused(&bench, craft.build(), &format!("{region} missing"), "damaged footer");
+        assert_refused(&bench, &craft.build(), &format!("{region} missing"), "damaged footer");
     }
     let mut craft = Craft::new(bench.sound());
     craft.parts.clear();
-    assert_refused(&bench, craft.build(), "no region at all", "damaged");
+    assert_refused(&bench, &craft.build(), "no region at all", "damaged");
 }
 
 /// Catches a reader that trips over a region of a later version which it may ignore, or that looks
@@ -139,7 +139,7 @@ fn informative_region_is_ignored() {
         put(&mut entry, 20, &[0xFF; 4]);
         let used = vec![3; 5000];
         craft.parts.insert(place, Part { entry, raw_len: u64::MAX, used, padding: 0 });
-        bench.set(0, craft.build());
+        bench.set(0, &craft.build());
         // The manifest knows another length and digest; nothing else may be seen.
         let seen = bench.see();
         for error in seen.all().lines() {
@@ -148,7 +148,7 @@ fn informative_region_is_ignored() {
         let mut bytes = craft.build();
         let at = super::regions(&bytes)[place].0;
         bytes[at] ^= 1;
-        bench.assert_refused(bytes, "damage in it", "informative region");
+        bench.assert_refused(&bytes, "damage in it", "informative region");
     }
 }
 
@@ -217,7 +217,7 @@ fn crafted_columns_are_refused() {
     for (what, expected, edit) in cases {
         let mut craft = Craft::new(bench.sound());
         edit(&mut craft);
-        assert_refused(&bench, craft.build(), what, expected);
+        assert_refused(&bench, &craft.build(), what, expected);
     }
 }
 
@@ -245,10 +245,10 @@ fn crafted_numbers_are_found() {
     for (what, edit) in cases {
         let mut craft = Craft::new(bench.sound());
         edit(&mut craft);
-        bench.set(0, craft.build());
+        bench.set(0, &craft.build());
         let report = bench.index.verify().unwrap();
         let found = report.findings.iter().any(|finding| {
-            finding.file == bench.segments[0].0
+            finding.file == bench.file()
                 && finding.message.contains("row 0")
                 && (finding.message.contains("codes") || finding.message.contains("scales"))
         });
@@ -257,7 +257,7 @@ fn crafted_numbers_are_found() {
     // Padding of a whole region.
     let mut craft = Craft::new(bench.sound());
     craft.part(NORMS).padding = 1;
-    bench.assert_refused(craft.build(), "padding of a region", "padding is not zero");
+    bench.assert_refused(&craft.build(), "padding of a region", "padding is not zero");
 }
 
 /// Catches tiers that are taken for granted: a scan would prune the wrong rows.
@@ -275,7 +275,7 @@ fn crafted_tiers_are_found() {
                 let mut craft = Craft::new(bench.sound());
                 number(&mut craft, tier, run, value);
                 let name = ["", "damaged sign factors", "damaged i8 factors"][usize::from(tier)];
-                assert_refused(&bench, craft.build(), &format!("{value} in run {run}"), name);
+                assert_refused(&bench, &craft.build(), &format!("{value} in run {run}"), name);
             }
         }
     }
@@ -296,7 +296,7 @@ fn crafted_tiers_are_found() {
     for (what, expected, edit) in cases {
         let mut craft = Craft::new(bench.sound());
         edit(&mut craft);
-        assert_refused(&bench, craft.build(), what, expected);
+        assert_refused(&bench, &craft.build(), what, expected);
     }
 }
 
@@ -310,7 +310,7 @@ fn crafted_ids_of_other_examples_are_seen() {
         let text = raw.windows(11).position(|text| text == b"example 0-0").unwrap();
         raw[text + 10] = b'1';
     });
-    bench.set(0, craft.build());
+    bench.set(0, &craft.build());
     let seen = bench.see();
     assert!(!seen.errors.is_empty(), "wrong in silence");
     assert!(seen.findings.len() > 1, "{seen:?}");
@@ -326,7 +326,7 @@ fn zstd_bomb_is_refused() {
         let bomb = |what: &str, frame: Vec<u8>, raw_len: u64| {
             let mut craft = Craft::new(bench.sound());
             craft.part(kind).set_frame(frame, raw_len);
-            assert_refused(&bench, craft.build(), &format!("kind {kind}: {what}"), "damaged");
+            assert_refused(&bench, &craft.build(), &format!("kind {kind}: {what}"), "damaged");
         };
         let gigabyte = pack(&vec![0; 1 << 30]);
         bomb("a gigabyte", gigabyte.clone(), 1 << 30);
@@ -358,7 +358,7 @@ fn zstd_bomb_is_refused() {
     for kind in [IDS, METADATA, NAMES] {
         let mut craft = Craft::new(bench.sound());
         craft.part(kind).set_frame(frame.clone(), raw.len() as u64);
-        assert_refused(&bench, craft.build(), "34 MiB", "damaged");
+        assert_refused(&bench, &craft.build(), "34 MiB", "damaged");
     }
 }
 
@@ -377,7 +377,7 @@ fn codes_of_another_encoding_are_refused() {
                 put(&mut craft.parts[region].entry, 12, &encoding.to_le_bytes());
                 put(&mut craft.parts[region].entry, 14, &version.to_le_bytes());
                 let what = format!("region {region}: encoding {encoding}, version {version}");
-                assert_refused(&bench, craft.build(), &what, "damaged footer");
+                assert_refused(&bench, &craft.build(), &what, "damaged footer");
                 seen += 1;
             }
         }
@@ -400,7 +400,7 @@ fn source_without_a_name_is_refused() {
         let offset = super::regions(&bytes)[region].0;
         let expected =
             format!("damaged sources, row group 0 at offset {offset}: row {row} has source {ordinal} of 3");
-        assert_refused(&bench, bytes, "a source without a name", &expected);
+        assert_refused(&bench, &bytes, "a source without a name", &expected);
     }
 }
 
@@ -422,12 +422,12 @@ fn source_names_out_of_order_are_found() {
     for (expected, edit) in cases {
         let mut craft = Craft::new(bench.sound());
         edit(&mut craft);
-        bench.set(0, craft.build());
+        bench.set(0, &craft.build());
         let report = bench.index.verify().unwrap();
         let found = report
             .findings
             .iter()
-            .any(|finding| finding.file == bench.segments[0].0 && finding.message.contains(expected));
+            .any(|finding| finding.file == bench.file() && finding.message.contains(expected));
         assert!(found, "{expected}: {report:#?}");
     }
 }
@@ -446,10 +446,10 @@ fn zstd_window_is_bounded() {
         std::io::Write::write_all(&mut encoder, &raw).unwrap();
         craft.part(IDS).set_frame(encoder.finish().unwrap(), raw.len() as u64);
         if log > 27 {
-            assert_refused(&bench, craft.build(), "a window of 2^28", "a window of more than 2^27 bytes");
+            assert_refused(&bench, &craft.build(), "a window of 2^28", "a window of more than 2^27 bytes");
             continue;
         }
-        bench.set(0, craft.build());
+        bench.set(0, &craft.build());
         for error in bench.see().all().lines() {
             assert!(error.contains("where the manifest has") || error.contains("digest"), "{error}");
         }

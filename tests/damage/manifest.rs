@@ -2,26 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use gradix::sketch::{Sketch, SketchSpec};
 use gradix::{Encoding, Index, Row, Schema};
 use rocksdb::{DB, Options};
 
 use super::{alone, flipped, scattered};
+use crate::fixtures::indexes::{self, copy_folder};
+use crate::fixtures::sketches::{sketch, spec};
+use crate::fixtures::told;
 
 const FAMILIES: [&str; 6] = ["meta", "segments", "examples", "deletes", "commits", "intents"];
 
-fn spec() -> SketchSpec {
-    SketchSpec::dense("test", "v1", [("all", 4)])
-}
-
-fn sketch(seed: u8) -> Sketch {
-    Sketch::dense(spec(), vec![f32::from(seed); 4]).unwrap()
-}
-
 /// Examples `a`, `b` and `d` in two segments, `c` deleted; the last commit deleted it.
-fn create(folder: &Path) -> PathBuf {
-    let path = folder.join("x.gradix");
-    let index = Index::options().create(&path, &Schema::new(spec(), Encoding::F32).unwrap()).unwrap();
+fn create() -> (tempfile::TempDir, PathBuf) {
+    let (folder, index) = indexes::create(&Schema::new(spec(), Encoding::F32).unwrap());
     let mut writer = index.writer().unwrap();
     for (seed, id) in [(1, "a"), (2, "b"), (3, "c")] {
         writer.append(id, &sketch(seed)).unwrap();
@@ -33,25 +26,11 @@ fn create(folder: &Path) -> PathBuf {
     writer.append("d", &sketch(4)).unwrap();
     writer.delete("c").unwrap();
     writer.commit().unwrap();
-    path
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
+    (folder, index.path().to_owned())
 }
 
 /// Everything a reader and a writer do. `Err`: somebody said that something is wrong.
 fn use_all(path: &Path) -> Result<(), String> {
-    let told =
-        |error: &dyn std::error::Error| format!("{error}: {:?}", error.source().map(ToString::to_string));
     let index = Index::open(path).map_err(|error| told(&error))?;
     let snapshot = index.snapshot().map_err(|error| told(&error))?;
     let mut wrong = Vec::new();
@@ -110,12 +89,11 @@ fn edit(path: &Path, family: &str, edit: impl FnOnce(&mut Records)) {
 #[test]
 fn crafted_records_are_refused() {
     let _alone = alone();
-    let folder = tempfile::tempdir().unwrap();
-    let sound = create(folder.path());
+    let (folder, sound) = create();
     assert_eq!(
         use_all(&{
             let to = folder.path().join("sound");
-            copy(&sound, &to);
+            copy_folder(&sound, &to);
             to
         }),
         Ok(())
@@ -124,7 +102,7 @@ fn crafted_records_are_refused() {
     let mut try_edit = |family: &str, what: &str, change: &dyn Fn(&mut Records)| {
         let path = folder.path().join(format!("case-{cases}"));
         cases += 1;
-        copy(&sound, &path);
+        copy_folder(&sound, &path);
         edit(&path, family, |records| change(records));
         let result = use_all(&path);
         std::fs::remove_dir_all(&path).unwrap();
@@ -165,8 +143,7 @@ fn crafted_records_are_refused() {
 #[test]
 fn place_beyond_its_segment_is_refused() {
     let _alone = alone();
-    let folder = tempfile::tempdir().unwrap();
-    let path = create(folder.path());
+    let (_folder, path) = create();
     // Version, number of versions, generation, "there is a place", segment, first row; then the rows.
     let rows = 1 + 8 + 8 + 1 + 16 + 4;
     edit(&path, "examples", |records| {
@@ -194,8 +171,7 @@ fn place_beyond_its_segment_is_refused() {
 #[test]
 fn damaged_database_files_are_seen() {
     let _alone = alone();
-    let folder = tempfile::tempdir().unwrap();
-    let sound = create(folder.path());
+    let (folder, sound) = create();
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(sound.join("manifest")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -209,7 +185,7 @@ fn damaged_database_files_are_seen() {
         }
         for byte in scattered(8, bytes.len()).chain([0, bytes.len() - 1]) {
             let path = folder.path().join("case");
-            copy(&sound, &path);
+            copy_folder(&sound, &path);
             std::fs::write(path.join("manifest").join(&name), flipped(&bytes, byte, byte % 8)).unwrap();
             let result = use_all(&path);
             println!("{name}, byte {byte} of {}: {result:?}", bytes.len());
