@@ -207,6 +207,10 @@ mod schema;
 pub mod segment;
 pub mod sketch;
 
+#[cfg(test)]
+#[path = "../tests/fixtures/random.rs"]
+mod random;
+
 pub use codec::{EncodeError, Encoding, Tier};
 pub use error::{Error, ErrorKind, Result};
 pub use index::{

@@ -12,10 +12,11 @@ use proptest::prelude::*;
 use super::plan::Limits;
 use super::*;
 use crate::codec::{Encoding, Tier};
+use crate::random::Random;
 use crate::schema::Schema;
 use crate::segment::{SegmentError, Span};
 use crate::sketch::{Sketch, SketchSpec};
-use reference::{Data, Request, Rng};
+use reference::{Data, Request};
 
 /// Names and dims of blocks, one of each encoding and a second one of `i8`.
 const BLOCKS: [(&str, u32, Encoding); 4] =
@@ -32,7 +33,7 @@ fn request() -> impl Strategy<Value = Request> {
     let how = (prop_oneof![Just(Metric::InnerProduct), Just(Metric::Cosine)], 0..3usize, 0..6usize);
     (ends, how, 1u8..16, prop::collection::vec(0..4usize, 4), any::<u64>()).prop_map(
         |((top_k, bottom_k), (metric, grouping, spans), blocks, weights, seed)| {
-            let mut rng = Rng::new(seed);
+            let mut random = Random(seed);
             Request {
                 top_k,
                 bottom_k,
@@ -49,9 +50,15 @@ fn request() -> impl Strategy<Value = Request> {
                     2 => SpanFilter::Overlapping(Span::tokens(2, 4)),
                     _ => SpanFilter::All,
                 },
-                ids: (rng.below(3) == 0).then(|| (0..rng.below(20)).map(|_| rng.below(60)).collect()),
-                excluded: if rng.below(3) == 0 { (0..5).map(|_| rng.below(60)).collect() } else { vec![] },
-                sources: (rng.below(3) == 0).then(|| (0..rng.below(3)).map(|i| i + rng.below(2)).collect()),
+                ids: (random.below(3) == 0)
+                    .then(|| (0..random.below(20)).map(|_| random.below(60)).collect()),
+                excluded: if random.below(3) == 0 {
+                    (0..5).map(|_| random.below(60)).collect()
+                } else {
+                    vec![]
+                },
+                sources: (random.below(3) == 0)
+                    .then(|| (0..random.below(3)).map(|i| i + random.below(2)).collect()),
             }
         },
     )
@@ -362,8 +369,8 @@ fn screens_prune_most_rows() {
     let schema = Schema::new(spec.clone(), Encoding::F16).unwrap();
     let schema = schema.with_tiers([Tier::Sign { seed: 8 }, Tier::I8]).unwrap();
     let index = crate::Index::options().create(folder.path().join("a.gradix"), &schema).unwrap();
-    let mut rng = Rng::new(4);
-    let mut noise = || (0..DIMS).map(|_| rng.below(1 << 20) as f32 / 524_288.0 - 1.0).collect::<Vec<_>>();
+    let mut random = Random(4);
+    let mut noise = || (0..DIMS).map(|_| random.below(1 << 20) as f32 / 524_288.0 - 1.0).collect::<Vec<_>>();
     let common = noise();
     let mut writer = index.writer().unwrap();
     for row in 0..4000 {

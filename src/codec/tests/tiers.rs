@@ -1,6 +1,7 @@
 //! The tiers: bits against the page and the golden file, and the intervals that scans rely on.
 
 use super::*;
+use crate::random::Random;
 
 /// A row in a tier: codes with their padding, and factors.
 fn tier_of(tier: Tier, encoding: Encoding, values: &[f32], block: u32) -> (Vec<u8>, Factors) {
@@ -59,35 +60,13 @@ fn rotated(seed: u64, block: u32, numbers: &[f32]) -> Vec<f32> {
     z
 }
 
-/// A small generator, so that statistics are the same in each run.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    /// About normal: the sum of eight uniform numbers.
-    fn normal(&mut self) -> f32 {
-        let sum: f32 = (0..8).map(|_| (self.next() >> 40) as f32 / (1u64 << 24) as f32 - 0.5).sum();
-        sum * 1.224_745
-    }
-
-    fn normals(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| self.normal()).collect()
-    }
-}
-
 /// Catches a rotation whose fast passes differ from the page at some width, or cross a border wrongly.
 #[test]
 fn rotation_equals_the_page() {
-    let mut rng = Rng(1);
+    let mut random = Random(1);
     for dims in (1..=70).chain([127, 128, 129, 255, 511, 512, 513, 1000, 4096, 5000, 8192, 20_000, 65_536]) {
         for (seed, block) in [(7, 0), (u64::MAX - 3, 65_534)] {
-            let mut numbers = rng.normals(dims);
+            let mut numbers = random.normals(dims);
             // Zeros of both signs, and numbers that make subnormals.
             numbers[dims / 2] = -0.0;
             numbers[dims / 3] *= 1e-38;
@@ -168,20 +147,20 @@ proptest! {
 }
 
 /// Rows, or queries, of every shape that a random rotation should make look alike.
-fn shapes(dims: usize, rng: &mut Rng) -> Vec<(&'static str, Vec<f32>)> {
-    let place = rng.next() as usize % dims;
+fn shapes(dims: usize, random: &mut Random) -> Vec<(&'static str, Vec<f32>)> {
+    let place = random.below(dims);
     let of = |f: &dyn Fn(usize) -> f32| (0..dims).map(f).collect::<Vec<f32>>();
-    let mut outliers = rng.normals(dims);
+    let mut outliers = random.normals(dims);
     outliers[place] = 40.0;
     outliers[dims / 2] = -30.0;
     let mut sparse = vec![0.0; dims];
     for _ in 0..3 {
-        sparse[rng.next() as usize % dims] = rng.normal();
+        sparse[random.below(dims)] = random.normal();
     }
-    let halves = rng.normals(dims);
+    let halves = random.normals(dims);
     vec![
-        ("normal", rng.normals(dims)),
-        ("heavy tails", rng.normals(dims).into_iter().map(|x| x * x * x).collect()),
+        ("normal", random.normals(dims)),
+        ("heavy tails", random.normals(dims).into_iter().map(|x| x * x * x).collect()),
         ("outliers", outliers),
         ("sparse", sparse),
         ("one hot", of(&|i| f32::from(i == place))),
@@ -198,13 +177,13 @@ fn shapes(dims: usize, rng: &mut Rng) -> Vec<(&'static str, Vec<f32>)> {
 /// norm, and each half of the dims gets its share of every row.
 #[test]
 fn rotation_keeps_norms_and_spreads_rows() {
-    let mut rng = Rng(3);
+    let mut random = Random(3);
     for dims in [127, 255, 256, 1000, 1023, 1025, 1536, 4096] {
-        let mut share = vec![0f64; shapes(dims, &mut rng).len()];
+        let mut share = vec![0f64; shapes(dims, &mut random).len()];
         const SEEDS: u64 = 40;
         for seed in 0..SEEDS {
             let rotation = Rotation::new(seed, 0, dims);
-            for ((name, row), share) in shapes(dims, &mut rng).into_iter().zip(&mut share) {
+            for ((name, row), share) in shapes(dims, &mut random).into_iter().zip(&mut share) {
                 let mut turned = row.clone();
                 rotation.apply(&mut turned);
                 let (before, after) = (length(&row), length(&turned));
@@ -223,7 +202,7 @@ fn rotation_keeps_norms_and_spreads_rows() {
 /// shape: a scan with a small delta would lose rows.
 #[test]
 fn sign_tier_keeps_its_probability() {
-    let mut rng = Rng(5);
+    let mut random = Random(5);
     // How many of the samples are beyond 2, 3, 4, 5 times what one in the law is.
     let limits = [2.0, 3.0, 4.0, 5.0];
     for (dims, seeds) in [(64, 300), (127, 300), (128, 300), (200, 200), (1000, 60), (1023, 60), (4096, 20)] {
@@ -231,11 +210,11 @@ fn sign_tier_keeps_its_probability() {
         let mut worst = (0.0f64, String::new());
         for seed in 0..seeds {
             let rotation = Rotation::new(seed, 9, dims);
-            let mut queries = shapes(dims, &mut rng);
-            let rows = shapes(dims, &mut rng);
+            let mut queries = shapes(dims, &mut random);
+            let rows = shapes(dims, &mut random);
             // Queries near a row, which matter most.
             for (name, row) in &rows[..6] {
-                queries.push((name, row.iter().map(|x| x + rng.normal() * 0.5).collect()));
+                queries.push((name, row.iter().map(|x| x + random.normal() * 0.5).collect()));
             }
             let turned: Vec<Vec<f32>> = queries
                 .iter()

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::codec::Encoding;
+use crate::random::Random;
 use crate::scan::{CancelToken, Grouping, Reading, Scan, ScanError};
 use crate::schema::Schema;
 use crate::segment::storage::{Advice, FileStorage, Storage, StorageBytes, StorageFile};
@@ -28,8 +29,7 @@ const MODES: [(Reading, bool); 6] = [
 ];
 
 fn sketch(spec: &Arc<SketchSpec>, seed: u32) -> Sketch {
-    let value = |i: u32| ((seed * 7919 + i * 104_729) % 2003) as f32 / 1e3 - 1.0;
-    Sketch::dense(Arc::clone(spec), (0..DIMS.iter().sum()).map(value).collect()).unwrap()
+    Sketch::dense(Arc::clone(spec), Random(u64::from(seed)).normals(spec.dims())).unwrap()
 }
 
 /// An index of about 11 MB whose rows do not end at chunks.

@@ -8,6 +8,7 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 
 use crate::codec::{self, Encoding};
+use crate::random::Random;
 use crate::scan::{ExampleRows, Feedback, Grouping, Hit, Metric, Scan, ScanError, SpanFilter};
 use crate::schema::Schema;
 use crate::segment::storage::{MemoryStorage, Storage};
@@ -16,29 +17,13 @@ use crate::segment::{
 };
 use crate::sketch::Sketch;
 
-/// xorshift64*.
-pub struct Rng(u64);
-
-impl Rng {
-    pub fn new(seed: u64) -> Self {
-        Self(seed | 1)
-    }
-
-    pub fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % n
-    }
-
-    /// Mostly numbers whose sums tie, some that round, some tiny.
-    fn number(&mut self) -> f32 {
-        match self.below(8) {
-            0..=4 => [0.0, 1.0, -1.0, 0.5, -0.0][self.below(5)],
-            5 => self.below(1 << 20) as f32 / 999_999.0 - 0.5,
-            6 => self.below(1 << 20) as f32 * 1e-20,
-            _ => -3.7e3,
-        }
+/// Mostly numbers whose sums tie, some that round, some tiny.
+fn number(random: &mut Random) -> f32 {
+    match random.below(8) {
+        0..=4 => [0.0, 1.0, -1.0, 0.5, -0.0][random.below(5)],
+        5 => random.below(1 << 20) as f32 / 999_999.0 - 0.5,
+        6 => random.below(1 << 20) as f32 * 1e-20,
+        _ => -3.7e3,
     }
 }
 
@@ -114,21 +99,21 @@ fn id(example: usize) -> Vec<u8> {
 impl Data {
     /// Examples of one to four rows, some of them deleted, in up to `segments` segments.
     pub fn new(schema: &Schema, seed: u64, examples: usize, segments: usize) -> Self {
-        let mut rng = Rng::new(seed);
+        let mut random = Random(seed);
         let mut rows = Vec::new();
         for example in 0..examples {
-            let count = if rng.below(2) == 0 { 1 } else { 1 + rng.below(4) };
-            let (dead, twin) = (rng.below(5) == 0, rng.below(4) == 0);
+            let count = if random.below(2) == 0 { 1 } else { 1 + random.below(4) };
+            let (dead, twin) = (random.below(5) == 0, random.below(4) == 0);
             for row in 0..count {
                 let encoded = match rows.last() {
                     Some(RefRow { encoded, .. }) if twin => encoded.clone(),
-                    _ => encode(schema, &mut rng),
+                    _ => encode(schema, &mut random),
                 };
-                let start = rng.below(5) as u32;
+                let start = random.below(5) as u32;
                 rows.push(RefRow {
                     id: id(example),
                     span: if count == 1 || row == 0 { Span::WHOLE } else { Span::tokens(start, start + 1) },
-                    source: Some(rng.below(3)).filter(|&source| source > 0).map(|i| format!("source {i}")),
+                    source: Some(random.below(3)).filter(|&source| source > 0).map(|i| format!("source {i}")),
                     dead,
                     encoded,
                     segment: example * segments / examples,
@@ -140,7 +125,7 @@ impl Data {
 
     /// One row that has `code` among its `f32` codes, as no writer of gradix would write it.
     pub fn crafted(schema: &Schema, code: f32) -> Self {
-        let mut encoded = encode(schema, &mut Rng::new(1));
+        let mut encoded = encode(schema, &mut Random(1));
         encoded.codes[..4].copy_from_slice(&code.to_le_bytes());
         let row = RefRow { id: id(1), span: Span::WHOLE, source: None, dead: false, encoded, segment: 0 };
         Self::write(schema, vec![row], 1)
@@ -211,10 +196,10 @@ impl Data {
     }
 
     pub fn queries(&self, count: usize) -> Vec<Sketch> {
-        let mut rng = Rng::new(self.seed ^ 0xABCD);
+        let mut random = Random(self.seed ^ 0xABCD);
         let spec = Arc::new(self.schema.spec().clone());
         let query = |_| {
-            let values = (0..spec.dims()).map(|_| rng.number()).collect();
+            let values = (0..spec.dims()).map(|_| number(&mut random)).collect();
             Sketch::dense(Arc::clone(&spec), values).unwrap()
         };
         (0..count).map(query).collect()
@@ -337,11 +322,11 @@ impl Data {
     }
 }
 
-fn encode(schema: &Schema, rng: &mut Rng) -> EncodedRow {
+fn encode(schema: &Schema, random: &mut Random) -> EncodedRow {
     let mut row = EncodedRow::default();
-    let zero = rng.below(6) == 0;
+    let zero = random.below(6) == 0;
     for (block, (described, encoding)) in schema.spec().blocks().iter().zip(schema.encodings()).enumerate() {
-        let values: Vec<f32> = (0..described.dims).map(|_| if zero { 0.0 } else { rng.number() }).collect();
+        let values: Vec<f32> = (0..described.dims).map(|_| if zero { 0.0 } else { number(random) }).collect();
         let mut codes = vec![0; schema.stride(block)];
         let encoded = encoding.encode(&values, &mut codes).unwrap();
         row.codes.extend(codes);
