@@ -8,8 +8,8 @@ cd "$GRADIX_ROOT"
 started=$SECONDS
 "$GRADIX_ROOT/scripts/install-packages.sh" build
 use_rocksdb
-# The demo computes on burn's CPU device. What wgpu adds would be most of its build, so it is left out,
-# unless the tests' build is there: with their features nearly all is built already.
+# The demo computes on burn's CPU device. wgpu would add two thirds to the build of its crates, so it is
+# left out, unless the tests' build is there: with their features nearly all is built already.
 features=burn
 if compgen -G "$CARGO_TARGET_DIR/debug/deps/libburn_wgpu-*.rlib" >/dev/null; then
     features=$GRADIX_FEATURES
