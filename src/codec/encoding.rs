@@ -15,7 +15,7 @@ pub enum Encoding {
     I8,
 }
 
-listed!(Encoding { F32, F16, I8 });
+listed!(pub Encoding { F32, F16, I8 });
 
 impl Encoding {
     /// Bytes of one code.

@@ -5,9 +5,10 @@
 
 /// Gives an enum the list `ALL` of its variants. A missing variant is a compile error.
 macro_rules! listed {
-    ($type:ident { $($variant:ident),+ $(,)? } $(and $other:pat)?) => {
+    ($visible:vis $type:ident { $($variant:ident),+ $(,)? } $(and $other:pat)?) => {
         impl $type {
-            pub(crate) const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// All that there are.
+            $visible const ALL: &'static [Self] = &[$(Self::$variant),+];
         }
         const _: fn($type) = |value| match value {
             $($type::$variant)|+ $(| $other)? => {}

@@ -78,7 +78,7 @@ pub(crate) enum TierKind {
     I8,
 }
 
-listed!(TierKind { Sign, I8 });
+listed!(pub(crate) TierKind { Sign, I8 });
 
 impl TierKind {
     /// The number in a segment's region table, in file order. 0 is the row itself.
@@ -92,6 +92,14 @@ impl TierKind {
     /// The tier with this number in a segment's region table.
     pub(crate) fn from_number(number: u16) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.number() == number)
+    }
+
+    /// The name of its factors' column.
+    pub(crate) const fn factors_name(self) -> &'static str {
+        match self {
+            Self::Sign => "sign factors",
+            Self::I8 => "i8 factors",
+        }
     }
 
     /// The name: `sign`, `i8`.
@@ -112,6 +120,15 @@ impl TierKind {
 }
 
 impl Tier {
+    /// One of each kind; those that need a seed have this one.
+    #[cfg(test)]
+    pub(crate) fn all(seed: u64) -> impl Iterator<Item = Self> {
+        TierKind::ALL.iter().map(move |kind| match kind {
+            TierKind::Sign => Self::Sign { seed },
+            TierKind::I8 => Self::I8,
+        })
+    }
+
     /// The name: `sign`, `i8`.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -83,7 +83,7 @@ pub enum ScanPath {
     SignTier,
 }
 
-listed!(ScanPath { Full, Bytes, I8Tier, SignTier } and ScanPath::Auto);
+listed!(pub(super) ScanPath { Full, Bytes, I8Tier, SignTier } and ScanPath::Auto);
 
 impl ScanPath {
     /// Whether the path screens rows before it scores the candidates.

@@ -45,7 +45,7 @@ pub(crate) enum Kind {
     Informative(u16),
 }
 
-listed!(Kind { Codes, Scales, Norms, Ids, Spans, Sources, Metadata, Factors, SourceNames } and Kind::Informative(_));
+listed!(pub(crate) Kind { Codes, Scales, Norms, Ids, Spans, Sources, Metadata, Factors, SourceNames } and Kind::Informative(_));
 
 impl Kind {
     fn number(self) -> u16 {
@@ -134,13 +134,7 @@ impl Region {
         let (block, group) = (self.block, self.group);
         match (self.kind, self.tier) {
             (Kind::Codes, tier) => Place::Codes { block, group, tier: tier.map(TierKind::name) },
-            (Kind::Factors, Some(tier)) => {
-                let name = match tier {
-                    TierKind::Sign => "sign factors",
-                    TierKind::I8 => "i8 factors",
-                };
-                Place::Column { name, group }
-            }
+            (Kind::Factors, Some(tier)) => Place::Column { name: tier.factors_name(), group },
             (kind, _) => Place::Column { name: kind.name(), group },
         }
     }

@@ -65,8 +65,10 @@ mod tests {
             feedback.record(ScanPath::Bytes, 64, 1e9);
         }
         assert!((3.9..=MOST).contains(&feedback.correction(ScanPath::Bytes, 100)));
-        for other in [(ScanPath::Bytes, 1), (ScanPath::Bytes, 8), (ScanPath::Full, 64)] {
-            assert_eq!(feedback.correction(other.0, other.1), 1.0);
+        let other_batches = [(ScanPath::Bytes, 1), (ScanPath::Bytes, 8)];
+        let other_paths = ScanPath::ALL.iter().filter(|&&path| path != ScanPath::Bytes);
+        for (path, queries) in other_paths.map(|&path| (path, 64)).chain(other_batches) {
+            assert_eq!(feedback.correction(path, queries), 1.0);
         }
         for ratio in [f64::NAN, f64::INFINITY, 0.0, -1.0] {
             feedback.record(ScanPath::Full, 1, ratio);
