@@ -46,7 +46,7 @@ impl Encoding {
         padding.fill(0);
         let (scale, squares) = match self {
             Self::F32 => (1.0, encode_f32(values, codes)),
-            _ if largest == 0.0 => {
+            Self::F16 | Self::I8 if largest == 0.0 => {
                 codes.fill(0);
                 (0.0, 0.0)
             }

@@ -27,12 +27,10 @@ pub(super) struct BlockQueries {
 
 #[derive(Debug)]
 pub(super) enum Packed {
-    /// For `f32` rows.
-    F32(FloatQueries),
-    /// For `f16` rows.
-    F16(FloatQueries),
-    /// For `i8` rows, with the scale of each query.
-    I8 { queries: IntegerQueries, scales: Vec<f64> },
+    /// For rows of floats.
+    Floats(FloatQueries),
+    /// For rows of signed bytes: with the scale of each query.
+    Integers { queries: IntegerQueries, scales: Vec<f64> },
 }
 
 /// The batch for the selected blocks, in the index's order.
@@ -154,15 +152,14 @@ impl BlockQueries {
     ) -> Result<Self, ScanError> {
         let dims = values.first().map_or(0, |values| values.len());
         let packed = match encoding {
-            Encoding::F32 => Packed::F32(pack_floats(values, dims, cancel)?),
-            Encoding::F16 => Packed::F16(pack_floats(values, dims, cancel)?),
+            Encoding::F32 | Encoding::F16 => Packed::Floats(pack_floats(values, dims, cancel)?),
             Encoding::I8 => {
                 let quantise = |values: &&[f32]| cancel.check().map(|()| quantise_query(values));
                 let quantised = values.par_iter().map(quantise).collect::<Result<Vec<_>, _>>()?;
                 let mut queries = IntegerQueries::new(dims);
                 quantised.iter().for_each(|query| queries.push(&query.codes));
                 let scales = quantised.iter().map(|query| f64::from(query.scale)).collect();
-                Packed::I8 { queries, scales }
+                Packed::Integers { queries, scales }
             }
         };
         let mut packed = Self { block, dims, encoding, weight, packed, reach: Vec::new() };
@@ -181,10 +178,10 @@ impl BlockQueries {
     /// A query's values as used in the score: quantised in `i8` blocks.
     pub fn target(&self, query: usize) -> Vec<f64> {
         let mut numbers: Vec<f64> = match &self.packed {
-            Packed::F32(queries) | Packed::F16(queries) => {
+            Packed::Floats(queries) => {
                 queries.lines(query).iter().flat_map(|line| line.0).map(f64::from).collect()
             }
-            Packed::I8 { queries, scales } => {
+            Packed::Integers { queries, scales } => {
                 let (codes, scale) = (queries.lines(query).iter().flat_map(|line| line.0), scales[query]);
                 codes.map(|code| f64::from(code) * scale).collect()
             }

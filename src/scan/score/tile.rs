@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::codec::Encoding;
 use crate::scan::batch::{BlockQueries, Packed};
 use crate::scan::control::Control;
 use crate::scan::error::ScanError;
@@ -240,12 +241,13 @@ impl Adder<'_, '_, '_> {
                 ..(range.end - self.queries.start) * self.count;
             let scores = self.scores[of].chunks_mut(self.count).map(|scores| &mut scores[place.clone()]);
             match &block.packed {
-                Packed::F32(packed) | Packed::F16(packed) => {
+                Packed::Floats(packed) => {
                     self.floats.resize(products, 0.0);
-                    match block.packed {
-                        Packed::F32(_) => kernel.f32(rows, packed, range.clone(), self.floats),
-                        Packed::F16(_) => kernel.f16(rows, packed, range.clone(), self.floats),
-                        Packed::I8 { .. } => {}
+                    match block.encoding {
+                        Encoding::F32 => kernel.f32(rows, packed, range.clone(), self.floats),
+                        Encoding::F16 => kernel.f16(rows, packed, range.clone(), self.floats),
+                        // Never packed as floats.
+                        Encoding::I8 => {}
                     }
                     // Norms of rows and queries are bounded: only codes that no writer makes overflow.
                     if let Some(at) = self.floats.iter().position(|product| !product.is_finite()) {
@@ -256,7 +258,7 @@ impl Adder<'_, '_, '_> {
                         add_floats(scores, products, selected, scales, block.weight);
                     }
                 }
-                Packed::I8 { queries, scales: query_scales } => {
+                Packed::Integers { queries, scales: query_scales } => {
                     self.integers.resize(products, 0);
                     kernel.i8(rows, queries, range.clone(), self.integers);
                     let products = self.integers.chunks(selected.len()).zip(&query_scales[range.clone()]);

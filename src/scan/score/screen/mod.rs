@@ -30,7 +30,7 @@ use block::{BlockScreen, Queries, RowFactors};
 
 use super::thresholds::Threshold;
 use super::tile;
-use crate::scan::batch::Packed;
+use crate::codec::Encoding;
 use crate::scan::bounds::EPSILON;
 use crate::scan::control::{CancelToken, Control};
 use crate::scan::error::ScanError;
@@ -252,11 +252,11 @@ impl<'e, 'a> Screener<'e, 'a> {
         let rows = tile::rows_of(columns, column, &codes, row_bytes, selected, &mut self.list)?;
         let rows = if screen.pass == Pass::Narrowed {
             self.control.check()?;
-            match of_batch.packed {
-                Packed::F32(_) => kernel.narrow_f32(&rows, &mut self.narrow),
-                Packed::F16(_) => kernel.narrow_f16(&rows, &mut self.narrow),
-                // Never narrowed: the codes are bytes.
-                Packed::I8 { .. } => {}
+            match of_batch.encoding {
+                Encoding::F32 => kernel.narrow_f32(&rows, &mut self.narrow),
+                Encoding::F16 => kernel.narrow_f16(&rows, &mut self.narrow),
+                // Never narrowed: they are bytes.
+                Encoding::I8 => {}
             }
             self.narrow.rows()
         } else {
