@@ -31,6 +31,7 @@ fn sketch(seed: usize) -> Sketch {
 /// Two segments, the first with a row group of about 10 MB of codes, which takes several windows.
 fn index(storage: Arc<dyn Storage>) -> (tempfile::TempDir, Index) {
     let schema = Schema::with_encodings(spec(), vec![Encoding::F32, Encoding::I8, Encoding::F16]).unwrap();
+    assert!(Encoding::ALL.iter().all(|encoding| schema.encodings().contains(encoding)));
     let schema = schema.with_tiers([Tier::Sign { seed: 3 }, Tier::I8]).unwrap();
     let (folder, index) = indexes::create_with(Index::options().storage(storage), &schema);
     let mut writer = index.writer().unwrap();

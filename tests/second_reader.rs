@@ -91,11 +91,12 @@ struct Written {
     listing: String,
 }
 
-/// Three encodings, several segments and row groups, spans, sources, metadata, deletes.
+/// Every encoding, several segments and row groups, spans, sources, metadata, deletes.
 fn write() -> Written {
     let spec = SketchSpec::dense("test", "v1", [("layers.0", 37), ("layers.1", 64), ("head", 4099)]);
     let schema =
         Schema::with_encodings(spec.clone(), vec![Encoding::F32, Encoding::F16, Encoding::I8]).unwrap();
+    assert!(Encoding::ALL.iter().all(|encoding| schema.encodings().contains(encoding)));
     let (folder, index) = indexes::create_with(Index::options().segment_bytes(1 << 20), &schema);
     let mut writer = index.writer().unwrap();
     for example in 0..260u64 {
@@ -189,6 +190,14 @@ fn second_reader_makes_the_same_tiers() {
     let (f32, f16, i8) = (Encoding::F32, Encoding::F16, Encoding::I8);
     let schema = Schema::with_encodings(spec.clone(), vec![f16, f32, i8, f16, i8, f32, i8]).unwrap();
     let schema = schema.with_tiers([Tier::I8, Tier::Sign { seed: u64::MAX - 7 }]).unwrap();
+    assert!(Encoding::ALL.iter().all(|encoding| schema.encodings().contains(encoding)));
+    // Whatever the second reader knows, so that no tier goes by it.
+    let names = "import json, tiers; print(json.dumps(list(tiers.NUMBERS)))";
+    let folder_of_reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("format-spec");
+    let known =
+        Command::new(&python).args(["-B", "-c", names]).current_dir(folder_of_reader).output().unwrap();
+    let known: Vec<String> = serde_json::from_slice(&known.stdout).unwrap();
+    assert_eq!(schema.tiers().iter().map(|tier| tier.name()).collect::<Vec<_>>(), known);
     let (folder, index) = indexes::create_with(Index::options().segment_bytes(1 << 20), &schema);
     let mut writer = index.writer().unwrap();
     for example in 0..120u64 {

@@ -106,8 +106,8 @@ impl Bench {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let spec = SketchSpec::dense("fuzz", "v1", [("a", 3), ("b", 20), ("c", 5)]);
-        let encodings = vec![Encoding::F32, Encoding::F16, Encoding::I8];
-        let schema = Schema::with_encodings(spec.clone(), encodings).unwrap();
+        // A block of each.
+        let schema = Schema::with_encodings(spec.clone(), Encoding::ALL.to_vec()).unwrap();
         let schema = schema.with_tiers([Tier::Sign { seed: 7 }, Tier::I8]).unwrap();
         let storage = OpenStorage::default();
         let options = Index::options().storage(Arc::new(storage.clone()));

@@ -25,13 +25,22 @@ const BLOCKS: [(&str, u32, Encoding); 4] =
 fn schema() -> Schema {
     let spec = SketchSpec::dense("test", "1", BLOCKS.map(|(name, dims, _)| (name, dims)));
     let schema = Schema::with_encodings(spec, BLOCKS.map(|(_, _, encoding)| encoding).to_vec()).unwrap();
-    schema.with_tiers([Tier::Sign { seed: 5 }, Tier::I8]).unwrap()
+    schema.with_tiers(Tier::all(5)).unwrap()
+}
+
+/// Catches an encoding that no scan of these tests meets.
+#[test]
+fn blocks_have_every_encoding() {
+    for wanted in Encoding::ALL {
+        assert!(BLOCKS.iter().any(|(_, _, encoding)| encoding == wanted), "no block has {wanted}");
+    }
 }
 
 fn request() -> impl Strategy<Value = Request> {
     let ends = (0usize..12, 0usize..12).prop_filter("one end", |(top, bottom)| top + bottom > 0);
     let how = (prop_oneof![Just(Metric::InnerProduct), Just(Metric::Cosine)], 0..3usize, 0..6usize);
-    (ends, how, 1u8..16, prop::collection::vec(0..4usize, 4), any::<u64>()).prop_map(
+    let blocks = 1u8..1 << BLOCKS.len();
+    (ends, how, blocks, prop::collection::vec(0..4usize, BLOCKS.len()), any::<u64>()).prop_map(
         |((top_k, bottom_k), (metric, grouping, spans), blocks, weights, seed)| {
             let mut random = Random(seed);
             Request {
@@ -39,7 +48,7 @@ fn request() -> impl Strategy<Value = Request> {
                 bottom_k,
                 metric,
                 grouping: [Grouping::Rows, Grouping::Max, Grouping::Sum][grouping],
-                blocks: (0..4).filter(|block| blocks >> block & 1 == 1).collect(),
+                blocks: (0..BLOCKS.len()).filter(|block| blocks >> block & 1 == 1).collect(),
                 weights: weights
                     .iter()
                     .map(|&weight| [1.0, 0.0, 0.3, if metric == Metric::Cosine { 7.0 } else { -2.5 }][weight])
@@ -89,8 +98,8 @@ proptest! {
         let guarantee = Guarantee::Probable { delta: 1e-12 };
         let expected = data.rank(&request, &queries);
         let kernels = KernelChoice::ALL;
-        let paths = [ScanPath::Full, ScanPath::Bytes, ScanPath::I8Tier, ScanPath::SignTier];
-        for (kernel, path) in kernels.into_iter().flat_map(|kernel| paths.map(|path| (kernel, path))) {
+        let paths = |kernel| ScanPath::ALL.iter().map(move |&path| (kernel, path));
+        for (kernel, path) in kernels.into_iter().flat_map(paths) {
             if matches!(kernel.kernel(), Err(KernelError::Unsupported { .. })) {
                 continue;
             }
@@ -367,7 +376,7 @@ fn screens_prune_most_rows() {
     let folder = tempfile::tempdir().unwrap();
     let spec = SketchSpec::dense("test", "1", [("all", DIMS)]);
     let schema = Schema::new(spec.clone(), Encoding::F16).unwrap();
-    let schema = schema.with_tiers([Tier::Sign { seed: 8 }, Tier::I8]).unwrap();
+    let schema = schema.with_tiers(Tier::all(8)).unwrap();
     let index = crate::Index::options().create(folder.path().join("a.gradix"), &schema).unwrap();
     let mut random = Random(4);
     let mut noise = || (0..DIMS).map(|_| random.below(1 << 20) as f32 / 524_288.0 - 1.0).collect::<Vec<_>>();
@@ -382,7 +391,7 @@ fn screens_prune_most_rows() {
     writer.commit().unwrap();
     let snapshot = index.snapshot().unwrap();
     let queries = [Sketch::dense(spec.clone(), common.clone()).unwrap()];
-    for path in [ScanPath::Bytes, ScanPath::I8Tier, ScanPath::SignTier] {
+    for &path in ScanPath::ALL.iter().filter(|&&path| path != ScanPath::Full) {
         let mut scan = snapshot.scan(&queries).unwrap().top_k(10).threads(1).path(path);
         // Never put aside, whatever this machine's speeds are.
         scan.limits = Limits { break_even: Some(1.0), ..Limits::DEFAULT };

@@ -40,6 +40,7 @@ impl Seen {
 impl Bench {
     pub fn new() -> Self {
         let blocks = [("a", 20, Encoding::F32), ("b", 24, Encoding::F16), ("c", 40, Encoding::I8)];
+        assert!(Encoding::ALL.iter().all(|wanted| blocks.iter().any(|(_, _, encoding)| encoding == wanted)));
         Self::with(&blocks, &[Tier::Sign { seed: 7 }, Tier::I8], ROWS)
     }
 
