@@ -7,6 +7,8 @@ fused multiply-add needs care (`fma`).
 import numpy as np
 
 CODE_TYPES = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2"), "i8": np.dtype("i1")}
+# The greatest scale of each encoding; None if it has no scale.
+MAX_SCALE = {"f32": None, "f16": np.float32(2.0**47), "i8": np.float32(2.0**56)}
 MAX_NORM = np.float32(2.0**62)
 MIN_SCALE = 2.0**-126
 QUERY_LIMIT = 32512
@@ -80,6 +82,10 @@ def to_binary16(v):
     return np.copysign(np.rint(v / quantum) * quantum, v).astype("<f2")
 
 
+def has_scale(encoding):
+    return MAX_SCALE[encoding] is not None
+
+
 def check_finite(x):
     if not np.isfinite(x).all():
         raise ValueRefused(f"position {int(np.argmin(np.isfinite(x)))} is not finite")
@@ -110,7 +116,7 @@ def encode_any(encoding, x):
     m = np.max(np.abs(x))
     if encoding == "f32":
         return None, x.astype("<f4")
-    if m == 0:
+    if has_scale(encoding) and m == 0:
         return np.float32(0), np.zeros(x.size, CODE_TYPES[encoding])
     if encoding == "f16":
         _, exponent = np.frexp(np.float64(m))
@@ -128,6 +134,8 @@ def decode(encoding, scales, codes):
     """scales [rows] or None, codes [rows, dims] -> f32 [rows, dims]."""
     if encoding == "f32":
         return codes.astype(np.float32)
+    if encoding not in ("f16", "i8"):
+        raise ValueRefused(f"unknown encoding {encoding}")
     exact = codes.astype(np.float64) * scales.astype(np.float64)[:, None]
     with np.errstate(over="ignore", under="ignore"):
         return exact.astype(np.float32)
@@ -158,5 +166,7 @@ def block_scores(encoding, scales, codes, q):
         # Every partial sum is below 2^50 (dims <= 2^28), so f64 adds these integers exactly.
         d = codes.astype(np.float64) @ p.astype(np.float64)
         return d * (scales.astype(np.float64) * np.float64(t))
+    if encoding not in ("f32", "f16"):
+        raise ValueRefused(f"unknown encoding {encoding}")
     dot = fma_dot(codes.astype(np.float32), q).astype(np.float64)
     return dot if encoding == "f32" else dot * scales.astype(np.float64)

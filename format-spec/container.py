@@ -32,7 +32,6 @@ KINDS = {1: "codes", 2: "scales", 3: "norms", 4: "ids", 5: "spans", 6: "sources"
          8: "source names", 9: "factors"}
 FEATURE_TIERS = 1
 COMPRESSED_KINDS = {4, 5, 6, 7, 8}
-MAX_SCALE = {"f16": np.float32(2.0**47), "i8": np.float32(2.0**56)}
 MAX_STORED_NORM = np.float32(2.0**62)
 WHOLE = 0xFFFFFFFF
 NO_SOURCE = 0xFFFFFFFF
@@ -169,6 +168,10 @@ class Block:
     encoding: str
 
     @property
+    def has_scale(self):
+        return arithmetic.has_scale(self.encoding)
+
+    @property
     def stride(self):
         return round_up(self.dims * arithmetic.CODE_TYPES[self.encoding].itemsize, 64)
 
@@ -251,7 +254,7 @@ def read_schema(file, body):
             b.refuse(f"name {name!r} is empty, too long, or stands twice")
         if rapid and (dims < 16 or dims & (dims - 1)):
             b.refuse(f"dims {dims} is not a power of two from 16 up")
-        if encoding not in ("f32", "f16", "i8"):
+        if encoding not in ENCODING_NUMBERS:
             schema.refuse(f"unknown encoding {encoding!r}")
         names.add(name)
         blocks.append(Block(name, dims, encoding))
@@ -268,7 +271,7 @@ def read_tiers(schema, fields, blocks):
     for i, value in enumerate(schema.get("tiers", list)):
         sign = type(value) is dict and value.get("kind") == "sign"
         t = fields(f", tier {i}", value, ["kind"] + ["seed"] * sign)
-        kind = t.one_of("kind", ["sign", "i8"])
+        kind = t.one_of("kind", list(tiers.NUMBERS))
         if out and tiers.NUMBERS[out[-1][0]] >= tiers.NUMBERS[kind]:
             t.refuse("a tier stands twice, or out of order")
         if not any(tiers.covers(kind, b.encoding) for b in blocks):
@@ -462,7 +465,7 @@ class Segment:
 
     def expected_kinds(self):
         """(kind, tier, group, block) in the order of the page."""
-        scaled = any(b.encoding != "f32" for b in self.index.blocks)
+        scaled = any(b.has_scale for b in self.index.blocks)
         for g in range(len(self.group_rows)):
             for b in range(len(self.index.blocks)):
                 yield 1, 0, g, b
@@ -516,7 +519,7 @@ class Segment:
             lengths[1] = rows * wanted
         else:
             check((encoding, version, stride) == (0, 0, 0), "encoding, version or stride", 12, "not 0")
-        lengths[2] = 4 * rows * sum(b.encoding != "f32" for b in self.index.blocks)
+        lengths[2] = 4 * rows * sum(b.has_scale for b in self.index.blocks)
         lengths[3], lengths[5], lengths[6] = 4 * rows * len(self.index.blocks), 8 * rows, 4 * rows
         if kind == 9:
             lengths[9] = 8 * rows * len(self.index.tier_blocks(self.tier_name(tier)))
@@ -679,8 +682,8 @@ class Segment:
                 good = ~np.signbit(first) & ~np.signbit(second) & (second <= tiers.MAX_REMAINDER)
                 if tier == "sign":
                     good &= first <= tiers.MAX_GAIN
-                else:
-                    good &= (first == 0) | ((first >= np.float32(arithmetic.MIN_SCALE)) & (first <= MAX_SCALE["i8"]))
+                if tier == "i8":
+                    good &= (first == 0) | ((first >= np.float32(arithmetic.MIN_SCALE)) & (first <= arithmetic.MAX_SCALE["i8"]))
                 if not good.all():
                     self.refuse(f"{region.name}, block {b}, row {int(good.argmin())}", region.offset, "no factors of this tier")
                 own, data = self.raw(1, group, b, number)
@@ -699,14 +702,14 @@ class Segment:
         """For each block an f32 array, or None."""
         blocks = self.index.blocks
         out = [None] * len(blocks)
-        scaled = [i for i, b in enumerate(blocks) if b.encoding != "f32"]
+        scaled = [i for i, b in enumerate(blocks) if b.has_scale]
         if not scaled:
             return out
         region, data = self.raw(2, group)
         table = np.frombuffer(data, "<f4").reshape(len(scaled), -1)
         for i, s in zip(scaled, table):
             bits = s.view("<u4")
-            good = (bits == 0) | ((s >= np.float32(arithmetic.MIN_SCALE)) & (s <= MAX_SCALE[blocks[i].encoding]))
+            good = (bits == 0) | ((s >= np.float32(arithmetic.MIN_SCALE)) & (s <= arithmetic.MAX_SCALE[blocks[i].encoding]))
             if blocks[i].encoding == "f16":
                 good &= (bits & 0x7FFFFF) == 0
             if not good.all():

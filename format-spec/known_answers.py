@@ -167,9 +167,9 @@ def encoding_answers():
     data = rows()
     return {
         "format": "gradix-encodings-answers-1",
-        "rows": [{"name": n, **encoded(e, x)} for n, x in data.items() for e in ("f32", "f16", "i8")],
+        "rows": [{"name": n, **encoded(e, x)} for n, x in data.items() for e in arithmetic.CODE_TYPES],
         "queries": [{"name": n, **query_answer(x)} for n, x in data.items()],
-        "scores": [score_answer(n, e, x, q) for n, (x, q) in score_pairs().items() for e in ("f32", "f16", "i8")],
+        "scores": [score_answer(n, e, x, q) for n, (x, q) in score_pairs().items() for e in arithmetic.CODE_TYPES],
         "fma": random_fma(),
     }
 
@@ -184,7 +184,7 @@ def tier_answer(name, encoding, x, seed, block):
     scales = None if scale is None else np.array([scale])
     decoded = arithmetic.decode(encoding, scales, codes[None, :])
     out = {"name": name, "encoding": encoding, "input": hex32(x), "seed": str(seed), "block": block}
-    for tier in ("sign", "i8"):
+    for tier in tiers.NUMBERS:
         if tiers.covers(tier, encoding):
             made = tiers.made(tier, seed, block, encoding, scales, codes[None, :], decoded)
             out[tier] = {"codes": made[0][0].tobytes().hex(), "first": hex32(made[1])[0], "second": hex32(made[2])[0]}
@@ -202,7 +202,7 @@ def tier_rows():
 def tier_answers():
     dims = (1, 2, 3, 5, 8, 16, 17, 31, 33, 100, 127, 256)
     rotations = [rotation_answer(s, b, n) for n in dims for s, b in ((7, 0), (2**64 - 1, 65534))]
-    made = [tier_answer(n, e, x, 7, 1) for n, x in tier_rows().items() for e in ("f32", "f16", "i8")]
+    made = [tier_answer(n, e, x, 7, 1) for n, x in tier_rows().items() for e in arithmetic.CODE_TYPES]
     return {"format": "gradix-tiers-answers-1", "rotations": rotations, "rows": made}
 
 
@@ -256,7 +256,7 @@ def encoding_tables():
         "Scores of a row and a query as the only block, with the weight 1. Of the first three rows and queries, element 0 and",
         "element 16 are shown, which meet in lane 0; those between are +0. The last two fill five and all lanes.", "",
         *table(["scored", "row", "query"], [[n, spaced(s["row"]), spaced(s["query"])] for n, s in named.items()]),
-        *table(["scored", "f32", "f16", "i8"],
+        *table(["scored", *arithmetic.CODE_TYPES],
                [[n, *(s["score"] for s in scores if s["name"] == n)] for n in named]),
     ]
 
@@ -277,9 +277,9 @@ def spaced(of):
 def tier_tables():
     rotations = [rotation_answer(*place) for place in PAGE_ROTATIONS]
     data = tier_rows()
-    made = [tier_answer(n, e, data[n], 7, 1) for n in PAGE_TIERS for e in ("f32", "f16", "i8")]
+    made = [tier_answer(n, e, data[n], 7, 1) for n in PAGE_TIERS for e in arithmetic.CODE_TYPES]
     rows = [[r["name"], r["encoding"], tier, r[tier]["codes"], r[tier]["first"], r[tier]["second"]]
-            for r in made for tier in ("sign", "i8") if tier in r]
+            for r in made for tier in tiers.NUMBERS if tier in r]
     return [
         "## Rotations of the `sign` tier", "",
         *table(["seed", "block", "v", "w"], [[r["seed"], r["block"], words(r["input"]), words(r["rotated"])] for r in rotations]),

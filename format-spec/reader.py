@@ -246,7 +246,7 @@ def parser():
     c.add_argument("--normalise", action="store_true")
     c.add_argument("--tensor", action="append", required=True, metavar="NAME=FILE")
     c = command("encode", run_encode, "encode one row of a raw f32 file")
-    c.add_argument("--encoding", choices=["f32", "f16", "i8"], required=True)
+    c.add_argument("--encoding", choices=list(arithmetic.CODE_TYPES), required=True)
     c.add_argument("file")
     c = command("known-answers", run_known_answers, "the tables of sketch.md")
     c.add_argument("--write", metavar="DIR", help="also write fold-v1.json, encodings-v1.json and tiers-v1.json there")

@@ -75,7 +75,7 @@ class Writer:
             scales, norms = b"", b""
             for k, (_, dims, enc) in enumerate(BLOCKS):
                 made = [arithmetic.encode(enc, r[k]) for r in self.rows[first : first + n]]
-                s = None if enc == "f32" else np.array([m[0] for m in made], "<f4")
+                s = None if not arithmetic.has_scale(enc) else np.array([m[0] for m in made], "<f4")
                 c = np.array([m[1] for m in made])
                 stride = up(dims * c.itemsize, 64)
                 raw = b"".join(row.tobytes().ljust(stride, b"\0") for row in c)
@@ -109,7 +109,7 @@ class Writer:
             if not tiers.covers(name, enc):
                 continue
             made = [arithmetic.encode(enc, r[k]) for r in rows]
-            s = None if enc == "f32" else np.array([m[0] for m in made], "<f4")
+            s = None if not arithmetic.has_scale(enc) else np.array([m[0] for m in made], "<f4")
             c = np.array([m[1] for m in made])
             codes, first, second = tiers.made(name, seed, k, enc, s, c, arithmetic.decode(enc, s, c))
             stride = up(codes.shape[1], 64)
@@ -443,6 +443,11 @@ class Containers(Case):
 class Tiers(Case):
     BOTH = [("sign", 2**64 - 1), ("i8", None)]
 
+    def test_nothing_that_is_known_goes_untested(self):
+        self.assertEqual({e for _, _, e in BLOCKS}, set(container.ENCODING_NUMBERS))
+        self.assertEqual(set(arithmetic.CODE_TYPES), set(container.ENCODING_NUMBERS))
+        self.assertEqual([n for n, _ in self.BOTH], list(tiers.NUMBERS))
+
     def test_written_tiers_are_read(self):
         for named in (self.BOTH, self.BOTH[:1], self.BOTH[1:]):
             w = Writer()
@@ -570,7 +575,7 @@ class Numbers(Case):
                 b[:] = 0
         self.put(w)
         with open(self.dir.name + "/q.json", "w") as f:
-            json.dump([[0] * 123], f)
+            json.dump([[0] * sum(dims for _, dims, _ in BLOCKS)], f)
         for end in ("top", "bottom"):
             out = self.call("scores", "--queries", self.dir.name + "/q.json", "--" + end, "5")[1]
             self.assertEqual([h["row"] for h in json.loads(out)["queries"][0][end]], [2, 4, 0, 1, 3])

@@ -9,18 +9,19 @@ import fold
 
 ENCODINGS = {"sign": 4, "i8": 3}
 NUMBERS = {"sign": 1, "i8": 2}
+COVERED = {"sign": ("f32", "f16", "i8"), "i8": ("f32", "f16")}
 MAX_GAIN, MAX_REMAINDER = np.float32(2.0**63), np.float32(2.0**77)
 HALF_TURN = np.float32(1 / np.sqrt(2.0))
 
 
 def covers(tier, encoding):
     """Whether blocks of this encoding have the tier."""
-    return tier == "sign" or encoding in ("f16", "f32")
+    return encoding in COVERED[tier]
 
 
 def row_bytes(tier, dims):
     """Bytes of a row's codes, without padding."""
-    return -(-dims // 8) if tier == "sign" else dims
+    return {"sign": -(-dims // 8), "i8": dims}[tier]
 
 
 def up(v):
@@ -118,5 +119,7 @@ def made(tier, seed, block, encoding, scales, codes, decoded):
     """Codes as bytes [rows, row_bytes], first and second factors."""
     if tier == "sign":
         return sign_tier(seed, block, encoding, scales, codes)
-    made, s, residual = i8_tier(decoded)
-    return made.view(np.uint8), s, residual
+    if tier == "i8":
+        made, s, residual = i8_tier(decoded)
+        return made.view(np.uint8), s, residual
+    raise ValueError(f"unknown tier {tier}")
