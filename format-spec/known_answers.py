@@ -247,7 +247,7 @@ def encoding_tables():
         "## Rows", "",
         *table(["row", "numbers"], [[n, words(hex32(x))] for n, x in rows_of(PAGE_ROWS).items()]),
         *table(["row", "encoding", "scale", "codes, as bytes of the file", "decoded numbers", "norm"],
-               [[r["name"], r["encoding"], r["scale"], r["codes"], words(r["decoded"]), r["norm"]] for r in rows]),
+               [[r["name"], r["encoding"], r["scale"] or "none", r["codes"], words(r["decoded"]), r["norm"]] for r in rows]),
         "## Queries of `i8` blocks", "",
         *table(["query", "t", "p"],
                [[q["name"], q["scale"], words(map(str, q["p"]))] for q in answers["queries"] if q["name"] in PAGE_ROWS]),

@@ -27,6 +27,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 BLOCKS = [("a", 20, "f32"), ("b", 33, "f16"), ("c", 70, "i8")]
 ORDER = {"f32": 1, "f16": 2, "i8": 3}
 
+# Of the first row group: the ordinal of the ids among the regions, each of which takes a page.
+IDS = len(BLOCKS) + 2
+SOURCES = IDS + 2
+GROUP = len(BLOCKS) + 6
+
 
 def up(n, a):
     return -(-n // a) * a
@@ -297,11 +302,11 @@ class Containers(Case):
             w = Writer(compress=False)
 
             def raw_frame(regions, used=used):
-                regions[5][7] = used
+                regions[IDS][7] = used
                 return regions
 
             def compressed(r, entry):
-                if r == 5:
+                if r == IDS:
                     entry[6], entry[12] = 1, len(ids)
 
             w.change = raw_frame
@@ -362,8 +367,13 @@ class Containers(Case):
                     self.assertEqual(sketcher["seed"], "7" if tier else seed)
 
     def test_codes_have_the_encoding_of_the_schema(self):
-        for region, own in ((0, 1), (1, 2), (2, 3), (9, 4), (13, 3), (16, 1)):
-            for encoding in range(6):
+        w = Writer()
+        w.add_tiers(*Tiers.BOTH)
+        # Of the first row group, and one of the second.
+        regions = [(n, r[3]) for n, r in enumerate(w.regions()) if r[0] in (1, (1, 1), (1, 2))]
+        self.assertEqual([own for _, own in regions[: len(BLOCKS)]], [ORDER[e] for _, _, e in BLOCKS])
+        for region, own in regions[: len(regions) // 2 + 1]:
+            for encoding in range(max(ORDER.values()) + 3):
                 for version in (0, 1, 2):
                     w = Writer()
                     w.add_tiers(*Tiers.BOTH)
@@ -380,9 +390,9 @@ class Containers(Case):
                         self.refused(f"encoding{' version' * (encoding == own)} at offset {w.footer_at + 48 + 64 * region + 12 + 2 * (encoding == own)}")
 
     def test_sources_without_a_name_and_out_of_order_are_refused(self):
-        for sources, what in (([0, 2, 0, 1, 1], "group 0), row 1 at offset 32768: source 2 of 2"),
-                              ([0, 0, 0, 1, 0xFFFFFFFE], "group 1), row 1 at offset 69632: source 4294967294 of 2"),
-                              ([1, 0, 0, 1, 1], "row 0 at offset 32768: source 1 before any row has source 0"),
+        for sources, what in (([0, 2, 0, 1, 1], f"group 0), row 1 at offset {4096 * (1 + SOURCES)}: source 2 of 2"),
+                              ([0, 0, 0, 1, 0xFFFFFFFE], f"group 1), row 1 at offset {4096 * (1 + GROUP + SOURCES)}: source 4294967294 of 2"),
+                              ([1, 0, 0, 1, 1], f"row 0 at offset {4096 * (1 + SOURCES)}: source 1 before any row has source 0"),
                               ([0, 0, 0xFFFFFFFF, 0, 0], "a name that no row uses")):
             w = Writer()
             w.sources = sources
@@ -399,11 +409,11 @@ class Containers(Case):
             w = Writer(compress=False)
 
             def raw_frame(regions, frame=frame):
-                regions[5][7] = frame
+                regions[IDS][7] = frame
                 return regions
 
             def compressed(r, entry):
-                if r == 5:
+                if r == IDS:
                     entry[6], entry[12] = 1, len(ids)
 
             w.change = raw_frame
@@ -468,7 +478,7 @@ class Tiers(Case):
         bad = {"sign": edit(1, 1, 0, b"\x77"), "bit beyond": edit(1, 1, 2, b"\xff"), "padding": edit(1, 1, 63, b"\1"),
                "byte": edit(1, 2, 0, b"\x80"), "gain": edit(9, 1, 0, nan), "spread": edit(9, 1, 12, b"\0\0\x80\x3f"),
                "scale": edit(9, 2, 0, b"\1\0\0\0"), "residual": edit(9, 2, 12, b"\0\0\0\x80"),
-               "missing": lambda r: [x for x in r if not isinstance(x[0], tuple)], "order": lambda r: r[:9] + [r[10], r[9]] + r[11:]}
+               "missing": lambda r: [x for x in r if not isinstance(x[0], tuple)], "order": lambda r: r[:GROUP] + [r[GROUP + 1], r[GROUP]] + r[GROUP + 2 :]}
         for name, change in bad.items():
             w = Writer()
             w.add_tiers(*self.BOTH)
