@@ -394,6 +394,16 @@ fn rows_beyond_their_bytes_are_refused() {
     assert!(Rows::new(&bytes, 64, usize::MAX, Select::First(1)).is_none());
 }
 
+/// Catches a kernel that stands in the list where `Auto` takes it before a faster one.
+#[test]
+fn kernels_stand_slowest_first() {
+    let kernels: Vec<_> = KernelChoice::available().collect();
+    for pair in kernels.windows(2) {
+        let [before, after] = [pair[0], pair[1]].map(|kernel| kernel.speeds().f32.further);
+        assert!(after <= before, "{} before {}", pair[0].name(), pair[1].name());
+    }
+}
+
 /// Catches a name that panics or falls back in silence, and a variable that beats the caller.
 #[test]
 fn kernel_choice_by_name() {
