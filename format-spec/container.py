@@ -679,11 +679,9 @@ class Segment:
             factors = np.frombuffer(data, "<f4").reshape(len(blocks), 2, rows)
             for b, (first, second) in zip(blocks, factors):
                 block = self.index.blocks[b]
-                good = ~np.signbit(first) & ~np.signbit(second) & (second <= tiers.MAX_REMAINDER)
-                if tier == "sign":
-                    good &= first <= tiers.MAX_GAIN
-                if tier == "i8":
-                    good &= (first == 0) | ((first >= np.float32(arithmetic.MIN_SCALE)) & (first <= arithmetic.MAX_SCALE["i8"]))
+                scale = (first == 0) | ((first >= np.float32(arithmetic.MIN_SCALE)) & (first <= arithmetic.MAX_SCALE["i8"]))
+                good = {"sign": first <= tiers.MAX_GAIN, "i8": scale}[tier]
+                good = good & ~np.signbit(first) & ~np.signbit(second) & (second <= tiers.MAX_REMAINDER)
                 if not good.all():
                     self.refuse(f"{region.name}, block {b}, row {int(good.argmin())}", region.offset, "no factors of this tier")
                 own, data = self.raw(1, group, b, number)

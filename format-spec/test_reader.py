@@ -499,7 +499,7 @@ class Tiers(Case):
 
     def test_bad_tiers_in_the_schema_are_refused(self):
         sign = {"kind": "sign", "seed": "7"}
-        for value in ([], {}, None, [1], ["i8"], [{"kind": "i4"}], [{"kind": "sign"}], [sign | {"x": 1}],
+        for value in ([], {}, None, [1], ["i8"], [{"kind": "unknown"}], [{"kind": "sign"}], [sign | {"x": 1}],
                       [{"kind": "i8", "seed": "1"}], [sign, sign], [{"kind": "i8"}, sign]):
             w = Writer()
             w.schema["tiers"] = value

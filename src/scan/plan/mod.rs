@@ -162,3 +162,23 @@ impl Plan {
 
 /// The number of rows of a large piece is a multiple of this.
 const STEP: usize = 48;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::TierKind;
+    use crate::sketch::SketchSpec;
+
+    /// Catches a tier that takes room in every segment and that no path reads.
+    #[test]
+    fn every_tier_is_read_by_a_path() {
+        let spec = SketchSpec::dense("test", "1", [("all", 16)]);
+        for tier in Tier::all(3) {
+            let encoding = Encoding::ALL.iter().copied().find(|&encoding| tier.covers(encoding)).unwrap();
+            let schema = Schema::new(spec.clone(), encoding).unwrap().with_tiers([tier]).unwrap();
+            let kind = |path| Pass::new(&schema, path, encoding).tier().map(Tier::kind);
+            let read: Vec<TierKind> = ScanPath::ALL.iter().filter_map(|&path| kind(path)).collect();
+            assert!(read.contains(&tier.kind()), "no path reads the {} tier", tier.name());
+        }
+    }
+}
