@@ -507,7 +507,7 @@ class Segment:
         if compression == 0:
             check(raw == used, "raw length", 48, f"{raw}, without compression, for {used} used bytes")
         else:
-            check(raw <= (1 << 20) + 256 * used, "raw length", 48, f"{raw} is too much for {used} used bytes")
+            check(raw <= min((1 << 20) + 256 * used, 1 << 30), "raw length", 48, f"{raw} is too much for {used} used bytes")
         rows, lengths = self.group_rows[group], {}
         if kind == 1:
             b = self.index.blocks[block]
@@ -558,6 +558,12 @@ class Segment:
         d = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
         out = bytearray()
         try:
+            frame = zstandard.get_frame_parameters(used)
+            if frame.content_size != region.raw:
+                self.refuse(region.name, region.offset, f"is not one zstd frame of {region.raw} bytes")
+            # The library does not look at the window of a frame whose contents fit its buffer.
+            if frame.window_size > 1 << 27:
+                self.refuse(region.name, region.offset, "is a zstd frame with a window of more than 2^27 bytes")
             for at in range(0, len(used), 256):
                 if d.eof:
                     break

@@ -406,6 +406,8 @@ class Containers(Case):
             pack = zstandard.ZstdCompressor(compression_params=params).compressobj()
             ids = strings([b"x", b"x", b"\x00y"])
             frame = pack.compress(ids) + pack.flush()
+            # States its content size, in four bytes, without being a single segment.
+            frame = frame[:4] + bytes([frame[4] | 0x80]) + frame[5:6] + len(ids).to_bytes(4, "little") + frame[6:]
             w = Writer(compress=False)
 
             def raw_frame(regions, frame=frame):

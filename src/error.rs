@@ -174,10 +174,12 @@ impl AppendError {
             | Self::EmptySpan { .. }
             | Self::SourceLength { .. }
             | Self::MetadataLength { .. } => ErrorKind::InvalidInput,
+            Self::CommitFull { .. } => ErrorKind::InvalidState,
             Self::Encode { source, .. } => source.kind(),
             Self::Segment(error) => error.kind(),
             Self::Manifest(error) => error.kind(),
             Self::Poisoned => ErrorKind::Poisoned,
+            Self::Forked => ErrorKind::InvalidState,
         }
     }
 }
@@ -191,6 +193,7 @@ impl CommitError {
             Self::Segment(error) => error.kind(),
             Self::Manifest(error) => error.kind(),
             Self::Poisoned => ErrorKind::Poisoned,
+            Self::Forked => ErrorKind::InvalidState,
         }
     }
 }
@@ -233,6 +236,7 @@ impl MaintenanceError {
             Self::Manifest(error) => error.kind(),
             Self::Snapshot(error) => error.kind(),
             Self::Poisoned => ErrorKind::Poisoned,
+            Self::Forked => ErrorKind::InvalidState,
         }
     }
 }
@@ -244,7 +248,7 @@ impl OpenError {
         match self {
             Self::NotAnIndex { .. } => ErrorKind::NotFound,
             Self::Newer { .. } | Self::UnknownFeature { .. } => ErrorKind::Newer,
-            Self::Damaged { .. } | Self::ForeignManifest { .. } => ErrorKind::Damaged,
+            Self::Damaged { .. } => ErrorKind::Damaged,
             Self::Io { .. } => ErrorKind::Io,
             Self::Manifest(error) => error.kind(),
         }
@@ -289,7 +293,11 @@ impl ManifestError {
                 io::ErrorKind::ResourceBusy => ErrorKind::Busy,
                 _ => ErrorKind::Io,
             },
-            Self::Damaged { .. } => ErrorKind::Damaged,
+            Self::Damaged { .. }
+            | Self::DamagedFile { .. }
+            | Self::Foreign { .. }
+            | Self::OtherSchema { .. }
+            | Self::Replaced { .. } => ErrorKind::Damaged,
             Self::Newer { .. } => ErrorKind::Newer,
         }
     }

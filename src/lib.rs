@@ -196,6 +196,7 @@ mod bytes;
 #[cfg_attr(not(test), expect(dead_code, reason = "the order of sums, which tests compare kernels with"))]
 mod codec;
 mod error;
+mod files;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -183,8 +183,10 @@ fn killed_writer_loses_nothing_that_was_acknowledged() {
         assert_no_orphans(&path, &index);
         let report = index.verify().unwrap();
         assert!(report.is_sound(), "round {round}: {report:#?}");
-        assert_eq!(batches(&index.snapshot().unwrap(), false), Some(found));
-        before = found;
+        // The writer has settled what was interrupted behind its commit point.
+        let settled = batches(&index.snapshot().unwrap(), true).unwrap();
+        assert!(settled == found || (found == acknowledged && settled == found + 1));
+        before = settled;
     }
     assert!(before > 50, "only {before} batches in all: nothing was tested");
 }

@@ -9,16 +9,17 @@ use std::fs;
 use std::path::Path;
 
 /// What each top folder or file of `src` may use, lowest first: only what stands above it in this list.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("bytes", &[]),
     ("lock", &[]),
+    ("files", &[]),
     ("codec", &[]),
     ("sketch", &["codec"]),
     ("schema", &["codec", "sketch"]),
-    ("segment", &["bytes", "lock", "codec", "sketch", "schema"]),
-    ("manifest", &["bytes", "lock"]),
+    ("segment", &["bytes", "lock", "files", "codec", "sketch", "schema"]),
+    ("manifest", &["bytes", "lock", "files"]),
     ("scan", &["lock", "codec", "sketch", "schema", "segment"]),
-    ("index", &["bytes", "lock", "codec", "sketch", "schema", "segment", "manifest", "scan"]),
+    ("index", &["bytes", "lock", "files", "codec", "sketch", "schema", "segment", "manifest", "scan"]),
     ("burn", &["sketch"]),
     // `crate::Error` gathers the errors of all; so nobody below may return it.
     ("error", &["codec", "sketch", "segment", "manifest", "scan", "index", "burn"]),

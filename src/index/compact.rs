@@ -65,9 +65,7 @@ impl Writer {
     /// There are uncommitted changes, or the storage or the manifest fails. After a failure, the generations
     /// published so far remain, and the other segments are unchanged.
     pub fn compact(&mut self, options: CompactOptions) -> Result<Compaction, MaintenanceError> {
-        if self.poisoned {
-            return Err(MaintenanceError::Poisoned);
-        }
+        self.check_usable().map_err(MaintenanceError::unusable)?;
         if !self.pending.is_empty() {
             return Err(MaintenanceError::Uncommitted);
         }
@@ -75,17 +73,20 @@ impl Writer {
         let limit = self.shared.segment_bytes;
         let mut done = Compaction::default();
         let mut inputs: Vec<&LiveSegment> = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut rows) = (0, 0);
         for segment in choose(&snapshot, options, limit) {
             let share = u128::from(live_rows(segment)) * u128::from(segment.reader.bytes());
             let alive = u64::try_from(share / u128::from(segment.reader.rows().max(1))).unwrap_or(u64::MAX);
-            if !inputs.is_empty() && bytes + alive > limit {
+            // A commit's memory grows with the examples that it moves.
+            let is_full = rows + live_rows(segment) > self.shared.commit_examples as u64;
+            if !inputs.is_empty() && (bytes + alive > limit || is_full) {
                 self.compact_into_one(&inputs, &mut done)?;
                 inputs.clear();
-                bytes = 0;
+                (bytes, rows) = (0, 0);
             }
             inputs.push(segment);
             bytes += alive;
+            rows += live_rows(segment);
         }
         if !inputs.is_empty() {
             self.compact_into_one(&inputs, &mut done)?;

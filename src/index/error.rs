@@ -95,16 +95,6 @@ pub enum OpenError {
         /// What is wrong.
         reason: String,
     },
-    /// The manifest belongs to another index.
-    #[error("{}: the manifest belongs to index {found}, not to {expected}", path.display())]
-    ForeignManifest {
-        /// The folder.
-        path: PathBuf,
-        /// The index that the manifest names.
-        found: Uuid,
-        /// The index that `INDEX` names.
-        expected: Uuid,
-    },
     /// A file system operation failed.
     #[error("{}: cannot {operation}", path.display())]
     Io {
@@ -253,6 +243,13 @@ pub enum AppendError {
         /// The id.
         id: Vec<u8>,
     },
+    /// The changes since the last commit have reached
+    /// [`IndexOptions::commit_examples`](crate::IndexOptions::commit_examples). Commit, and try again.
+    #[error("{limit} examples have changed since the last commit, the maximum for one commit; commit first")]
+    CommitFull {
+        /// The limit.
+        limit: usize,
+    },
     /// The segment could not be written, which poisons the writer.
     #[error("cannot write a segment")]
     Segment(#[from] SegmentError),
@@ -262,6 +259,10 @@ pub enum AppendError {
     /// An earlier write failed. Drop this writer and open another; committed data is intact.
     #[error("an earlier write failed; open the index again")]
     Poisoned,
+    /// This process was forked from the one that opened the writer. Open the index again, and a writer once that
+    /// process has dropped its own.
+    #[error("the writer belongs to the process that this one was forked from")]
+    Forked,
 }
 
 /// Why a commit failed. It has taken effect completely or not at all; open the index again to find out which.
@@ -283,6 +284,10 @@ pub enum CommitError {
     /// An earlier write failed. Drop this writer and open another; committed data is intact.
     #[error("an earlier write failed; open the index again")]
     Poisoned,
+    /// This process was forked from the one that opened the writer. Open the index again, and a writer once that
+    /// process has dropped its own.
+    #[error("the writer belongs to the process that this one was forked from")]
+    Forked,
 }
 
 /// Why compaction or garbage collection failed. No committed data is lost; it can be run again.
@@ -307,6 +312,21 @@ pub enum MaintenanceError {
     /// An earlier write failed.
     #[error("an earlier write failed; open the index again")]
     Poisoned,
+    /// This process was forked from the one that opened the writer. Open the index again, and a writer once that
+    /// process has dropped its own.
+    #[error("the writer belongs to the process that this one was forked from")]
+    Forked,
+}
+
+impl MaintenanceError {
+    /// From the error of a writer that cannot be used.
+    pub(super) fn unusable(error: CommitError) -> Self {
+        match error {
+            CommitError::Poisoned => Self::Poisoned,
+            CommitError::Forked => Self::Forked,
+            other => Self::Commit(other),
+        }
+    }
 }
 
 /// Why a snapshot could not be taken.

@@ -1,12 +1,15 @@
 //! Garbage collection: removes old generations and the files that only they use.
 
+use std::collections::HashSet;
 use std::time::Duration;
+
+use uuid::Uuid;
 
 use super::error::MaintenanceError;
 use super::now_ms;
 use super::writer::Writer;
 use crate::lock::lock;
-use crate::manifest::{Batch, StateRecord};
+use crate::manifest::{Batch, ManifestError, StateRecord};
 use crate::segment::file_name;
 
 /// The number of bytes at which a write batch of the collection is applied.
@@ -36,6 +39,9 @@ impl GcOptions {
 
     /// How long a generation and its files stay after the commit that replaced it. This protects snapshots of
     /// other processes, which the writer cannot see. Default: one hour.
+    ///
+    /// For commits of the same writer time is taken from a clock that nobody sets; for earlier ones from that of
+    /// the system, as they noted it. If that one is set forward between two writers, the grace is shorter.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -56,17 +62,16 @@ pub struct Collection {
 }
 
 impl Writer {
-    /// Collects old generations: removes their files, deletes and example versions. It keeps the newest
+    /// Collects old generations: removes their files, deletes, example versions and payloads. It keeps the newest
     /// [`GcOptions::keep_generations`], every generation replaced within [`GcOptions::grace`], every
-    /// generation that a snapshot of this process pins, and all generations after those.
+    /// generation that a snapshot of this process pins, and all generations after those. Its time depends on what
+    /// it removes and on the number of segments, not on the number of examples, and no snapshot waits for it.
     ///
     /// # Errors
     /// There are uncommitted changes, or the storage or the manifest fails, which poisons the writer. The
     /// next writer or the next collection removes the rest.
     pub fn gc(&mut self, options: GcOptions) -> Result<Collection, MaintenanceError> {
-        if self.poisoned {
-            return Err(MaintenanceError::Poisoned);
-        }
+        self.check_usable().map_err(MaintenanceError::unusable)?;
         if !self.pending.is_empty() {
             return Err(MaintenanceError::Uncommitted);
         }
@@ -76,32 +81,49 @@ impl Writer {
     }
 
     fn collect(&mut self, options: GcOptions) -> Result<Collection, MaintenanceError> {
-        // No snapshot is taken while the oldest generation advances.
-        let shared = std::sync::Arc::clone(&self.shared);
-        let _loading = lock(&shared.loading);
+        self.check_in_place()?;
         let newest = self.state.generation;
-        let pinned = lock(&shared.pins).keys().next().copied().unwrap_or(newest);
-        let mut oldest = (newest + 1).saturating_sub(options.keep).min(pinned).max(self.state.oldest);
-        let grace = u64::try_from(options.grace.as_millis()).unwrap_or(u64::MAX);
-        let late = now_ms().saturating_sub(grace);
-        // The commit of a generation replaced the one before it.
-        while oldest > self.state.oldest
-            && self.manifest.commit(oldest)?.is_some_and(|commit| commit.time_ms > late)
-        {
-            oldest -= 1;
-        }
-
-        // First make the new oldest generation durable: from now on no reader opens an older one. Then
-        // remove.
-        let state = StateRecord { generation: newest, oldest };
+        let goal = (newest + 1).saturating_sub(options.keep);
+        let state = StateRecord { generation: newest, oldest: self.oldest_in_grace(goal, options.grace)? };
+        let state = {
+            // From now on no snapshot of this process takes an older generation.
+            let mut horizon = lock(&self.shared.horizon);
+            let pinned = horizon.pinned().unwrap_or(newest);
+            let state = StateRecord { oldest: state.oldest.min(pinned).max(self.state.oldest), ..state };
+            horizon.written = Some(state);
+            state
+        };
+        // Made durable before anything is removed: from now on no reader opens an older one.
         let mut batch = self.manifest.batch();
         batch.put_state(&state)?;
         batch.apply()?;
         self.state = state;
+        let oldest = state.oldest;
+        self.made = self.made.split_off(&oldest);
         let (segments, bytes) = self.remove_segments(oldest)?;
         self.drop_deletes(oldest)?;
         self.drop_versions(oldest)?;
+        self.drop_commits(oldest)?;
         Ok(Collection { oldest, segments, bytes })
+    }
+
+    /// The oldest generation, but none after `goal`, that was replaced within the grace time; `goal` if none was.
+    fn oldest_in_grace(&self, goal: u64, grace: Duration) -> Result<u64, ManifestError> {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let late = now_ms().saturating_sub(grace_ms);
+        let mut oldest = goal.max(self.state.oldest);
+        // The commit of a generation replaced the one before it.
+        while oldest > self.state.oldest {
+            let is_recent = match self.made.get(&oldest) {
+                Some(made) => made.elapsed() < grace,
+                None => self.manifest.commit(oldest)?.is_some_and(|commit| commit.time_ms > late),
+            };
+            if !is_recent {
+                break;
+            }
+            oldest -= 1;
+        }
+        Ok(oldest)
     }
 
     fn remove_segments(&self, oldest: u64) -> Result<(u64, u64), MaintenanceError> {
@@ -134,15 +156,16 @@ impl Writer {
         Ok((gone.len() as u64, gone.iter().fold(0u64, |sum, (_, record)| sum.saturating_add(record.bytes))))
     }
 
-    /// Of each segment, keeps the last bitmap at or before `oldest`, and all later ones.
+    /// Of each segment, keeps the last bitmap at or before `oldest`, and all later ones; of a segment that is gone,
+    /// none.
     fn drop_deletes(&self, oldest: u64) -> Result<(), MaintenanceError> {
+        let segments: HashSet<Uuid> =
+            self.manifest.segments()?.into_iter().map(|(segment, _)| segment).collect();
         let mut batch = self.manifest.batch();
-        for (segment, _) in self.manifest.segments()? {
-            let mut old: Vec<u64> =
-                self.manifest.deletes_of(segment)?.into_iter().map(|(at, _)| at).collect();
-            old.retain(|&at| at <= oldest);
-            old.pop();
-            for generation in old {
+        let all = self.manifest.deletes()?;
+        for (i, &(segment, generation)) in all.iter().enumerate() {
+            let is_followed = all.get(i + 1).is_some_and(|&(next, at)| next == segment && at <= oldest);
+            if is_followed || !segments.contains(&segment) {
                 batch.remove_deletes(segment, generation)?;
             }
         }
@@ -151,10 +174,14 @@ impl Writer {
 
     fn drop_versions(&self, oldest: u64) -> Result<(), MaintenanceError> {
         let mut batch = self.manifest.batch();
-        self.manifest.for_each_example(|id, mut history| {
-            if history.prune(oldest) {
+        self.manifest.for_each_superseded(oldest, |generation, id| {
+            // In the same batch twice, if several generations have superseded it: the same history each time.
+            if let Some(mut history) = self.manifest.example(id)?
+                && history.prune(oldest)
+            {
                 batch.put_example(id, &history)?;
             }
+            batch.remove_superseded(generation, id)?;
             if batch.byte_len() > BATCH_BYTES {
                 let full: Batch<'_> = std::mem::replace(&mut batch, self.manifest.batch());
                 full.apply()?;
@@ -162,5 +189,46 @@ impl Writer {
             Ok(())
         })?;
         Ok(batch.apply()?)
+    }
+
+    fn drop_commits(&self, oldest: u64) -> Result<(), MaintenanceError> {
+        let mut batch = self.manifest.batch();
+        for generation in self.manifest.commits_before(oldest)? {
+            batch.remove_commit(generation)?;
+        }
+        Ok(batch.apply()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::CommitRecord;
+    use crate::sketch::{Sketch, SketchSpec};
+    use crate::{Encoding, Index, Schema};
+
+    /// Catches a grace time that a clock which is set forward voids: files of a generation that was replaced a
+    /// moment ago are removed under the readers of other processes.
+    #[test]
+    fn grace_of_own_commits_does_not_depend_on_the_clock() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = SketchSpec::dense("test", "v1", [("all", 1)]);
+        let schema = Schema::new(spec.clone(), Encoding::F32).unwrap();
+        let index = Index::create(folder.path().join("x.gradix"), &schema).unwrap();
+        let mut writer = index.writer().unwrap();
+        for id in ["a", "b", "c"] {
+            writer.append(id, &Sketch::dense(spec.clone(), vec![1.0]).unwrap()).unwrap();
+            writer.commit().unwrap();
+        }
+        // As if all of them had been made in 1970, by a clock that was set since.
+        let mut batch = writer.manifest.batch();
+        for generation in 1..=3 {
+            batch.put_commit(generation, &CommitRecord::default()).unwrap();
+        }
+        batch.apply().unwrap();
+        assert_eq!(writer.gc(GcOptions::default()).unwrap().oldest, 0);
+        drop(writer);
+        // Another writer knows no better than the clock.
+        assert_eq!(index.writer().unwrap().gc(GcOptions::default()).unwrap().oldest, 3);
     }
 }

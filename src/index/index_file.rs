@@ -1,15 +1,14 @@
 //! The bytes of the `INDEX` file, specified by `format-spec/index-file.md`.
 
-use std::fs;
 use std::path::Path;
 
 use uuid::Uuid;
 
 use super::error::{CreateError, OpenError};
 use crate::bytes::{u32_at, u64_at, uuid_at};
+use crate::files;
 use crate::schema::{self, Schema};
 use crate::segment::Identity;
-use crate::segment::storage::replace_file;
 
 pub(crate) const CONTAINER_VERSION: u32 = 1;
 const NAME: &str = "INDEX";
@@ -40,7 +39,7 @@ pub(crate) fn write(folder: &Path, index: Uuid, body: &[u8]) -> Result<(), Creat
     bytes.extend(crc.to_le_bytes());
     bytes.extend(body);
 
-    replace_file(folder, NAME, &bytes).map_err(|source| {
+    files::replace(folder, NAME, &bytes).map_err(|source| {
         let path = folder.join(NAME);
         CreateError::Io { path, operation: "write", source }
     })
@@ -50,8 +49,14 @@ pub(crate) fn write(folder: &Path, index: Uuid, body: &[u8]) -> Result<(), Creat
 pub(crate) fn read(folder: &Path) -> Result<(Identity, Features), OpenError> {
     let path = folder.join(NAME);
     let not_an_index = |reason| OpenError::NotAnIndex { path: folder.to_owned(), reason };
-    let metadata = match fs::metadata(&path) {
-        Ok(metadata) => metadata,
+    let damaged = |offset: usize, reason: String| OpenError::Damaged {
+        path: path.clone(),
+        offset: offset as u64,
+        reason,
+    };
+    let longest = (HEADER + MAX_BODY) as u64;
+    let bytes = match files::read_small(&path, longest) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let reason = if folder.exists() { "it has no INDEX file" } else { "it does not exist" };
             return Err(not_an_index(reason));
@@ -59,21 +64,14 @@ pub(crate) fn read(folder: &Path) -> Result<(Identity, Features), OpenError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
             return Err(not_an_index("it is not a folder"));
         }
-        Err(source) => return Err(OpenError::Io { path, operation: "look at", source }),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+            return Err(not_an_index("INDEX is not a regular file"));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            return Err(damaged(HEADER + MAX_BODY, error.to_string()));
+        }
+        Err(source) => return Err(OpenError::Io { path, operation: "read", source }),
     };
-    if !metadata.is_file() {
-        return Err(not_an_index("INDEX is not a file"));
-    }
-    let damaged = |offset: usize, reason: String| OpenError::Damaged {
-        path: path.clone(),
-        offset: offset as u64,
-        reason,
-    };
-    if metadata.len() > (HEADER + MAX_BODY) as u64 {
-        return Err(damaged(12, format!("{} bytes are too many", metadata.len())));
-    }
-    let bytes =
-        fs::read(&path).map_err(|source| OpenError::Io { path: path.clone(), operation: "read", source })?;
     if bytes.get(..8) != Some(&MAGIC[..]) {
         return Err(not_an_index("INDEX begins with another magic"));
     }

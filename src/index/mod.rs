@@ -2,6 +2,7 @@
 //!
 //! - What is in the folder and who may touch it? `mod` (open), `index_file`, `committed`, `writer` (the
 //!   lock).
+//! - Which generations can be read? `readable`.
 //! - How do rows get in? `rows` checks and encodes them, `pending` holds uncommitted changes,
 //!   `writer` commits.
 //! - How are rows read? `snapshot` (by id, and ranked by a scan), `iterate` (in row order),
@@ -19,6 +20,7 @@ mod ids;
 mod index_file;
 mod iterate;
 mod pending;
+mod readable;
 mod rows;
 mod snapshot;
 mod sources;
@@ -40,27 +42,30 @@ pub use stats::{ColumnStats, SegmentStats, Stats};
 pub use verify::{Finding, Report};
 pub use writer::{Commit, PreparedCommit, Writer};
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
+use crate::files;
 use crate::lock::lock;
-use crate::manifest::{IndexRecord, Manifest, ManifestError};
+use crate::manifest::{IndexRecord, Manifest};
 use crate::scan::Feedback;
 use crate::schema::{self, Schema};
-use crate::segment::storage::{FileStorage, Storage, sync_folder};
+use crate::segment::storage::{FileStorage, Storage};
 use crate::segment::{Identity, SegmentReader};
 use crate::sketch::SketchError;
 use index_file::CONTAINER_VERSION;
+use readable::{Horizon, View};
 
 const MANIFEST: &str = "manifest";
 const SEGMENTS: &str = "segments";
 const LOCK: &str = "LOCK";
 const DEFAULT_SEGMENT_BYTES: u64 = 1 << 30;
+const DEFAULT_COMMIT_EXAMPLES: usize = 4_000_000;
 
 /// A gradient index in a folder. Cheap to clone; clones share all state.
 ///
@@ -93,17 +98,15 @@ pub(crate) struct Shared {
     storage: Arc<dyn Storage>,
     read_only: bool,
     segment_bytes: u64,
-    /// The writer's manifest while this process has a writer, otherwise a reader's, which snapshots refresh.
+    commit_examples: usize,
+    /// The writer's view while this process has a writer, otherwise a reader's, which snapshots refresh.
     /// `None` if opening it failed: the next use retries.
-    manifest: RwLock<Option<Arc<Manifest>>>,
-    /// Held while a snapshot is read from the manifest, and while old records are removed from it.
-    loading: Mutex<()>,
+    view: RwLock<Option<View>>,
+    horizon: Mutex<Horizon>,
     /// Open segments.
     readers: Mutex<HashMap<Uuid, Weak<SegmentReader>>>,
     /// The measured cost of past scans, from which the planner corrects its estimates.
     feedback: Feedback,
-    /// The number of snapshots that pin each generation.
-    pins: Mutex<BTreeMap<u64, usize>>,
 }
 
 fn now_ms() -> u64 {
@@ -123,12 +126,20 @@ fn now_ms() -> u64 {
 pub struct IndexOptions {
     read_only: bool,
     segment_bytes: u64,
+    commit_examples: usize,
+    map_files: bool,
     storage: Option<Arc<dyn Storage>>,
 }
 
 impl Default for IndexOptions {
     fn default() -> Self {
-        Self { read_only: false, segment_bytes: DEFAULT_SEGMENT_BYTES, storage: None }
+        Self {
+            read_only: false,
+            segment_bytes: DEFAULT_SEGMENT_BYTES,
+            commit_examples: DEFAULT_COMMIT_EXAMPLES,
+            map_files: true,
+            storage: None,
+        }
     }
 }
 
@@ -147,6 +158,23 @@ impl IndexOptions {
         self
     }
 
+    /// The maximum number of examples that one commit may change, which bounds its memory: at its peak a commit
+    /// takes about 300 bytes and three times the id for each of them. [`Writer::append`] and the others return
+    /// [`AppendError::CommitFull`] when it is reached: commit, and go on. Default: 4 million. Minimum: 1.
+    pub fn commit_examples(mut self, examples: usize) -> Self {
+        self.commit_examples = examples.max(1);
+        self
+    }
+
+    /// Whether scans map segment files into memory. Everything else reads them. With `false`, scans read them too,
+    /// from the page cache or past it: slower, but a bad sector, or another program that cuts a file off, is an
+    /// error then and not a SIGBUS ([`FileStorage::unmapped`]). Has no effect on a [`IndexOptions::storage`] of your
+    /// own. Default: `true`.
+    pub fn map_files(mut self, map_files: bool) -> Self {
+        self.map_files = map_files;
+        self
+    }
+
     /// Stores segment files in `storage`. Default: a [`FileStorage`] over the folder `segments`.
     pub fn storage(mut self, storage: Arc<dyn Storage>) -> Self {
         self.storage = Some(storage);
@@ -161,7 +189,11 @@ impl IndexOptions {
     /// # Errors
     /// The folder is an index or holds other files, the schema is invalid, or the file system fails.
     pub fn create(self, path: impl AsRef<Path>, schema: &Schema) -> Result<Index, CreateError> {
-        let path = path.as_ref();
+        let path = &std::path::absolute(path.as_ref()).map_err(|source| CreateError::Io {
+            path: path.as_ref().to_owned(),
+            operation: "find the absolute path of",
+            source,
+        })?;
         schema.check()?;
         let body = schema.to_json().map_err(|source| CreateError::Io {
             path: path.to_owned(),
@@ -176,7 +208,7 @@ impl IndexOptions {
             let path = path.to_owned();
             move |source| CreateError::Io { path, operation, source }
         };
-        fs::create_dir_all(path).map_err(io(path, "create"))?;
+        files::create_folders(path).map_err(io(path, "create"))?;
         if index_file::exists(path) {
             return Err(CreateError::Exists { path: path.to_owned() });
         }
@@ -196,11 +228,8 @@ impl IndexOptions {
         fs::create_dir(path.join(SEGMENTS)).map_err(io(path, "create the segments folder of"))?;
         fs::File::create_new(path.join(LOCK)).map_err(io(path, "create the lock of"))?;
         Manifest::create(&path.join(MANIFEST), &record)?;
+        committed::write(path, 0)?;
         index_file::write(path, index, &body)?;
-        let parent = path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_owned));
-        if let Some(parent) = parent {
-            sync_folder(&parent).map_err(io(&parent, "sync"))?;
-        }
         Ok(self.open(path)?)
     }
 
@@ -209,17 +238,23 @@ impl IndexOptions {
     /// # Errors
     /// The folder is not an index, is damaged, or was written by a later version; or the file system fails.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Index, OpenError> {
-        let path = path.as_ref();
+        // A relative path would be another one after a change of the working directory.
+        let path = &std::path::absolute(path.as_ref()).map_err(|source| OpenError::Io {
+            path: path.as_ref().to_owned(),
+            operation: "find the absolute path of",
+            source,
+        })?;
         let (identity, features) = index_file::read(path)?;
-        let manifest = open_reader(path)?;
-        let record = manifest.index()?;
-        if record.index != identity.index.into_bytes() || record.schema_digest != identity.schema_digest {
-            return Err(OpenError::ForeignManifest {
-                path: path.to_owned(),
-                found: Uuid::from_bytes(record.index),
-                expected: identity.index,
-            });
+        for name in [SEGMENTS, MANIFEST] {
+            let folder = path.join(name);
+            files::check_folder(&folder).map_err(|source| OpenError::Io {
+                path: folder,
+                operation: "open the folder",
+                source,
+            })?;
         }
+        let view = View::open(path, &identity)?;
+        let record = view.manifest.index()?;
         if record.container_version > CONTAINER_VERSION {
             let (path, found) = (path.join(MANIFEST), record.container_version);
             return Err(OpenError::Newer { path, found, supported: CONTAINER_VERSION });
@@ -227,7 +262,10 @@ impl IndexOptions {
         if record.features_read != 0 {
             return Err(OpenError::UnknownFeature { path: path.join(MANIFEST), bits: record.features_read });
         }
-        let storage = self.storage.unwrap_or_else(|| Arc::new(FileStorage::new(path.join(SEGMENTS))));
+        let storage = self.storage.unwrap_or_else(|| {
+            let folder = path.join(SEGMENTS);
+            Arc::new(if self.map_files { FileStorage::new(folder) } else { FileStorage::unmapped(folder) })
+        });
         Ok(Index {
             shared: Arc::new(Shared {
                 path: path.to_owned(),
@@ -236,22 +274,14 @@ impl IndexOptions {
                 storage,
                 read_only: self.read_only,
                 segment_bytes: self.segment_bytes,
-                manifest: RwLock::new(Some(Arc::new(manifest))),
-                loading: Mutex::new(()),
+                commit_examples: self.commit_examples,
+                view: RwLock::new(Some(view)),
+                horizon: Mutex::default(),
                 readers: Mutex::default(),
                 feedback: Feedback::default(),
-                pins: Mutex::default(),
             }),
         })
     }
-}
-
-fn open_reader(path: &Path) -> Result<Manifest, ManifestError> {
-    // Read first: a writer may commit in between.
-    let committed = committed::read(path)?;
-    let manifest = Manifest::open_reader(&path.join(MANIFEST))?;
-    manifest.holds(committed)?;
-    Ok(manifest)
 }
 
 impl Index {
@@ -339,34 +369,6 @@ impl Index {
 }
 
 impl Shared {
-    fn manifest(&self) -> Result<Arc<Manifest>, ManifestError> {
-        if let Some(manifest) = &*self.manifest.read().unwrap_or_else(PoisonError::into_inner) {
-            return Ok(Arc::clone(manifest));
-        }
-        let opened = Arc::new(open_reader(&self.path)?);
-        let mut manifest = self.manifest.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(Arc::clone(manifest.get_or_insert(opened)))
-    }
-
-    fn set_manifest(&self, manifest: Option<Arc<Manifest>>) {
-        *self.manifest.write().unwrap_or_else(PoisonError::into_inner) = manifest;
-    }
-
-    /// The manifest, reopened if a writer in another process has committed since.
-    fn current_manifest(&self) -> Result<Arc<Manifest>, ManifestError> {
-        let seen = self.manifest()?;
-        if seen.is_current() {
-            return Ok(seen);
-        }
-        let newer = Arc::new(open_reader(&self.path)?);
-        let mut manifest = self.manifest.write().unwrap_or_else(PoisonError::into_inner);
-        // A writer of this process may have set its own manifest meanwhile; that one is newer.
-        match &*manifest {
-            Some(other) if !Arc::ptr_eq(other, &seen) => Ok(Arc::clone(other)),
-            _ => Ok(Arc::clone(manifest.insert(newer))),
-        }
-    }
-
     /// Opens a segment, or shares it if it is open already.
     fn reader(&self, segment: Uuid) -> Result<Arc<SegmentReader>, crate::segment::SegmentError> {
         if let Some(reader) = lock(&self.readers).get(&segment).and_then(Weak::upgrade) {

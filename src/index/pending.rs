@@ -8,7 +8,8 @@ use uuid::Uuid;
 use crate::manifest::{Batch, ExampleVersion, Location, Manifest, ManifestError};
 
 /// Changes that the next commit will publish. Memory grows with the examples changed since the last commit
-/// (an id and about 100 bytes each), not with the index.
+/// (an id and about 100 bytes each), not with the index; [`IndexOptions::commit_examples`](super::IndexOptions)
+/// bounds their number.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// The new location of each changed example; `None` if it is deleted.
@@ -22,6 +23,11 @@ pub(super) struct Pending {
 impl Pending {
     pub fn is_empty(&self) -> bool {
         self.examples.is_empty() && self.dead.is_empty()
+    }
+
+    /// The number of changed examples.
+    pub fn examples(&self) -> usize {
+        self.examples.len()
     }
 
     /// The location of an example, including uncommitted changes.
@@ -71,6 +77,9 @@ impl Pending {
             }
             history.push(ExampleVersion { generation, location }, oldest);
             batch.put_example(id, &history)?;
+            if history.0.len() > 1 {
+                batch.put_superseded(generation, id)?;
+            }
         }
         for (&segment, dead) in &self.dead {
             let all = manifest.dead(segment, generation - 1)? | dead;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::Shared;
 use super::error::{GetError, SnapshotError};
-use super::{Shared, lock};
+use super::readable::Pin;
 use crate::manifest::{Location, Manifest, ManifestError, SegmentRecord};
 use crate::scan::{ExampleRows, Scan, ScanError};
 use crate::schema::Schema;
@@ -33,31 +34,6 @@ struct Inner {
     /// moves on: there the pin keeps the generation from being collected.
     view: Option<Arc<Manifest>>,
     _pin: Pin,
-}
-
-/// Keeps a generation from being collected by this process.
-struct Pin {
-    shared: Arc<Shared>,
-    generation: u64,
-}
-
-impl Pin {
-    fn new(shared: &Arc<Shared>, generation: u64) -> Self {
-        *lock(&shared.pins).entry(generation).or_insert(0) += 1;
-        Self { shared: Arc::clone(shared), generation }
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        let mut pins = lock(&self.shared.pins);
-        if let Some(count) = pins.get_mut(&self.generation) {
-            *count -= 1;
-            if *count == 0 {
-                pins.remove(&self.generation);
-            }
-        }
-    }
 }
 
 /// An example with all its rows, read back.
@@ -107,7 +83,7 @@ impl Snapshot {
                 Err(SnapshotError::Segment(SegmentError::Io { source, .. }))
                     if source.kind() == std::io::ErrorKind::NotFound
                         && attempt < ATTEMPTS
-                        && !shared.manifest()?.is_current() =>
+                        && !shared.is_current()? =>
                 {
                     attempt += 1;
                 }
@@ -117,14 +93,9 @@ impl Snapshot {
     }
 
     fn load(shared: &Arc<Shared>, asked: Option<u64>) -> Result<Self, SnapshotError> {
-        let _loading = lock(&shared.loading);
-        let manifest = shared.current_manifest()?;
-        let state = manifest.state()?;
-        let generation = asked.unwrap_or(state.generation);
-        if generation > state.generation || generation < state.oldest {
-            let (oldest, newest) = (state.oldest, state.generation);
-            return Err(SnapshotError::NoSuchGeneration { asked: generation, oldest, newest });
-        }
+        let view = shared.current_view()?;
+        let pin = Pin::new(shared, &view, asked)?;
+        let (manifest, generation) = (&view.manifest, pin.generation);
         let mut visible: Vec<_> = manifest.segments()?;
         visible.retain(|(_, record)| record.is_visible(generation));
         // In the order of appending, so that scans and listings are stable.
@@ -150,8 +121,8 @@ impl Snapshot {
             segments.push(LiveSegment { reader, dead });
         }
         let records = visible.into_iter().map(|(_, record)| record).collect();
-        let (shared, pin) = (Arc::clone(shared), Pin::new(shared, generation));
-        let view = manifest.is_fixed().then_some(manifest);
+        let shared = Arc::clone(shared);
+        let view = view.is_fixed().then_some(view.manifest);
         Ok(Self {
             inner: Arc::new(Inner { shared, generation, segments, records, ordinals, view, _pin: pin }),
         })

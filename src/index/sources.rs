@@ -51,7 +51,7 @@ impl Snapshot {
     pub fn sources(&self) -> Result<Vec<SourceCount>, GetError> {
         let mut all: BTreeMap<Option<&str>, Count> = BTreeMap::new();
         for segment in self.segments() {
-            let names = segment.reader.source_names().iter().map(|name| Some(&name[..]));
+            let names = segment.reader.source_names().iter().map(Some);
             for (name, found) in names.chain([None]).zip(count(segment)?) {
                 if found.rows > 0 {
                     let count = all.entry(name).or_default();

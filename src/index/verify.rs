@@ -336,13 +336,22 @@ fn verify_places(snapshot: &Snapshot, segment: &LiveSegment, report: &mut Report
 fn verify_examples(snapshot: &Snapshot, report: &mut Report) -> Result<(), ManifestError> {
     let mut listed = 0u64;
     let generation = snapshot.generation();
-    snapshot.manifest()?.for_each_example(|id, history| {
+    let manifest = snapshot.manifest()?;
+    manifest.for_each_example(|id, history| {
         let versions = history.0.windows(2).all(|pair| pair[0].generation < pair[1].generation);
         if !versions || history.0.is_empty() {
             report.findings.push(Finding::new(
                 "manifest/examples",
                 format!("the versions of example {} are empty or out of order", show_id(id)),
             ));
+        }
+        for version in history.0.iter().skip(1) {
+            if !manifest.lists_superseded(version.generation, id)? {
+                report.findings.push(Finding::new(
+                    "manifest/superseded",
+                    format!("generation {} of example {} is not listed", version.generation, show_id(id)),
+                ));
+            }
         }
         listed += u64::from(history.at(generation).is_some());
         Ok(())

@@ -1,17 +1,20 @@
 //! The writer of an index, and its commit.
 
-use std::collections::HashSet;
-use std::fs::{File, TryLockError};
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use uuid::Uuid;
 
 use super::error::{AppendError, CommitError, WriterError};
 use super::pending::Pending;
+use super::readable::{View, check_identity};
 use super::rows::{self, Row};
-use super::{LOCK, MANIFEST, Shared, committed, now_ms, open_reader};
+use super::{LOCK, MANIFEST, Shared, committed, now_ms};
+use crate::files;
 use crate::lock::lock;
 use crate::manifest::{CommitRecord, Location, Manifest, ManifestError, SegmentRecord, StateRecord};
 use crate::segment::{EncodedRow, RowEncoder, RowTags, Sealed, SegmentError, SegmentWriter, file_name};
@@ -19,6 +22,10 @@ use crate::sketch::Sketch;
 
 /// The maximum length of a commit's payload, in bytes.
 const MAX_PAYLOAD: usize = 1 << 20;
+
+/// The bytes of a commit's batch from which on the log is moved to tables at once: each reader of another
+/// process would otherwise replay it.
+const LARGE_BATCH: usize = 4 << 20;
 
 /// Changes an index. An index has at most one writer at a time, over all processes. Made by
 /// [`Index::writer`](crate::Index::writer).
@@ -28,8 +35,12 @@ const MAX_PAYLOAD: usize = 1 << 20;
 /// and every later call returns a `Poisoned` error. Drop the writer and open another; that one starts from
 /// the last commit.
 ///
-/// Memory: one row group (about 32 MiB, plus its tiers), and about 100 bytes plus the id for each
-/// uncommitted example.
+/// A process that was forked from the writer's cannot use it: all calls return a `Forked` error there, and dropping
+/// it changes nothing.
+///
+/// Memory: one row group (about 32 MiB, plus its tiers and up to 32 MiB of ids and metadata), and about 100 bytes
+/// plus the id for each uncommitted example, of which there are at most
+/// [`IndexOptions::commit_examples`](crate::IndexOptions::commit_examples).
 #[derive(Debug)]
 pub struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -40,19 +51,71 @@ pub struct Writer {
     open: Option<SegmentWriter>,
     pub(super) sealed: Vec<Sealed>,
     pub(super) poisoned: bool,
+    /// When this writer made each generation that is still kept: by a clock that is never set.
+    pub(super) made: BTreeMap<u64, Instant>,
     /// Released after everything else.
-    _lock: Lock,
+    lock: Lock,
 }
 
 /// The exclusive lock of an open `LOCK`.
 #[derive(Debug)]
-struct Lock(File);
+pub(super) struct Lock {
+    file: File,
+    path: PathBuf,
+    /// The process that took it.
+    process: u32,
+}
+
+impl Lock {
+    /// Takes the lock of the index in `folder`.
+    pub fn take(folder: &Path) -> Result<Self, WriterError> {
+        let path = folder.join(LOCK);
+        let failed = |operation| {
+            let path = path.clone();
+            move |source| WriterError::Io { path, operation, source }
+        };
+        let mut options = OpenOptions::new();
+        let file = files::open_regular_with(options.read(true).write(true).create(true), &path);
+        let file = file.map_err(failed("open"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { file, path, process: std::process::id() }),
+            Err(TryLockError::WouldBlock) => Err(WriterError::Busy { path: folder.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(failed("lock")(source)),
+        }
+    }
+
+    /// Whether this is the process that took it, and not one that was forked from it.
+    fn is_own(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    /// Whether the locked file is still the one in the index's folder.
+    #[cfg(unix)]
+    fn is_in_place(&self) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        match (self.file.metadata(), std::fs::symlink_metadata(&self.path)) {
+            (Ok(own), Ok(found)) => identity(own) == identity(found),
+            _ => false,
+        }
+    }
+
+    /// Windows does not let an open file be replaced.
+    #[cfg(not(unix))]
+    fn is_in_place(&self) -> bool {
+        self.path.exists()
+    }
+}
 
 impl Drop for Lock {
     fn drop(&mut self) {
+        // A process that was forked shares the lock with its parent, and must not release it.
+        if !self.is_own() {
+            return;
+        }
         // Closing the file is not enough: the lock belongs to the open file description, and a process that
         // was forked meanwhile shares that until it calls `exec`.
-        if let Err(error) = self.0.unlock() {
+        if let Err(error) = self.file.unlock() {
             tracing::warn!(%error, "cannot unlock LOCK; closing the file releases it");
         }
     }
@@ -88,23 +151,19 @@ impl Writer {
         if shared.features_write != 0 {
             return Err(WriterError::UnknownFeature { path: path(), bits: shared.features_write });
         }
-        let lock_path = shared.path.join(LOCK);
-        let io = |operation| {
-            let path = lock_path.clone();
-            move |source| WriterError::Io { path, operation, source }
-        };
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&lock_path);
-        let file = file.map_err(io("open"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(WriterError::Busy { path: path() }),
-            Err(TryLockError::Error(source)) => return Err(io("lock")(source)),
-        }
-        let lock = Lock(file);
+        let lock = Lock::take(&shared.path)?;
         let manifest = Arc::new(Manifest::open_primary(&shared.path.join(MANIFEST))?);
+        check_identity(&manifest, &shared.path, &shared.identity)?;
         // Before any segment is treated as an orphan.
-        manifest.holds(committed::read(&shared.path)?)?;
+        let acknowledged = committed::read(&shared.path)?;
+        manifest.holds(acknowledged)?;
         let state = manifest.state()?;
+        committed::check(&shared.path, acknowledged, &state)?;
+        if state.generation > acknowledged {
+            // The last commit was interrupted behind its commit point. Opening the database has made it
+            // durable, and from now on readers see it.
+            committed::write(&shared.path, state.generation)?;
+        }
         let writer = Self {
             shared: Arc::clone(shared),
             manifest,
@@ -114,10 +173,12 @@ impl Writer {
             open: None,
             sealed: Vec::new(),
             poisoned: false,
-            _lock: lock,
+            made: BTreeMap::new(),
+            lock,
         };
         writer.remove_orphans()?;
-        writer.shared.set_manifest(Some(Arc::clone(&writer.manifest)));
+        self::lock(&shared.horizon).written = Some(state);
+        shared.set_view(Some(View::of_writer(&writer.manifest)));
         Ok(writer)
     }
 
@@ -178,7 +239,7 @@ impl Writer {
     /// As [`Writer::append`]; or there are no rows, or a span, source or metadata is out of its limits.
     pub fn append_rows(&mut self, id: impl AsRef<[u8]>, rows: &[Row<'_>]) -> Result<(), AppendError> {
         let id = id.as_ref();
-        self.check_poison()?;
+        self.check_room(1)?;
         let encoded = rows::encode(&self.shared.identity.schema, &self.encoder, id, rows)?;
         if self.find(id)?.is_some() {
             return Err(AppendError::DuplicateId { id: id.to_owned() });
@@ -192,7 +253,7 @@ impl Writer {
     /// # Errors
     /// As [`Writer::append_rows`], for the first example that cannot be appended.
     pub fn append_batch<I: AsRef<[u8]> + Sync>(&mut self, batch: &[(I, Row<'_>)]) -> Result<(), AppendError> {
-        self.check_poison()?;
+        self.check_room(batch.len())?;
         let (schema, encoder) = (&self.shared.identity.schema, &self.encoder);
         let encoded: Vec<Result<_, AppendError>> =
             batch.par_iter().map(|(id, row)| rows::encode(schema, encoder, id.as_ref(), &[*row])).collect();
@@ -216,7 +277,7 @@ impl Writer {
     /// As [`Writer::append_rows`], except that the id must exist: otherwise [`AppendError::NotFound`].
     pub fn replace(&mut self, id: impl AsRef<[u8]>, rows: &[Row<'_>]) -> Result<(), AppendError> {
         let id = id.as_ref();
-        self.check_poison()?;
+        self.check_room(1)?;
         let encoded = rows::encode(&self.shared.identity.schema, &self.encoder, id, rows)?;
         let Some(location) = self.find(id)? else { return Err(AppendError::NotFound { id: id.to_owned() }) };
         self.pending.delete(id, location);
@@ -229,7 +290,7 @@ impl Writer {
     /// The id is not 1 to 4096 bytes long, the manifest cannot be read, or the writer is poisoned.
     pub fn delete(&mut self, id: impl AsRef<[u8]>) -> Result<bool, AppendError> {
         let id = id.as_ref();
-        self.check_poison()?;
+        self.check_room(1)?;
         rows::check_id(id)?;
         let Some(location) = self.find(id)? else { return Ok(false) };
         self.pending.delete(id, location);
@@ -260,9 +321,7 @@ impl Writer {
     /// # Errors
     /// The storage fails, which poisons the writer.
     pub fn prepare_commit(&mut self) -> Result<PreparedCommit<'_>, CommitError> {
-        if self.poisoned {
-            return Err(CommitError::Poisoned);
-        }
+        self.check_usable()?;
         self.seal()?;
         Ok(PreparedCommit { writer: self, payload: Vec::new() })
     }
@@ -272,16 +331,38 @@ impl Writer {
     /// # Errors
     /// A file cannot be removed, which poisons the writer; the next writer removes it.
     pub fn abort(&mut self) -> Result<(), CommitError> {
-        if self.poisoned {
-            return Err(CommitError::Poisoned);
-        }
+        self.check_usable()?;
         let done = self.discard();
         self.poisoned |= done.is_err();
         done
     }
 
-    fn check_poison(&self) -> Result<(), AppendError> {
-        if self.poisoned { Err(AppendError::Poisoned) } else { Ok(()) }
+    pub(super) fn check_usable(&self) -> Result<(), CommitError> {
+        if !self.lock.is_own() {
+            Err(CommitError::Forked)
+        } else if self.poisoned {
+            Err(CommitError::Poisoned)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Checks that this many more examples may change in this commit.
+    fn check_room(&self, examples: usize) -> Result<(), AppendError> {
+        self.check_usable()?;
+        let limit = self.shared.commit_examples;
+        if self.pending.examples().saturating_add(examples) > limit {
+            return Err(AppendError::CommitFull { limit });
+        }
+        Ok(())
+    }
+
+    /// Checks, before something is written, that the folder is still the one that the writer has locked.
+    pub(super) fn check_in_place(&self) -> Result<(), ManifestError> {
+        if self.lock.is_in_place() {
+            return Ok(());
+        }
+        Err(ManifestError::Replaced { path: self.shared.path.clone() })
     }
 
     pub(super) fn find(&self, id: &[u8]) -> Result<Option<Location>, ManifestError> {
@@ -322,6 +403,7 @@ impl Writer {
             Some(open) => open,
             None => {
                 let segment = Uuid::new_v4();
+                self.check_in_place()?;
                 intend(&self.manifest, segment)?;
                 let (storage, identity) =
                     (Arc::clone(&self.shared.storage), Arc::clone(&self.shared.identity));
@@ -356,8 +438,7 @@ impl Writer {
     }
 
     fn try_publish(&mut self, payload: Vec<u8>, removed: &[Uuid]) -> Result<Commit, CommitError> {
-        // A reader of this process sees either the old state or the new one.
-        let _loading = lock(&self.shared.loading);
+        self.check_in_place()?;
         let state = StateRecord { generation: self.state.generation + 1, ..self.state };
         let mut batch = self.manifest.batch();
         for sealed in &self.sealed {
@@ -393,12 +474,21 @@ impl Writer {
         };
         batch.put_commit(state.generation, &record)?;
         batch.put_state(&state)?;
+        let bytes = batch.byte_len();
         batch.apply()?;
-        // The commit is durable; COMMITTED detects later damage to RocksDB's log.
+        // The commit is durable. Now it may be shown; and COMMITTED detects later damage to RocksDB's log.
         committed::write(&self.shared.path, state.generation)?;
         self.state = state;
+        lock(&self.shared.horizon).written = Some(state);
+        self.made.insert(state.generation, Instant::now());
         self.sealed.clear();
         self.pending = Pending::default();
+        if bytes >= LARGE_BATCH
+            && let Err(error) = self.manifest.flush()
+        {
+            tracing::error!(%error, "the commit is durable, but the manifest cannot be written any more");
+            self.poisoned = true;
+        }
         Ok(Commit { generation: state.generation, appended: record.appended, deleted: record.deleted })
     }
 
@@ -436,34 +526,40 @@ impl From<CommitError> for AppendError {
             CommitError::Segment(error) => Self::Segment(error),
             CommitError::Manifest(error) => Self::Manifest(error),
             CommitError::Poisoned | CommitError::PayloadLength { .. } => Self::Poisoned,
+            CommitError::Forked => Self::Forked,
         }
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // The next writer removes what cannot be removed here.
-        if !self.poisoned
-            && let Err(error) = self.discard()
-        {
-            tracing::warn!(%error, "cannot remove uncommitted segments; the next writer will");
+        // The parent of a forked process still has the writer.
+        if !self.lock.is_own() {
+            return;
         }
-        if !self.poisoned
-            && let Err(error) = self.manifest.flush()
-        {
-            tracing::warn!(%error, "cannot flush the manifest; its log stays");
+        if !self.lock.is_in_place() {
+            // In another index that has taken the folder's place nothing may be written.
+            self.manifest.abandon();
+        } else if !self.poisoned {
+            // The next writer removes what cannot be removed here.
+            if let Err(error) = self.discard() {
+                tracing::warn!(%error, "cannot remove uncommitted segments; the next writer will");
+            } else if let Err(error) = self.manifest.settle() {
+                tracing::warn!(%error, "cannot flush the manifest; its log stays");
+            }
         }
         // Snapshots of this process use a reader from now on; the database closes with its last user.
-        let reader = open_reader(&self.shared.path);
+        let reader = View::open(&self.shared.path, &self.shared.identity);
         if let Err(error) = &reader {
             tracing::warn!(%error, "cannot open the manifest for reading; the next use retries");
         }
-        self.shared.set_manifest(reader.ok().map(Arc::new));
+        self.shared.set_view(reader.ok());
         // RocksDB must be closed before the lock is released, or the next writer finds it in use. Only calls
         // in progress still hold it, and none of them waits for a writer.
         while Arc::strong_count(&self.manifest) > 1 {
             std::thread::sleep(Duration::from_millis(1));
         }
+        lock(&self.shared.horizon).written = None;
     }
 }
 

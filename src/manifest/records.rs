@@ -133,6 +133,10 @@ pub(crate) struct IntentRecord {
     pub time_ms: u64,
 }
 
+/// `superseded`: nothing but the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SupersededRecord;
+
 /// Why a value could not be decoded.
 pub(crate) enum Undecoded {
     Newer(u8),
@@ -174,6 +178,16 @@ pub(crate) fn parse_deletes_key(key: &[u8]) -> Option<(Uuid, u64)> {
     Some((Uuid::from_slice(segment).ok()?, u64::from_be_bytes(generation.try_into().ok()?)))
 }
 
+/// A key of `superseded`: in the order of generations.
+pub(crate) fn superseded_key(generation: u64, id: &[u8]) -> Vec<u8> {
+    [&generation.to_be_bytes(), id].concat()
+}
+
+pub(crate) fn parse_superseded_key(key: &[u8]) -> Option<(u64, &[u8])> {
+    let (generation, id) = key.split_first_chunk()?;
+    Some((u64::from_be_bytes(*generation), id))
+}
+
 /// Decodes arbitrary bytes as a value or a key. A decoded record must encode to the same bytes, so that the
 /// encoding is canonical and no byte is ignored.
 #[cfg(fuzzing)]
@@ -183,7 +197,7 @@ pub(crate) fn fuzz_record(kind: u8, bytes: &[u8]) {
             assert_eq!(encode(&record).ok().as_deref(), Some(bytes));
         }
     }
-    match kind % 8 {
+    match kind % 10 {
         0 => check::<IndexRecord>(bytes),
         1 => check::<StateRecord>(bytes),
         2 => check::<SegmentRecord>(bytes),
@@ -191,6 +205,12 @@ pub(crate) fn fuzz_record(kind: u8, bytes: &[u8]) {
         4 => check::<CommitRecord>(bytes),
         5 => check::<DeletesRecord>(bytes),
         6 => check::<IntentRecord>(bytes),
+        7 => check::<SupersededRecord>(bytes),
+        8 => {
+            if let Some((generation, id)) = parse_superseded_key(bytes) {
+                assert_eq!(superseded_key(generation, id), bytes);
+            }
+        }
         _ => {
             if let Some((segment, generation)) = parse_deletes_key(bytes) {
                 assert_eq!(deletes_key(segment, generation), bytes);
@@ -251,6 +271,17 @@ mod tests {
             "0400000000000000"
         );
         assert_eq!(hex(&encode(&segment).unwrap()), expected);
+    }
+
+    /// Catches keys that do not sort by generation, which a collection reads up to the oldest one.
+    #[test]
+    fn superseded_keys_sort_by_generation() {
+        let (one, two) = (superseded_key(255, b"z"), superseded_key(256, b"a"));
+        assert!(one < two);
+        assert_eq!(hex(&two), "000000000000010061");
+        assert_eq!(hex(&encode(&SupersededRecord).unwrap()), "01");
+        assert_eq!(parse_superseded_key(&two), Some((256, &b"a"[..])));
+        assert_eq!(parse_superseded_key(&two[..7]), None);
     }
 
     /// Catches a decoder that allocates what a crafted length asks for, or ignores what follows.

@@ -4,20 +4,23 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use roaring::RoaringBitmap;
 use rocksdb::{
     BlockBasedOptions, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, DBRecoveryMode,
-    FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions,
+    FlushOptions, LogLevel, Options, ReadOptions, WaitForCompactOptions, WriteBatch, WriteOptions,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use super::error::ManifestError;
+use super::guard;
 use super::records::{
     CommitRecord, DeletesRecord, ExampleHistory, IndexRecord, IntentRecord, Location, RECORD_VERSION,
-    SegmentRecord, StateRecord, Undecoded, decode, deletes_key, encode, parse_deletes_key,
+    SegmentRecord, StateRecord, SupersededRecord, Undecoded, decode, deletes_key, encode, parse_deletes_key,
+    parse_superseded_key, superseded_key,
 };
 
 const META: &str = "meta";
@@ -26,7 +29,8 @@ const EXAMPLES: &str = "examples";
 const DELETES: &str = "deletes";
 const COMMITS: &str = "commits";
 const INTENTS: &str = "intents";
-const FAMILIES: [&str; 6] = [META, SEGMENTS, EXAMPLES, DELETES, COMMITS, INTENTS];
+const SUPERSEDED: &str = "superseded";
+const FAMILIES: [&str; 7] = [META, SEGMENTS, EXAMPLES, DELETES, COMMITS, INTENTS, SUPERSEDED];
 
 const INDEX_KEY: &[u8] = b"index";
 const STATE_KEY: &[u8] = b"state";
@@ -34,9 +38,21 @@ const STATE_KEY: &[u8] = b"state";
 /// An open manifest. A reader sees the state as of its opening; a primary sees the state after the last
 /// batch.
 pub(crate) struct Manifest {
-    db: DB,
+    db: Arc<DB>,
     path: PathBuf,
     mode: Mode,
+    /// The process that opened it.
+    process: u32,
+}
+
+impl Drop for Manifest {
+    fn drop(&mut self) {
+        // A process that was forked has the database's memory, but neither its threads nor the right to write
+        // what is in it: there it is never closed.
+        if self.process != std::process::id() {
+            std::mem::forget(Arc::clone(&self.db));
+        }
+    }
 }
 
 enum Mode {
@@ -61,15 +77,18 @@ impl std::fmt::Debug for Manifest {
 
 fn options() -> Options {
     let mut options = Options::default();
-    // A damaged record in the middle of the log is an error, never a silent loss of later records. Only a
-    // torn tail, which belongs to no acknowledged commit, is dropped.
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    // What a power cut may leave of a batch that was not yet synced: its pages in any order, so that its
+    // checksum does not match. It is dropped, with all behind it. (With `TolerateCorruptedTailRecords` the
+    // database could not be opened any more.) That acknowledged batches are dropped in this way too, if the log is
+    // damaged, is noticed by `Manifest::holds`.
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     options.set_paranoid_checks(true);
     options.set_compression_type(DBCompressionType::Zstd);
     // Commits are few and small. Opening must be fast, since a reader in another process reopens the
     // database after each commit and replays the log.
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(2);
+    options.set_log_level(LogLevel::Warn);
     options.set_max_total_wal_size(16 << 20);
     options
 }
@@ -96,12 +115,17 @@ impl Manifest {
         options.create_missing_column_families(true);
         let db = DB::open_cf_descriptors(&options, path, descriptors())
             .map_err(|source| database(path, "create the database", source))?;
-        let manifest = Self { db, path: path.to_owned(), mode: Mode::Primary };
+        let manifest = Self::new(db, path, Mode::Primary);
         let mut batch = manifest.batch();
         batch.put(META, INDEX_KEY, index)?;
         batch.put_state(&StateRecord::default())?;
         batch.apply()?;
         manifest.flush()
+    }
+
+    fn new(db: DB, path: &Path, mode: Mode) -> Self {
+        let path = path.to_owned();
+        Self { db: Arc::new(db), path, mode, process: std::process::id() }
     }
 
     /// Flushes the log to tables, so that readers have no log to replay and all damage is detected. In a log,
@@ -113,11 +137,27 @@ impl Manifest {
         flushed.map_err(|source| database(&self.path, "flush the database", source))
     }
 
+    /// Flushes, and merges small tables before the database is closed: writers that live for one commit each
+    /// would otherwise leave more tables than all readers can have open.
+    pub fn settle(&self) -> Result<(), ManifestError> {
+        self.flush()?;
+        let merged = self.db.wait_for_compact(&WaitForCompactOptions::default());
+        merged.map_err(|source| database(&self.path, "merge the tables of the database", source))
+    }
+
+    /// Never closes the database: when it is closed, RocksDB compares its files with those that it finds by their
+    /// names, and writes what it misses into a folder that may be that of another index by now.
+    pub fn abandon(&self) {
+        std::mem::forget(Arc::clone(&self.db));
+    }
+
     /// Opens for writing; the caller holds the index's lock.
     pub fn open_primary(path: &Path) -> Result<Self, ManifestError> {
+        guard::check(path)?;
+        guard::remove_leftovers(path)?;
         let db = DB::open_cf_descriptors(&options(), path, descriptors())
             .map_err(|source| database(path, "open the database for writing", source))?;
-        Ok(Self { db, path: path.to_owned(), mode: Mode::Primary })
+        Ok(Self::new(db, path, Mode::Primary))
     }
 
     /// Opens for reading, also while a writer is open. Never blocks the writer, and changes nothing in the
@@ -134,19 +174,20 @@ impl Manifest {
         let mut attempt = 1;
         loop {
             let before = database_files(path);
-            let opened = DB::open_cf_descriptors_read_only(&options, path, descriptors(), false);
+            let opened = guard::check(path).and_then(|()| {
+                DB::open_cf_descriptors_read_only(&options, path, descriptors(), false)
+                    .map_err(|source| database(path, "open the database for reading", source))
+            });
             let files = match (before, database_files(path)) {
                 (Ok(before), Ok(after)) if is_one_state(&before, &after) => Some(before),
                 _ => None,
             };
             match (opened, files) {
                 (Ok(db), Some(files)) => {
-                    return Ok(Self { db, path: path.to_owned(), mode: Mode::Reader(files) });
+                    return Ok(Self::new(db, path, Mode::Reader(files)));
                 }
-                // No writer interfered, or the attempts are used up: report the database's error.
-                (Err(source), files) if files.is_some() || attempt == ATTEMPTS => {
-                    return Err(database(path, "open the database for reading", source));
-                }
+                // No writer interfered, or the attempts are used up: report the error.
+                (Err(error), files) if files.is_some() || attempt == ATTEMPTS => return Err(error),
                 (Ok(_), None) if attempt == ATTEMPTS => {
                     let source = io::ErrorKind::ResourceBusy.into();
                     return Err(failed(path, "find the database at rest", source));
@@ -165,11 +206,6 @@ impl Manifest {
         }
         let reason = format!("generation {found}, where {generation} was committed: the log is damaged");
         Err(self.damaged(META, STATE_KEY, &reason))
-    }
-
-    /// Whether its state never changes.
-    pub fn is_fixed(&self) -> bool {
-        matches!(self.mode, Mode::Reader(_))
     }
 
     /// The location of a committed example, checked against its segment's number of rows.
@@ -226,13 +262,47 @@ impl Manifest {
 
     /// The generation of the last recorded commit.
     pub fn last_commit(&self) -> Result<Option<u64>, ManifestError> {
-        let mut last = None;
-        self.for_each(COMMITS, &[], |key, _| {
-            let generation = key.try_into().map(u64::from_be_bytes);
-            last = Some(generation.map_err(|_| self.damaged(COMMITS, key, "not a key of 8 bytes"))?);
-            Ok(true)
-        })?;
+        let mut records = self.records(COMMITS)?;
+        records.seek_to_last();
+        let last = records.key().map(|key| self.generation(COMMITS, key)).transpose()?;
+        self.check_status(&records)?;
         Ok(last)
+    }
+
+    /// The generations below `oldest` of recorded commits.
+    pub fn commits_before(&self, oldest: u64) -> Result<Vec<u64>, ManifestError> {
+        let mut all = Vec::new();
+        self.for_each(COMMITS, &[], |key, _| {
+            let generation = self.generation(COMMITS, key)?;
+            all.extend((generation < oldest).then_some(generation));
+            Ok(generation < oldest)
+        })?;
+        Ok(all)
+    }
+
+    /// Calls `each` for the examples whose earlier versions no generation from `oldest` on needs, with the
+    /// generation that superseded them.
+    pub fn for_each_superseded(
+        &self,
+        oldest: u64,
+        mut each: impl FnMut(u64, &[u8]) -> Result<(), ManifestError>,
+    ) -> Result<(), ManifestError> {
+        self.for_each(SUPERSEDED, &[], |key, value| {
+            let parsed = parse_superseded_key(key);
+            let (generation, id) =
+                parsed.ok_or_else(|| self.damaged(SUPERSEDED, key, "not a key of 8 bytes and more"))?;
+            let SupersededRecord = self.parse(SUPERSEDED, key, value)?;
+            if generation <= oldest {
+                each(generation, id)?;
+            }
+            Ok(generation <= oldest)
+        })
+    }
+
+    /// Whether a collection will find the version of an example that `generation` superseded.
+    pub fn lists_superseded(&self, generation: u64, id: &[u8]) -> Result<bool, ManifestError> {
+        let record: Option<SupersededRecord> = self.get(SUPERSEDED, &superseded_key(generation, id))?;
+        Ok(record.is_some())
     }
 
     /// All segments of all readable generations, by UUID.
@@ -257,32 +327,37 @@ impl Manifest {
 
     /// The dead rows of a segment at a generation.
     pub fn dead(&self, segment: Uuid, generation: u64) -> Result<RoaringBitmap, ManifestError> {
-        let mut latest = None;
-        for (at, bitmap) in self.deletes_of(segment)? {
-            if at <= generation {
-                latest = Some(bitmap);
+        let mut records = self.records(DELETES)?;
+        records.seek_for_prev(deletes_key(segment, generation));
+        let latest = match records.item() {
+            Some((key, value)) if self.segment_and_generation(key)?.0 == segment => {
+                let DeletesRecord(bytes) = self.parse(DELETES, key, value)?;
+                let bitmap = RoaringBitmap::deserialize_from(&bytes[..]);
+                bitmap.map_err(|error| self.damaged(DELETES, key, &error.to_string()))?
             }
-        }
-        Ok(latest.unwrap_or_default())
+            _ => RoaringBitmap::new(),
+        };
+        self.check_status(&records)?;
+        Ok(latest)
     }
 
-    /// All versions of a segment's dead rows, oldest first.
-    pub fn deletes_of(&self, segment: Uuid) -> Result<Vec<(u64, RoaringBitmap)>, ManifestError> {
+    /// The segments and generations of all bitmaps of dead rows, by segment, oldest first.
+    pub fn deletes(&self) -> Result<Vec<(Uuid, u64)>, ManifestError> {
         let mut all = Vec::new();
-        self.for_each(DELETES, segment.as_bytes(), |key, value| {
-            let parsed = parse_deletes_key(key);
-            let (of, generation) =
-                parsed.ok_or_else(|| self.damaged(DELETES, key, "not a key of 24 bytes"))?;
-            if of != segment {
-                return Ok(false);
-            }
-            let DeletesRecord(bytes) = self.parse(DELETES, key, value)?;
-            let bitmap = RoaringBitmap::deserialize_from(&bytes[..])
-                .map_err(|error| self.damaged(DELETES, key, &error.to_string()))?;
-            all.push((generation, bitmap));
+        self.for_each(DELETES, &[], |key, _| {
+            all.push(self.segment_and_generation(key)?);
             Ok(true)
         })?;
         Ok(all)
+    }
+
+    fn segment_and_generation(&self, key: &[u8]) -> Result<(Uuid, u64), ManifestError> {
+        parse_deletes_key(key).ok_or_else(|| self.damaged(DELETES, key, "not a key of 24 bytes"))
+    }
+
+    fn generation(&self, family: &'static str, key: &[u8]) -> Result<u64, ManifestError> {
+        let generation = key.try_into().map(u64::from_be_bytes);
+        generation.map_err(|_| self.damaged(family, key, "not a key of 8 bytes"))
     }
 
     /// Calls `each` for every example, in the order of ids. Memory does not depend on their number.
@@ -343,10 +418,7 @@ impl Manifest {
         start: &[u8],
         mut each: impl FnMut(&[u8], &[u8]) -> Result<bool, ManifestError>,
     ) -> Result<(), ManifestError> {
-        let mut options = ReadOptions::default();
-        options.fill_cache(false);
-        options.set_verify_checksums(true);
-        let mut records: DBRawIterator<'_> = self.db.raw_iterator_cf_opt(self.family(family)?, options);
+        let mut records = self.records(family)?;
         records.seek(start);
         while let Some((key, value)) = records.item() {
             if !each(key, value)? {
@@ -354,7 +426,18 @@ impl Manifest {
             }
             records.next();
         }
-        // A failed iterator looks like one at its end.
+        self.check_status(&records)
+    }
+
+    fn records(&self, family: &'static str) -> Result<DBRawIterator<'_>, ManifestError> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options.set_verify_checksums(true);
+        Ok(self.db.raw_iterator_cf_opt(self.family(family)?, options))
+    }
+
+    /// A failed iterator looks like one at its end.
+    fn check_status(&self, records: &DBRawIterator<'_>) -> Result<(), ManifestError> {
         records.status().map_err(|source| database(&self.path, "read records", source))
     }
 
@@ -401,11 +484,7 @@ impl Batch<'_> {
         self.put(SEGMENTS, segment.as_bytes(), record)
     }
 
-    /// Removes a segment's record and the bitmaps of its dead rows.
     pub fn remove_segment(&mut self, segment: Uuid) -> Result<(), ManifestError> {
-        for (generation, _) in self.manifest.deletes_of(segment)? {
-            self.remove_deletes(segment, generation)?;
-        }
         self.remove(SEGMENTS, segment.as_bytes())
     }
 
@@ -431,6 +510,19 @@ impl Batch<'_> {
 
     pub fn put_commit(&mut self, generation: u64, commit: &CommitRecord) -> Result<(), ManifestError> {
         self.put(COMMITS, &generation.to_be_bytes(), commit)
+    }
+
+    pub fn remove_commit(&mut self, generation: u64) -> Result<(), ManifestError> {
+        self.remove(COMMITS, &generation.to_be_bytes())
+    }
+
+    /// Notes that `generation` has superseded the example's earlier versions.
+    pub fn put_superseded(&mut self, generation: u64, id: &[u8]) -> Result<(), ManifestError> {
+        self.put(SUPERSEDED, &superseded_key(generation, id), &SupersededRecord)
+    }
+
+    pub fn remove_superseded(&mut self, generation: u64, id: &[u8]) -> Result<(), ManifestError> {
+        self.remove(SUPERSEDED, &superseded_key(generation, id))
     }
 
     pub fn put_intent(&mut self, segment: Uuid, time_ms: u64) -> Result<(), ManifestError> {

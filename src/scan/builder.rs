@@ -303,7 +303,7 @@ impl<'a> Scan<'a> {
     /// # Errors
     /// The request is invalid or unsupported (see [`ScanError`]).
     pub fn explain(&self) -> Result<Explanation, ScanError> {
-        let threads = self.thread_count();
+        let threads = self.thread_count()?;
         self.planner(threads, false)?.explain(self.path)
     }
 
@@ -312,22 +312,23 @@ impl<'a> Scan<'a> {
         self,
         work: impl FnOnce(Self, usize) -> Result<R, ScanError> + Send,
     ) -> Result<R, ScanError> {
-        let threads = self.thread_count();
+        let threads = self.thread_count()?;
         // Starting threads takes longer than a small scan, so the global pool is used if its size matches.
         if threads == rayon::current_num_threads() {
             return work(self, threads);
         }
-        let error = |source| ScanError::Threads { threads, source };
-        if threads > rayon::max_num_threads() {
-            return Err(error(std::io::ErrorKind::InvalidInput.into()));
-        }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let pool = pool.map_err(|source| error(std::io::Error::other(source)))?;
+        let pool =
+            pool.map_err(|source| ScanError::Threads { threads, source: std::io::Error::other(source) })?;
         pool.install(|| work(self, threads))
     }
 
-    fn thread_count(&self) -> usize {
-        if self.threads == 0 { rayon::current_num_threads() } else { self.threads }
+    fn thread_count(&self) -> Result<usize, ScanError> {
+        match self.threads {
+            0 => Ok(rayon::current_num_threads()),
+            threads if threads <= rayon::max_num_threads() => Ok(threads),
+            threads => Err(ScanError::Threads { threads, source: std::io::ErrorKind::InvalidInput.into() }),
+        }
     }
 
     fn rows(&self) -> u64 {

@@ -48,9 +48,17 @@ impl SegmentReader {
         self.is_mapped
     }
 
-    /// Some rows of a row group, checked.
+    /// Some rows of a row group, checked: borrowed if the storage has the file in memory, otherwise read. Only
+    /// scans use the map of a file: where the disk cannot read a sector, or another program has cut the file off,
+    /// a map ends the process.
     pub fn codes(&self, column: CodeColumn, rows: Range<usize>) -> Result<Codes<'_>, SegmentError> {
-        self.checking(column, rows)?.into_codes()
+        if !self.file.bytes.is_on_disk() {
+            return self.checking(column, rows)?.into_codes();
+        }
+        let found = self.find(column)?;
+        let extent = self.extent_of_rows(&found, rows.clone())?;
+        let bytes = Cow::Owned(self.file.read_range(extent.range.clone())?);
+        Checking::new(self, extent, bytes, Sound::Unknown, (rows, found.stride)).into_codes()
     }
 
     /// Some rows of a row group, ascending and at least one. The result spans the first row to the last, but

@@ -1,7 +1,5 @@
 //! The bytes of the columns other than codes: byte strings, spans, sources, numbers.
 
-use std::collections::HashSet;
-
 use super::MAX_SOURCE;
 use crate::bytes::u32_at;
 
@@ -29,10 +27,6 @@ impl ByteStrings {
 
     pub fn get(&self, i: usize) -> &[u8] {
         &self.bytes[self.ends[i] as usize..self.ends[i + 1] as usize]
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.len()).map(|i| self.get(i))
     }
 
     /// Bytes of all strings; the writer keeps it below 2^32.
@@ -158,22 +152,47 @@ pub(crate) fn source_names_to_bytes(names: &ByteStrings) -> Vec<u8> {
     raw
 }
 
-pub(crate) fn parse_source_names(raw: &[u8]) -> Result<Vec<String>, String> {
+/// Distinct names in one buffer: a segment may have a million of them.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    text: String,
+    /// The ends of the names, after a leading 0.
+    ends: Vec<u32>,
+}
+
+impl Names {
+    pub fn len(&self) -> usize {
+        self.ends.len().saturating_sub(1)
+    }
+
+    pub fn get(&self, ordinal: usize) -> Option<&str> {
+        let (start, end) = (*self.ends.get(ordinal)?, *self.ends.get(ordinal + 1)?);
+        self.text.get(start as usize..end as usize)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        (0..self.len()).filter_map(|ordinal| self.get(ordinal))
+    }
+}
+
+pub(crate) fn parse_source_names(raw: &[u8]) -> Result<Names, String> {
     if raw.len() < 8 {
         return Err("too short for a count".into());
     }
     let (count, strings) = (u32_at(raw, 0) as usize, &raw[4..]);
-    let strings = ByteStrings::parse(strings, count, 1..=MAX_SOURCE)?;
-    let mut names: Vec<String> = Vec::with_capacity(count);
-    let mut seen = HashSet::new();
-    for name in strings.iter() {
-        let name = std::str::from_utf8(name).map_err(|error| error.to_string())?;
-        if !seen.insert(name) {
-            return Err(format!("the name {name:?} occurs twice"));
-        }
-        names.push(name.to_owned());
+    let ByteStrings { ends, bytes } = ByteStrings::parse(strings, count, 1..=MAX_SOURCE)?;
+    let text = String::from_utf8(bytes).map_err(|error| error.to_string())?;
+    let names = Names { text, ends };
+    let cut = (0..count).find(|&ordinal| names.get(ordinal).is_none());
+    if let Some(ordinal) = cut {
+        return Err(format!("name {ordinal} is not UTF-8"));
     }
-    Ok(names)
+    let mut sorted: Vec<&str> = names.iter().collect();
+    sorted.sort_unstable();
+    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(format!("the name {:?} occurs twice", pair[0])),
+        None => Ok(names),
+    }
 }
 
 /// The window size of a zstd frame of `raw` decompressed bytes (RFC 8878, section 3.1.1.1); `None` if `frame`

@@ -141,7 +141,7 @@ impl Region {
 
     /// The maximum raw length of a region of this used length.
     pub fn raw_limit(used: u64) -> u64 {
-        (1 << 20) + 256 * used
+        ((1 << 20) + 256 * used).min(1 << 30)
     }
 }
 

@@ -10,7 +10,8 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::columns::{
-    ByteStrings, NO_SOURCE, Span, parse_f32, parse_source_names, parse_sources, parse_spans, window_of_frame,
+    ByteStrings, NO_SOURCE, Names, Span, parse_f32, parse_source_names, parse_sources, parse_spans,
+    window_of_frame,
 };
 use super::error::{Fault, Place, SegmentError};
 use super::file::SegmentFile;
@@ -54,7 +55,7 @@ pub(crate) struct SegmentReader {
     first_chunks: Vec<usize>,
     /// One bit per chunk: whether it has been checked.
     sound: Vec<AtomicU64>,
-    source_names: Vec<String>,
+    source_names: Names,
 }
 
 impl SegmentReader {
@@ -99,7 +100,7 @@ impl SegmentReader {
             group_regions,
             first_chunks,
             sound,
-            source_names: Vec::new(),
+            source_names: Names::default(),
         };
         reader.source_names = reader.read_source_names()?;
         Ok(reader)
@@ -141,7 +142,7 @@ impl SegmentReader {
     }
 
     /// The names of all sources, in the order of their ordinals.
-    pub fn source_names(&self) -> &[String] {
+    pub fn source_names(&self) -> &Names {
         &self.source_names
     }
 
@@ -149,7 +150,7 @@ impl SegmentReader {
     pub fn source_name(&self, ordinal: u32) -> Option<&str> {
         match ordinal {
             NO_SOURCE => None,
-            ordinal => self.source_names.get(ordinal as usize).map(String::as_str),
+            ordinal => self.source_names.get(ordinal as usize),
         }
     }
 
@@ -379,16 +380,23 @@ impl SegmentReader {
         if region.compression == Compression::None {
             return Ok(used);
         }
-        // Exactly one frame; the footer's check bounds its decompressed length.
-        let one_frame =
-            zstd::zstd_safe::find_frame_compressed_size(&used).is_ok_and(|size| size == used.len());
+        // Exactly one frame of the length that the footer gives: looked at before memory is taken for it.
+        let is_one = zstd::zstd_safe::find_frame_compressed_size(&used).is_ok_and(|size| size == used.len());
+        let states =
+            zstd::zstd_safe::get_frame_content_size(&used).is_ok_and(|size| size == Some(region.raw));
+        let not_it = || self.damaged(region, format!("not one zstd frame of {} bytes", region.raw));
+        if !is_one || !states {
+            return Err(not_it());
+        }
         if window_of_frame(&used, region.raw).is_some_and(|window| window > MAX_WINDOW) {
             return Err(self.damaged(region, "a zstd frame with a window of more than 2^27 bytes".into()));
         }
-        let raw = decompress(&used, to_usize(region.raw));
-        match raw {
-            Ok(raw) if one_frame && raw.len() as u64 == region.raw => Ok(raw),
-            _ => Err(self.damaged(region, format!("not one zstd frame of {} bytes", region.raw))),
+        let mut raw = Vec::new();
+        let room = raw.try_reserve_exact(to_usize(region.raw));
+        room.map_err(|_| self.damaged(region, format!("no memory for {} bytes", region.raw)))?;
+        match decompress(&used, &mut raw) {
+            Ok(length) if length as u64 == region.raw => Ok(raw),
+            _ => Err(not_it()),
         }
     }
 
@@ -422,10 +430,10 @@ impl SegmentReader {
         }
     }
 
-    fn read_source_names(&self) -> Result<Vec<String>, SegmentError> {
+    fn read_source_names(&self) -> Result<Names, SegmentError> {
         let found =
             self.footer.regions.iter().enumerate().find(|(_, region)| region.kind == Kind::SourceNames);
-        let Some((ordinal, region)) = found else { return Ok(Vec::new()) };
+        let Some((ordinal, region)) = found else { return Ok(Names::default()) };
         parse_source_names(&self.raw(ordinal, region)?).map_err(|reason| self.damaged(region, reason))
     }
 }
@@ -445,8 +453,8 @@ fn read_footer(
     Footer::parse(&footer, &tail, schema).map_err(in_file)
 }
 
-/// Decompresses one frame of at most `capacity` bytes.
-fn decompress(frame: &[u8], capacity: usize) -> io::Result<Vec<u8>> {
+/// Decompresses one frame into the capacity of `raw`.
+fn decompress(frame: &[u8], raw: &mut Vec<u8>) -> io::Result<usize> {
     thread_local! {
         // Creating one for each column costs more than decompressing most columns.
         static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
@@ -456,7 +464,7 @@ fn decompress(frame: &[u8], capacity: usize) -> io::Result<Vec<u8>> {
             Some(decompressor) => decompressor,
             None => kept.insert(zstd::bulk::Decompressor::new()?),
         };
-        decompressor.decompress(frame, capacity)
+        decompressor.decompress_to_buffer(frame, raw)
     })
 }
 

@@ -8,9 +8,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use crate::files;
 use crate::lock::lock;
-use file::MappedFile;
 pub(crate) use file::Pages;
+use file::{Descriptors, FolderFile};
 
 mod file;
 
@@ -134,16 +135,27 @@ pub enum Advice {
     Done,
 }
 
-/// Storage in a folder of the file system. Files are mapped; ranges can also be read.
+/// Storage in a folder of the file system. Files are mapped, unless asked otherwise; ranges can also be read.
+///
+/// It keeps at most 32 descriptors, however many files are open, and opens files again when they are read.
 #[derive(Debug)]
 pub struct FileStorage {
     folder: PathBuf,
+    is_mapped: bool,
+    descriptors: Arc<Descriptors>,
 }
 
 impl FileStorage {
-    /// Storage in an existing folder.
+    /// Storage in an existing folder, which maps files for scans.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        Self { folder: folder.into(), is_mapped: true, descriptors: Arc::default() }
+    }
+
+    /// Storage in an existing folder, which maps nothing. Then a disk that cannot read a sector, or another
+    /// program that cuts off a file, causes an error; under a map it ends the process with SIGBUS. But a file that
+    /// another process removes cannot be read any longer than its descriptor is kept.
+    pub fn unmapped(folder: impl Into<PathBuf>) -> Self {
+        Self { is_mapped: false, ..Self::new(folder) }
     }
 
     /// The path of a file. A name that is not a plain file name is an error.
@@ -163,12 +175,7 @@ impl Storage for FileStorage {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageBytes>> {
-        let path = self.path(name)?;
-        // Rejects links out of the folder and pipes, which could block.
-        if !fs::symlink_metadata(&path)?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        Ok(Arc::new(MappedFile::new(File::open(path)?)?))
+        Ok(Arc::new(FolderFile::open(self.path(name)?, self.is_mapped, &self.descriptors)?))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -190,28 +197,12 @@ impl Storage for FileStorage {
     }
 
     fn sync(&self) -> io::Result<()> {
-        sync_folder(&self.folder)
+        files::sync_folder(&self.folder)
     }
 
     fn describe(&self, name: &str) -> String {
         self.folder.join(name).display().to_string()
     }
-}
-
-/// Makes the entries of a folder durable.
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    // Windows cannot open a folder as a file; NTFS journals its entries.
-    if cfg!(windows) { Ok(()) } else { File::open(folder)?.sync_all() }
-}
-
-/// Replaces a small file durably and atomically.
-pub(crate) fn replace_file(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = folder.join(format!("{name}.unfinished"));
-    let mut file = File::create(&unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(unfinished, folder.join(name))?;
-    sync_folder(folder)
 }
 
 impl StorageFile for File {
@@ -332,6 +323,57 @@ mod tests {
         test(&MemoryStorage::new());
         let folder = tempfile::tempdir().unwrap();
         test(&FileStorage::new(folder.path()));
+    }
+
+    /// Catches a descriptor that stays open for each file, bytes of another file after a descriptor was given
+    /// away, and a file that is lost with its name.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn many_open_files_share_few_descriptors() {
+        use std::fs::read_link;
+        let folder = tempfile::tempdir().unwrap();
+        let here = fs::canonicalize(folder.path()).unwrap();
+        for is_mapped in [true, false] {
+            let storage = FileStorage { is_mapped, ..FileStorage::new(folder.path()) };
+            let name = |i: u32| format!("{is_mapped}-{i}");
+            for i in 0..200 {
+                let mut file = storage.create(&name(i)).unwrap();
+                file.write(&i.to_le_bytes()).unwrap();
+                file.sync().unwrap();
+            }
+            let open: Vec<_> = (0..200).map(|i| storage.open(&name(i)).unwrap()).collect();
+            let check = |i: u32| {
+                let mut bytes = [0; 4];
+                open[i as usize].read_at(0, &mut bytes).map(|()| assert_eq!(bytes, i.to_le_bytes()))
+            };
+            for i in (0..200).chain(0..200).chain((0..200).rev()) {
+                check(i).unwrap();
+                assert_eq!(open[i as usize].mapped(0..4).is_some(), is_mapped);
+            }
+            let descriptors = fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok);
+            let ours =
+                descriptors.filter(|entry| read_link(entry.path()).is_ok_and(|to| to.starts_with(&here)));
+            assert!(ours.count() <= 32);
+            storage.remove(&name(199)).unwrap();
+            fs::rename(folder.path().join(name(198)), folder.path().join(name(199))).unwrap();
+            assert!((0..100).all(|i| check(i).is_ok()));
+            assert_eq!(check(199).is_ok(), is_mapped, "the map has it still, and nothing else has");
+        }
+    }
+
+    /// Catches a file that is cut off while it is open, and then read through the map: that is a SIGBUS.
+    #[test]
+    fn file_cut_off_while_open_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        for storage in [FileStorage::new(folder.path()), FileStorage::unmapped(folder.path())] {
+            let _ = fs::remove_file(folder.path().join("a"));
+            let mut file = storage.create("a").unwrap();
+            file.write(&[1; 20_000]).unwrap();
+            let open = storage.open("a").unwrap();
+            OpenOptions::new().write(true).open(folder.path().join("a")).unwrap().set_len(4096).unwrap();
+            let error = open.read_at(8192, &mut [0; 10]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
     }
 
     fn all(storage: &dyn Storage, name: &str) -> Vec<u8> {

@@ -23,8 +23,9 @@ use crate::codec::{CodeEncoding, TierKind};
 const GROUP_BYTES: usize = 32 << 20;
 /// The maximum number of rows of a row group, unless a single example has more.
 const GROUP_ROWS: usize = 65_536;
-/// The bytes of ids and metadata at which a row group ends, so that their offsets fit `u32`.
-const GROUP_STRING_BYTES: usize = 256 << 20;
+/// The bytes of ids and metadata at which a row group ends: they are in memory three times while it is written,
+/// and reading one row's metadata decompresses those of its group.
+const GROUP_STRING_BYTES: usize = 16 << 20;
 const ZSTD_LEVEL: i32 = 3;
 
 /// A segment whose file is complete and durable, but not yet in the manifest.

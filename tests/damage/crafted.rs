@@ -444,7 +444,11 @@ fn zstd_window_is_bounded() {
         let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
         encoder.window_log(log).unwrap();
         std::io::Write::write_all(&mut encoder, &raw).unwrap();
-        craft.part(IDS).set_frame(encoder.finish().unwrap(), raw.len() as u64);
+        let mut frame = encoder.finish().unwrap();
+        // States its content size, in four bytes, without being a single segment.
+        frame[4] |= 0x80;
+        frame.splice(6..6, u32::try_from(raw.len()).unwrap().to_le_bytes());
+        craft.part(IDS).set_frame(frame, raw.len() as u64);
         if log > 27 {
             assert_refused(&bench, &craft.build(), "a window of 2^28", "a window of more than 2^27 bytes");
             continue;

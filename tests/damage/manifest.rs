@@ -10,7 +10,7 @@ use crate::fixtures::indexes::{self, copy_folder};
 use crate::fixtures::sketches::{sketch, spec};
 use crate::fixtures::told;
 
-const FAMILIES: [&str; 6] = ["meta", "segments", "examples", "deletes", "commits", "intents"];
+const FAMILIES: [&str; 7] = ["meta", "segments", "examples", "deletes", "commits", "intents", "superseded"];
 
 /// Examples `a`, `b` and `d` in two segments, `c` deleted; the last commit deleted it.
 fn create() -> (tempfile::TempDir, PathBuf) {

@@ -91,13 +91,15 @@ impl RowFilter {
 }
 
 fn sources(names: &[String], segments: &[LiveSegment]) -> Result<Vec<Vec<bool>>, ScanError> {
-    let known = |name: &String| segments.iter().any(|segment| segment.reader.source_names().contains(name));
+    let known = |name: &String| {
+        segments.iter().any(|segment| segment.reader.source_names().iter().any(|known| known == name))
+    };
     if let Some(name) = names.iter().find(|name| !known(name)) {
         return Err(ScanError::UnknownSource { name: name.clone() });
     }
     let wanted: std::collections::HashSet<&str> = names.iter().map(String::as_str).collect();
     let of_segment = |segment: &LiveSegment| {
-        segment.reader.source_names().iter().map(|name| wanted.contains(name.as_str())).collect()
+        segment.reader.source_names().iter().map(|name| wanted.contains(name)).collect()
     };
     Ok(segments.iter().map(of_segment).collect())
 }
