@@ -12,7 +12,7 @@ use crate::bytes::{u32_at, u64_at};
 use crate::manifest::ManifestError;
 use crate::segment::storage::replace_file;
 
-const NAME: &str = "COMMITTED";
+pub(super) const NAME: &str = "COMMITTED";
 const MAGIC: [u8; 8] = *b"\x89GDC\r\n\x1a\n";
 const LENGTH: usize = 20;
 
@@ -40,9 +40,10 @@ pub(super) fn read(folder: &Path) -> Result<u64, ManifestError> {
     };
     let is_sound =
         bytes.len() == LENGTH && bytes[..8] == MAGIC && crc32fast::hash(&bytes[..16]) == u32_at(&bytes, 16);
-    if is_sound {
+    // No index has 2^63 commits.
+    if is_sound && u64_at(&bytes, 8) < 1 << 63 {
         return Ok(u64_at(&bytes, 8));
     }
-    let reason = "magic, length or checksum is wrong".to_owned();
+    let reason = "magic, length, generation or checksum is wrong".to_owned();
     Err(ManifestError::Damaged { path, family: "COMMITTED", key: String::new(), reason })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ use super::rows::{self, Row};
 use super::{LOCK, MANIFEST, Shared, committed, now_ms, open_reader};
 use crate::lock::lock;
 use crate::manifest::{CommitRecord, Location, Manifest, ManifestError, SegmentRecord, StateRecord};
-use crate::segment::{EncodedRow, RowEncoder, RowTags, Sealed, SegmentError, SegmentWriter, file_name};
+use crate::segment::{
+    EncodedRow, Origin, RowEncoder, RowTags, Sealed, SegmentError, SegmentWriter, file_name,
+};
 use crate::sketch::Sketch;
 
 /// The maximum length of a commit's payload, in bytes.
@@ -46,7 +49,25 @@ pub struct Writer {
 
 /// The exclusive lock of an open `LOCK`.
 #[derive(Debug)]
-struct Lock(File);
+pub(super) struct Lock(File);
+
+impl Lock {
+    /// Locks the index in `folder`, or fails if another writer has it.
+    pub(super) fn take(folder: &Path) -> Result<Self, WriterError> {
+        let path = folder.join(LOCK);
+        let io = |operation| {
+            let path = path.clone();
+            move |source| WriterError::Io { path, operation, source }
+        };
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(io("open"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(WriterError::Busy { path: folder.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(io("lock")(source)),
+        }
+    }
+}
 
 impl Drop for Lock {
     fn drop(&mut self) {
@@ -88,19 +109,7 @@ impl Writer {
         if shared.features_write != 0 {
             return Err(WriterError::UnknownFeature { path: path(), bits: shared.features_write });
         }
-        let lock_path = shared.path.join(LOCK);
-        let io = |operation| {
-            let path = lock_path.clone();
-            move |source| WriterError::Io { path, operation, source }
-        };
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&lock_path);
-        let file = file.map_err(io("open"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(WriterError::Busy { path: path() }),
-            Err(TryLockError::Error(source)) => return Err(io("lock")(source)),
-        }
-        let lock = Lock(file);
+        let lock = Lock::take(&shared.path)?;
         let manifest = Arc::new(Manifest::open_primary(&shared.path.join(MANIFEST))?);
         // Before any segment is treated as an orphan.
         manifest.holds(committed::read(&shared.path)?)?;
@@ -321,11 +330,15 @@ impl Writer {
         let open = match &mut self.open {
             Some(open) => open,
             None => {
+                let origin = Origin {
+                    generation: self.state.generation + 1,
+                    ordinal: u32::try_from(self.sealed.len()).unwrap_or(u32::MAX),
+                };
                 let segment = Uuid::new_v4();
                 intend(&self.manifest, segment)?;
                 let (storage, identity) =
                     (Arc::clone(&self.shared.storage), Arc::clone(&self.shared.identity));
-                self.open.insert(SegmentWriter::create(storage, identity, segment)?)
+                self.open.insert(SegmentWriter::create(storage, identity, segment, origin)?)
             }
         };
         let first_row = open.push(id, rows)?;
