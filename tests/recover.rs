@@ -17,7 +17,7 @@ use gradix::segment::storage::{FileStorage, Storage, StorageBytes, StorageFile};
 use gradix::sketch::SketchSpec;
 use gradix::{
     CompactOptions, Encoding, ErrorKind, GcOptions, Index, LeftOut, LeftOutReason, RecoverError, Recovery,
-    Row, Schema, Span, WriterError,
+    Row, Schema, Snapshot, Span, WriterError,
 };
 
 /// The rows of each example, by the seeds of their sketches.
@@ -50,8 +50,8 @@ fn collect(writer: &mut gradix::Writer) {
 }
 
 /// Whether the example has these rows, in all their columns.
-fn has(index: &Index, id: &str, seeds: &[u64]) -> bool {
-    let Some(example) = index.snapshot().unwrap().get(id).unwrap() else { return false };
+fn has(snapshot: &Snapshot, id: &str, seeds: &[u64]) -> bool {
+    let Some(example) = snapshot.get(id).unwrap() else { return false };
     example.rows.len() == seeds.len()
         && example.rows.iter().zip(seeds).zip(0..).all(|((row, &seed), i)| {
             row.sketch == sketch(seed)
@@ -66,8 +66,9 @@ fn assert_is(index: &Index, expected: &Examples) {
     let ids: Vec<_> =
         index.snapshot().unwrap().ids().map(|id| String::from_utf8(id.unwrap()).unwrap()).collect();
     assert_eq!(ids, expected.keys().cloned().collect::<Vec<_>>());
+    let snapshot = index.snapshot().unwrap();
     for (id, seeds) in expected {
-        assert!(has(index, id, seeds), "{id} does not have the rows {seeds:?}");
+        assert!(has(&snapshot, id, seeds), "{id} does not have the rows {seeds:?}");
     }
 }
 
@@ -94,8 +95,8 @@ fn assert_nothing_left(path: &Path) {
     assert_eq!(names, ["COMMITTED", "INDEX", "LOCK", "manifest", "segments"]);
 }
 
-/// Catches a recovery that takes an earlier version of an example for the last one, or merges two, or loses one;
-/// over several writers, commits and a compaction, whose inputs are still there.
+/// Catches a recovery that takes an earlier version of an example for the last one, or merges two, or loses
+/// one; over several writers, commits and a compaction, whose inputs are still there.
 #[test]
 fn recovered_index_has_the_last_version_of_each_example() {
     let (_folder, index) = create();
@@ -169,8 +170,8 @@ fn recovered_index_has_the_last_version_of_each_example() {
     assert_nothing_left(&path);
 }
 
-/// Catches a recovery of a random history that loses a live example, or gives it other rows; and one that makes
-/// rows up for one that was deleted.
+/// Catches a recovery of a random history that loses a live example, or gives it other rows; and one that
+/// makes rows up for one that was deleted.
 #[test]
 fn recovered_index_is_that_of_any_history() {
     for seed in 0..8 {
@@ -232,19 +233,50 @@ fn recovered_index_is_that_of_any_history() {
                 let recovery = lose_and_recover(&path).unwrap();
                 assert_eq!(recovery.generation, before);
                 let index = Index::open(&path).unwrap();
+                let snapshot = index.snapshot().unwrap();
                 for (id, seeds) in &committed {
-                    assert!(has(&index, id, seeds), "history {seed}: {id} does not have the rows {seeds:?}");
+                    assert!(
+                        has(&snapshot, id, seeds),
+                        "history {seed}: {id} does not have the rows {seeds:?}"
+                    );
                 }
-                for id in index.snapshot().unwrap().ids() {
+                for id in snapshot.ids() {
                     let id = String::from_utf8(id.unwrap()).unwrap();
                     let known =
-                        ever.get(&id).is_some_and(|ever| ever.iter().any(|seeds| has(&index, &id, seeds)));
+                        ever.get(&id).is_some_and(|ever| ever.iter().any(|seeds| has(&snapshot, &id, seeds)));
                     assert!(known, "history {seed}: {id} has rows that it never had");
                 }
                 assert_sound(&index);
             }
         }
     }
+}
+
+/// Catches an example that counts twice because its later version is in a write batch that has been applied, or
+/// in the one that is being filled.
+#[test]
+fn examples_of_several_write_batches_are_told_apart() {
+    let (_folder, index) = create();
+    let path = index.path().to_owned();
+    let mut expected = Examples::new();
+    let mut writer = index.writer().unwrap();
+    for version in 0..2 {
+        // 10 MB of ids, where a batch has 4 MiB.
+        for i in 0..2500u64 {
+            let (id, seeds) = (format!("{i:04000}"), vec![i + version]);
+            put(&mut writer, &id, &seeds);
+            expected.insert(id, seeds);
+        }
+        writer.commit().unwrap();
+    }
+    drop(writer);
+    drop(index);
+    let recovery = lose_and_recover(&path).unwrap();
+    assert_eq!((recovery.examples, recovery.superseded), (2500, 2500));
+    let index = Index::open(&path).unwrap();
+    assert_eq!(index.snapshot().unwrap().rows(), 2500);
+    assert_is(&index, &expected);
+    assert_sound(&index);
 }
 
 /// Catches segments of one commit that are taken in another order than they were written.
@@ -497,8 +529,8 @@ impl Storage for FewOpens {
     }
 }
 
-/// Catches a storage that fails for a while and a segment that is left out for it; what an interrupted recovery has
-/// left and the next one trips over; and one that removes what is not its own.
+/// Catches a storage that fails for a while and a segment that is left out for it; what an interrupted
+/// recovery has left and the next one trips over; and one that removes what is not its own.
 #[test]
 fn interrupted_recovery_can_be_repeated() {
     let (_folder, path, _, expected) = three_segments();
@@ -588,8 +620,8 @@ fn recovered_index_goes_on() {
     assert_sound(&index);
 }
 
-/// Catches a segment that does not state its generation and is taken for a later one, and an order that nothing
-/// justifies without a word about it.
+/// Catches a segment that does not state its generation and is taken for a later one, and an order that
+/// nothing justifies without a word about it.
 #[test]
 fn segments_without_a_generation_come_first() {
     let (_folder, path, files, mut expected) = three_segments();

@@ -319,7 +319,8 @@ pub enum RecoverError {
         /// The manifest's folder.
         path: PathBuf,
     },
-    /// Where a manifest is built there is something that no recovery of this index has left. Move it away first.
+    /// Where a manifest is built there is something that no recovery of this index has left. Move it away
+    /// first.
     #[error("{}: no recovery of this index has left it; move it away", path.display())]
     Occupied {
         /// The folder.
@@ -331,7 +332,8 @@ pub enum RecoverError {
     /// The index cannot be written to, or another writer is open.
     #[error("cannot become the writer of the index")]
     Writer(#[from] WriterError),
-    /// A segment could not be read, because the storage failed. A damaged segment is no error: it is left out.
+    /// A segment could not be read, because the storage failed. A damaged segment is no error: it is left
+    /// out.
     #[error("cannot read a segment")]
     Segment(#[from] SegmentError),
     /// The new manifest could not be written, or `COMMITTED` could not be read or written.

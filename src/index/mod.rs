@@ -297,16 +297,18 @@ impl Index {
     /// Builds the manifest of an index anew from `INDEX` and its segment files, where the manifest is lost or
     /// damaged. gradix never does this by itself.
     ///
-    /// Move what is left of the folder `manifest` away first: recovery overwrites nothing, and refuses while there is
-    /// one, or while a writer is open. Every segment is [verified](Index::verify) in full; damaged ones and those of
-    /// commits that were never acknowledged are left out, and [`Recovery::left_out`] names them. Move these away
-    /// too before writing to the index: a later recovery could not tell the latter from committed ones. The new
-    /// manifest is visible only when it is complete. A recovery that fails or is interrupted can be repeated.
+    /// Move what is left of the folder `manifest` away first: recovery overwrites nothing, and refuses
+    /// while there is one, or while a writer is open. Every segment is [verified](Index::verify) in full;
+    /// damaged ones and those of commits that were never acknowledged are left out, and
+    /// [`Recovery::left_out`] names them. Move these away too before writing to the index: a later recovery
+    /// could not tell the latter from committed ones. The new manifest is visible only when it is complete.
+    /// A recovery that fails or is interrupted can be repeated.
     ///
     /// Segments do not hold everything that a manifest does. These are lost:
-    /// - **Deletions**: a deleted example is there again, unless compaction has dropped its rows and garbage
-    ///   collection has removed the file. A replaced example has its last rows, unless their segment is left out:
-    ///   then it has earlier ones, if there are any.
+    /// - **Deletions**: a deleted example is there again, even one that was deleted in the commit that
+    ///   appended it, unless compaction has dropped its rows and garbage collection has removed the file. A
+    ///   replaced example has its last rows, unless their segment is left out: then it has earlier ones, if
+    ///   there are any.
     /// - Earlier generations: the index has one, the last that was acknowledged.
     /// - Payloads and times of commits.
     ///
@@ -314,8 +316,8 @@ impl Index {
     ///
     /// # Errors
     /// There is a manifest, or no readable `INDEX`; `COMMITTED` is damaged; another writer is open; a folder
-    /// `manifest.recovering` is there that no recovery of this index has left; or the storage, the database or the
-    /// file system fails.
+    /// `manifest.recovering` is there that no recovery of this index has left; or the storage, the database
+    /// or the file system fails.
     ///
     /// ```
     /// # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};

@@ -1,7 +1,7 @@
 //! Recovery: builds a lost manifest anew from the segments.
 //!
-//! The new manifest is built in the folder `manifest.recovering` and renamed when it is complete, so that a crash
-//! leaves either no manifest or a whole one.
+//! The new manifest is built in the folder `manifest.recovering` and renamed when it is complete, so that a
+//! crash leaves either no manifest or a whole one.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -37,8 +37,8 @@ const BATCH_BYTES: usize = 4 << 20;
 #[non_exhaustive]
 #[must_use = "it says what could not be recovered"]
 pub struct Recovery {
-    /// The index's only generation now: the last acknowledged one, or, where that is not known, the last one for
-    /// which a segment was written.
+    /// The index's only generation now: the last acknowledged one, or, where that is not known, the last
+    /// one for which a segment was written.
     pub generation: u64,
     /// The last acknowledged generation, as the file `COMMITTED` has it. `None` if there was no such file:
     /// then segments of a commit that was never acknowledged cannot be told from the others, and are used.
@@ -53,8 +53,8 @@ pub struct Recovery {
     pub rows: u64,
     /// Examples in the segments that a later one of the same id replaces. Their rows are dead.
     pub superseded: u64,
-    /// How many of these are in a segment of which it is not known that it was written before that of the later
-    /// one. 0, unless segments were built apart from an index.
+    /// How many of these are in a segment of which it is not known that it was written before that of the
+    /// later one. 0, unless segments were built apart from an index.
     pub ambiguous: u64,
 }
 
@@ -76,8 +76,8 @@ pub struct LeftOut {
 pub enum LeftOutReason {
     /// It is not named as a segment is: by a UUID in lower case.
     OtherName,
-    /// It cannot be opened as a segment of this index: it is damaged, belongs to another index or schema, or was
-    /// written by a later version.
+    /// It cannot be opened as a segment of this index: it is damaged, belongs to another index or schema,
+    /// or was written by a later version.
     Unusable {
         /// The error.
         error: String,
@@ -147,8 +147,8 @@ pub(super) fn run(path: &Path, storage: Option<Arc<dyn Storage>>) -> Result<Reco
     }
     sync_files(&built).map_err(io(&built, "sync"))?;
     if recovery.committed.is_none() {
-        // Without it the index looks as if nothing had been acknowledged. A crash from here on repeats the recovery
-        // with the same segments.
+        // Without it the index looks as if nothing had been acknowledged. A crash from here on repeats the
+        // recovery with the same segments.
         committed::write(path, recovery.generation)?;
     }
     let target = path.join(MANIFEST);
@@ -156,7 +156,7 @@ pub(super) fn run(path: &Path, storage: Option<Arc<dyn Storage>>) -> Result<Reco
     fs::rename(&built, &target).map_err(io(&target, "put into place"))?;
     sync_folder(path).map_err(io(path, "sync"))?;
     if let Err(error) = fs::remove_dir_all(&folder) {
-        tracing::warn!(%error, folder = %folder.display(), "cannot remove the folder of the recovery; it can be deleted");
+        tracing::warn!(%error, folder = %folder.display(), "cannot remove what the recovery has left");
     }
     Ok(recovery)
 }
@@ -170,8 +170,8 @@ fn refuse_existing(manifest: &Path) -> Result<(), RecoverError> {
     }
 }
 
-/// Removes what an interrupted recovery of this index has left, and nothing else: an empty folder, or one with
-/// its mark.
+/// Removes what an interrupted recovery of this index has left, and nothing else: an empty folder, or one
+/// with its mark.
 fn remove_interrupted(folder: &Path, mark: &str) -> Result<(), RecoverError> {
     let io = |operation| move |source| RecoverError::Io { path: folder.to_owned(), operation, source };
     let occupied = || RecoverError::Occupied { path: folder.to_owned() };
@@ -290,12 +290,13 @@ struct Open<'a> {
 }
 
 impl Builder<'_> {
-    /// Writes all records of one generation. The database is not visible yet, so that batches may be applied one
-    /// after the other.
+    /// Writes all records of one generation. The database is not visible yet, so that batches may be
+    /// applied one after the other.
     fn build(&self, found: Vec<Found>, recovery: &mut Recovery) -> Result<(), RecoverError> {
         let mut open = Open { batch: self.manifest.batch(), examples: HashMap::new() };
-        // From the last row of the latest segment to the first of the earliest: of several examples with one id
-        // the first to be met is the one that counts, and memory holds the dead rows of one segment at a time.
+        // From the last row of the latest segment to the first of the earliest: of several examples with
+        // one id the first to be met is the one that counts, and memory holds the dead rows of one segment
+        // at a time.
         let mut same: (Origin, HashSet<Uuid>) = Default::default();
         for Found { origin, segment } in found.into_iter().rev() {
             let reader = SegmentReader::open(self.storage, self.identity, segment)?;
@@ -334,8 +335,8 @@ impl Builder<'_> {
         Ok(self.manifest.flush()?)
     }
 
-    /// Adds the records of a segment and of the examples that no later segment has. `same` are those that count as
-    /// later, but have the same origin.
+    /// Adds the records of a segment and of the examples that no later segment has. `same` are those that
+    /// count as later, but have the same origin.
     fn add<'m>(
         &'m self,
         reader: &SegmentReader,
