@@ -397,7 +397,11 @@ class Segment:
         self.expect(c, "index UUID", self.index.uuid)
         self.expect(c, "segment UUID", self.listed.uuid)
         self.expect(c, "schema digest", self.index.digest)
-        c.zero(20)
+        self.generation = c.number(8, "generation")
+        if self.generation >= 1 << 63:
+            c.refuse("generation", "2^63 or more", 104)
+        self.ordinal = c.number(4, "ordinal")
+        c.zero(8)
         c.crc()
         c.zero(PAGE - 128, "padding")
 

@@ -60,6 +60,7 @@ class Writer:
                      "blocks": [{"name": n, "dims": d} for n, d, _ in BLOCKS]},
             "encodings": [e for _, _, e in BLOCKS]}
         self.features = (0, 0, 0)
+        self.origin, self.reserved = (3, 1), bytes(8)
         self.tiers = []
         self.informative = False
         self.change = lambda regions: regions
@@ -125,7 +126,8 @@ class Writer:
 
     def bytes(self, entry_change=None):
         head = b"\x89GDX\r\n\x1a\n" + struct.pack("<IIQQQ", 1, 128, *self.features) + INDEX_ID.bytes
-        head += SEGMENT_ID.bytes + hashlib.sha256(self.body()).digest() + bytes(20)
+        head += SEGMENT_ID.bytes + hashlib.sha256(self.body()).digest()
+        head += struct.pack("<QI", *self.origin) + self.reserved
         out = bytearray((head + struct.pack("<I", zlib.crc32(head))).ljust(4096, b"\0"))
         table, sums = b"", b""
         for r, (kind, block, group, enc, version, z, stride, raw) in enumerate(self.regions()):
@@ -209,6 +211,22 @@ class Containers(Case):
             self.refused()
         self.put(w, good, sha256="0" * 64)
         self.refused("SHA-256")
+
+    def test_generation_and_reserved_bytes_of_a_header(self):
+        for origin in [(0, 0), ((1 << 63) - 1, (1 << 32) - 1)]:
+            w = Writer()
+            w.origin = origin
+            self.put(w)
+            self.assertEqual(self.call("verify")[0], 0)
+        w = Writer()
+        w.origin = (1 << 63, 0)
+        self.put(w)
+        self.refused("generation")
+        for at in range(8):
+            w = Writer()
+            w.reserved = bytes(at) + b"\1" + bytes(7 - at)
+            self.put(w)
+            self.refused("reserved")
 
     def test_every_flipped_byte_of_index_is_refused(self):
         w = Writer()

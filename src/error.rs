@@ -5,7 +5,8 @@ use std::io;
 
 use crate::codec::EncodeError;
 use crate::index::{
-    AppendError, CommitError, CreateError, GetError, MaintenanceError, OpenError, SnapshotError, WriterError,
+    AppendError, CommitError, CreateError, GetError, MaintenanceError, OpenError, RecoverError,
+    SnapshotError, WriterError,
 };
 use crate::manifest::ManifestError;
 use crate::scan::{KernelError, ScanError};
@@ -68,6 +69,9 @@ pub enum Error {
     /// From [`Index::open`](crate::Index::open).
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// From [`Index::recover`](crate::Index::recover).
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
     /// From [`Index::snapshot`](crate::Index::snapshot).
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
@@ -146,6 +150,7 @@ impl Error {
             Self::Get(error) => error.kind(),
             Self::Maintenance(error) => error.kind(),
             Self::Open(error) => error.kind(),
+            Self::Recover(error) => error.kind(),
             Self::Snapshot(error) => error.kind(),
             Self::Writer(error) => error.kind(),
             Self::Manifest(error) => error.kind(),
@@ -251,6 +256,21 @@ impl OpenError {
             Self::Damaged { .. } => ErrorKind::Damaged,
             Self::Io { .. } => ErrorKind::Io,
             Self::Manifest(error) => error.kind(),
+        }
+    }
+}
+
+impl RecoverError {
+    /// What the caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::ManifestExists { .. } | Self::Occupied { .. } => ErrorKind::AlreadyExists,
+            Self::Open(error) => error.kind(),
+            Self::Writer(error) => error.kind(),
+            Self::Segment(error) => error.kind(),
+            Self::Manifest(error) => error.kind(),
+            Self::Io { .. } => ErrorKind::Io,
         }
     }
 }

@@ -455,7 +455,10 @@ fn snapshot_refuses_a_segment_that_it_does_not_understand() {
     assert!(matches!(open(40, &[9; 16]), SegmentError::Foreign { .. }));
     assert!(matches!(open(56, &[9; 16]), SegmentError::Misplaced { .. }));
     assert!(matches!(open(72, &[9; 32]), SegmentError::OtherSchema { .. }));
-    assert!(matches!(open(104, &[1]), SegmentError::Damaged { offset: 104, .. }));
+    assert!(matches!(open(111, &[0x80]), SegmentError::Damaged { offset: 104, .. }));
+    for at in 116..124 {
+        assert!(matches!(open(at, &[1]), SegmentError::Damaged { offset: 116, .. }));
+    }
     std::fs::remove_file(&file).unwrap();
     std::fs::write(&file, sound).unwrap();
     kept.assert_has(&[]);

@@ -10,8 +10,8 @@ use fixtures::sketches::{constant, sketch, sketch_of, spec};
 use gradix::sketch::{SketchError, SketchSpec};
 use gradix::{
     AppendError, CommitError, CompactOptions, CreateError, EncodeError, Encoding, Error, ErrorKind,
-    GcOptions, GetError, Index, MaintenanceError, ManifestError, OpenError, Row, ScanError, Schema,
-    SegmentError, SnapshotError, WriterError, scan,
+    GcOptions, GetError, Index, MaintenanceError, ManifestError, OpenError, RecoverError, Row, ScanError,
+    Schema, SegmentError, SnapshotError, WriterError, scan,
 };
 
 /// Catches an operation whose error `?` cannot turn into the common one.
@@ -26,6 +26,7 @@ fn error_of_every_operation_converts() {
     converts::<MaintenanceError>();
     converts::<ManifestError>();
     converts::<OpenError>();
+    converts::<RecoverError>();
     converts::<ScanError>();
     converts::<SegmentError>();
     converts::<SketchError>();

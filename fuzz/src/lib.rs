@@ -167,7 +167,7 @@ pub fn mend_segment(bytes: &mut [u8], sound: &[u8]) {
         return;
     }
     put(bytes, 0, &sound[..8]);
-    put(bytes, 40, &sound[40..104]);
+    put(bytes, 40, &sound[40..116]);
     let crc = crc32fast::hash(&bytes[..124]).to_le_bytes();
     put(bytes, 124, &crc);
     let tail = bytes.len() - TAIL;

@@ -11,7 +11,7 @@ use crate::bytes::{u32_at, u64_at};
 use crate::files;
 use crate::manifest::{ManifestError, StateRecord};
 
-const NAME: &str = "COMMITTED";
+pub(super) const NAME: &str = "COMMITTED";
 const MAGIC: [u8; 8] = *b"\x89GDC\r\n\x1a\n";
 const LENGTH: usize = 20;
 
@@ -53,7 +53,10 @@ pub(super) fn read(folder: &Path) -> Result<u64, ManifestError> {
     if crc32fast::hash(&bytes[..16]) != u32_at(&bytes, 16) {
         return Err(damaged(16, "checksum does not match"));
     }
-    Ok(u64_at(&bytes, 8))
+    match u64_at(&bytes, 8) {
+        generation if generation < 1 << 63 => Ok(generation),
+        _ => Err(damaged(8, "no index has 2^63 commits")),
+    }
 }
 
 /// Checks that the manifest is at most one commit ahead, and keeps the acknowledged generation.

@@ -329,6 +329,48 @@ impl MaintenanceError {
     }
 }
 
+/// Why a manifest could not be recovered. Nothing has been overwritten; the recovery can be repeated.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecoverError {
+    /// There is a manifest, or something else in its place. Move it away first.
+    #[error("{}: there is a manifest; move it away to build a new one", path.display())]
+    ManifestExists {
+        /// The manifest's folder.
+        path: PathBuf,
+    },
+    /// Where a manifest is built there is something that no recovery of this index has left. Move it away
+    /// first.
+    #[error("{}: no recovery of this index has left it; move it away", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// `INDEX` cannot be read.
+    #[error("cannot read INDEX")]
+    Open(#[from] OpenError),
+    /// The index cannot be written to, or another writer is open.
+    #[error("cannot become the writer of the index")]
+    Writer(#[from] WriterError),
+    /// A segment could not be read, because the storage failed. A damaged segment is no error: it is left
+    /// out.
+    #[error("cannot read a segment")]
+    Segment(#[from] SegmentError),
+    /// The new manifest could not be written, or `COMMITTED` could not be read or written.
+    #[error("cannot write the manifest")]
+    Manifest(#[from] ManifestError),
+    /// A file system operation failed.
+    #[error("{}: cannot {operation}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operation.
+        operation: &'static str,
+        /// The operating system's error.
+        source: io::Error,
+    },
+}
+
 /// Why a snapshot could not be taken.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

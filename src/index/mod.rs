@@ -7,7 +7,7 @@
 //!   `writer` commits.
 //! - How are rows read? `snapshot` (by id, and ranked by a scan), `iterate` (in row order),
 //!   `ids`, `sources`.
-//! - How is the index maintained? `compact`, `gc`, `verify`, `stats`.
+//! - How is the index maintained? `compact`, `gc`, `verify`, `stats`; `recover`, if its manifest is lost.
 //!
 //! This is the only folder that uses both segments and manifest. It depends on all others except the burn
 //! adapter.
@@ -21,6 +21,7 @@ mod index_file;
 mod iterate;
 mod pending;
 mod readable;
+mod recover;
 mod rows;
 mod snapshot;
 mod sources;
@@ -30,11 +31,13 @@ mod writer;
 
 pub use compact::{CompactOptions, Compaction};
 pub use error::{
-    AppendError, CommitError, CreateError, GetError, MaintenanceError, OpenError, SnapshotError, WriterError,
+    AppendError, CommitError, CreateError, GetError, MaintenanceError, OpenError, RecoverError,
+    SnapshotError, WriterError,
 };
 pub use gc::{Collection, GcOptions};
 pub use ids::Ids;
 pub use iterate::{Rows, StoredRow};
+pub use recover::{LeftOut, LeftOutReason, Recovery};
 pub use rows::Row;
 pub use snapshot::{Example, ExampleRow, Snapshot};
 pub use sources::SourceCount;
@@ -284,6 +287,25 @@ impl IndexOptions {
     }
 }
 
+impl IndexOptions {
+    /// As [`Index::recover`], with the segments in the [storage](IndexOptions::storage) of these options.
+    ///
+    /// # Errors
+    /// As [`Index::recover`]; or the options are for reading only.
+    pub fn recover(self, path: impl AsRef<Path>) -> Result<Recovery, RecoverError> {
+        let path = path.as_ref();
+        if self.read_only {
+            return Err(WriterError::ReadOnly { path: path.to_owned() }.into());
+        }
+        let path = std::path::absolute(path).map_err(|source| RecoverError::Io {
+            path: path.to_owned(),
+            operation: "find the absolute path of",
+            source,
+        })?;
+        recover::run(&path, self.storage)
+    }
+}
+
 impl Index {
     /// Options to create or open an index.
     pub fn options() -> IndexOptions {
@@ -305,6 +327,53 @@ impl Index {
     /// As [`IndexOptions::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         Self::options().open(path)
+    }
+
+    /// Builds the manifest of an index anew from `INDEX` and its segment files, where the manifest is lost or
+    /// damaged. gradix never does this by itself.
+    ///
+    /// Move what is left of the folder `manifest` away first: recovery overwrites nothing, and refuses
+    /// while there is one, or while a writer is open. Every segment is [verified](Index::verify) in full;
+    /// damaged ones and those of commits that were never acknowledged are left out, and
+    /// [`Recovery::left_out`] names them. Move these away too before writing to the index: a later recovery
+    /// could not tell the latter from committed ones. The new manifest is visible only when it is complete.
+    /// A recovery that fails or is interrupted can be repeated.
+    ///
+    /// Segments do not hold everything that a manifest does. These are lost:
+    /// - **Deletions**: a deleted example is there again, even one that was deleted in the commit that
+    ///   appended it, unless compaction has dropped its rows and garbage collection has removed the file. A
+    ///   replaced example has its last rows, unless their segment is left out: then it has earlier ones, if
+    ///   there are any.
+    /// - Earlier generations: the index has one, the last that was acknowledged.
+    /// - Payloads and times of commits.
+    ///
+    /// Memory: a row group for each thread, and 4 MiB of records with their ids.
+    ///
+    /// # Errors
+    /// There is a manifest, or no readable `INDEX`; `COMMITTED` is damaged; another writer is open; a folder
+    /// `manifest.recovering` is there that no recovery of this index has left; or the storage, the database
+    /// or the file system fails.
+    ///
+    /// ```
+    /// # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("i");
+    /// # let spec = SketchSpec::dense("mine", "v1", [("all", 2)]);
+    /// # let index = Index::create(&path, &Schema::new(spec.clone(), Encoding::F32)?)?;
+    /// # let mut writer = index.writer()?;
+    /// # writer.append("a", &Sketch::dense(spec, vec![3.0, 4.0])?)?;
+    /// # writer.commit()?;
+    /// # drop((writer, index));
+    /// std::fs::rename(path.join("manifest"), path.join("manifest.lost"))?;
+    /// let recovery = Index::recover(&path)?;
+    /// assert_eq!((recovery.generation, recovery.examples), (1, 1));
+    /// assert!(recovery.left_out.is_empty(), "{:?}", recovery.left_out);
+    /// let index = Index::open(&path)?;
+    /// # assert!(index.snapshot()?.get("a")?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn recover(path: impl AsRef<Path>) -> Result<Recovery, RecoverError> {
+        Self::options().recover(path)
     }
 
     /// The folder.

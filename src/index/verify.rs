@@ -57,7 +57,7 @@ impl Finding {
     }
 
     /// The error and its chain of sources in one line.
-    fn from_error(file: &str, error: &dyn std::error::Error) -> Self {
+    pub(super) fn from_error(file: &str, error: &dyn std::error::Error) -> Self {
         let mut message = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
@@ -164,7 +164,12 @@ fn each_alone(shared: &Arc<Shared>, mut report: Report) -> Result<Report, Snapsh
 }
 
 /// Checks every checksum of a file, its digest, and every row's codes, scale and norm.
-fn verify_segment(reader: &SegmentReader, schema: &Schema, sha256: Option<[u8; 32]>, report: &mut Report) {
+pub(super) fn verify_segment(
+    reader: &SegmentReader,
+    schema: &Schema,
+    sha256: Option<[u8; 32]>,
+    report: &mut Report,
+) {
     let file = reader.file();
     let before = report.findings.len();
     reader.verify(|error| report.findings.push(Finding::from_error(file, &error)));

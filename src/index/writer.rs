@@ -17,7 +17,9 @@ use super::{LOCK, MANIFEST, Shared, committed, now_ms};
 use crate::files;
 use crate::lock::lock;
 use crate::manifest::{CommitRecord, Location, Manifest, ManifestError, SegmentRecord, StateRecord};
-use crate::segment::{EncodedRow, RowEncoder, RowTags, Sealed, SegmentError, SegmentWriter, file_name};
+use crate::segment::{
+    EncodedRow, Origin, RowEncoder, RowTags, Sealed, SegmentError, SegmentWriter, file_name,
+};
 use crate::sketch::Sketch;
 
 /// The maximum length of a commit's payload, in bytes.
@@ -402,12 +404,16 @@ impl Writer {
         let open = match &mut self.open {
             Some(open) => open,
             None => {
+                let origin = Origin {
+                    generation: self.state.generation + 1,
+                    ordinal: u32::try_from(self.sealed.len()).unwrap_or(u32::MAX),
+                };
                 let segment = Uuid::new_v4();
                 self.check_in_place()?;
                 intend(&self.manifest, segment)?;
                 let (storage, identity) =
                     (Arc::clone(&self.shared.storage), Arc::clone(&self.shared.identity));
-                self.open.insert(SegmentWriter::create(storage, identity, segment)?)
+                self.open.insert(SegmentWriter::create(storage, identity, segment, origin)?)
             }
         };
         let first_row = open.push(id, rows)?;

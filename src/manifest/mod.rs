@@ -15,5 +15,7 @@ pub use error::ManifestError;
 
 #[cfg(fuzzing)]
 pub(crate) use records::fuzz_record;
-pub(crate) use records::{CommitRecord, ExampleVersion, IndexRecord, Location, SegmentRecord, StateRecord};
+pub(crate) use records::{
+    CommitRecord, ExampleHistory, ExampleVersion, IndexRecord, Location, SegmentRecord, StateRecord,
+};
 pub(crate) use store::{Batch, Manifest};

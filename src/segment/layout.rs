@@ -160,6 +160,16 @@ impl Group {
     }
 }
 
+/// For which commit a segment was written, to recover a lost manifest: later segments have a greater one. All
+/// 0 if it is not stated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Origin {
+    /// The generation of that commit.
+    pub generation: u64,
+    /// The ordinal of the segment among those of the commit, in the order of writing.
+    pub ordinal: u32,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
     pub container_version: u32,
@@ -169,6 +179,7 @@ pub(crate) struct Header {
     pub index: Uuid,
     pub segment: Uuid,
     pub schema_digest: [u8; 32],
+    pub origin: Origin,
 }
 
 impl Header {
@@ -183,7 +194,9 @@ impl Header {
         page.extend(self.index.as_bytes());
         page.extend(self.segment.as_bytes());
         page.extend(self.schema_digest);
-        page.extend([0; 20]);
+        page.extend(self.origin.generation.to_le_bytes());
+        page.extend(self.origin.ordinal.to_le_bytes());
+        page.extend([0; 8]);
         let crc = crc32fast::hash(&page);
         page.extend(crc.to_le_bytes());
         page.resize(PAGE_BYTES, 0);
@@ -208,6 +221,7 @@ impl Header {
             index: uuid_at(page, 40),
             segment: uuid_at(page, 56),
             schema_digest: array_at(page, 72),
+            origin: Origin { generation: u64_at(page, 104), ordinal: u32_at(page, 112) },
         };
         if container_version > CONTAINER_VERSION {
             return Ok(Some(header)); // The caller checks the version.
@@ -218,8 +232,11 @@ impl Header {
         if container_version == 0 || u32_at(page, 12) as usize != HEADER_LEN {
             return fault(8, "container version 0, or a header length other than 128");
         }
-        if page[104..124].iter().any(|&byte| byte != 0) {
-            return fault(104, "reserved bytes are not zero");
+        if header.origin.generation >= 1 << 63 {
+            return fault(104, "the generation is 2^63 or more");
+        }
+        if page[116..124].iter().any(|&byte| byte != 0) {
+            return fault(116, "reserved bytes are not zero");
         }
         if let Some(at) = page[HEADER_LEN..].iter().position(|&byte| byte != 0) {
             return fault((HEADER_LEN + at) as u64, "padding is not zero");

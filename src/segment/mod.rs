@@ -31,7 +31,7 @@ pub use error::{Place, SegmentError};
 pub(crate) use checking::{Checking, Extent};
 pub(crate) use codes::{CodeColumn, Codes};
 pub(crate) use columns::ByteStrings;
-pub(crate) use layout::Kind;
+pub(crate) use layout::{Kind, Origin};
 pub(crate) use reader::{Column, SegmentReader};
 pub(crate) use row::{EncodedRow, RowEncoder, RowGroup, RowTags};
 pub(crate) use writer::{Sealed, SegmentWriter};

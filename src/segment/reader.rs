@@ -16,7 +16,7 @@ use super::columns::{
 use super::error::{Fault, Place, SegmentError};
 use super::file::SegmentFile;
 use super::layout::{
-    CHUNK, CONTAINER_VERSION, Compression, FEATURE_TIERS, Footer, Group, Header, Kind, PAGE, Region,
+    CHUNK, CONTAINER_VERSION, Compression, FEATURE_TIERS, Footer, Group, Header, Kind, Origin, PAGE, Region,
     TAIL_LEN, Tail, chunk_checksum, to_usize,
 };
 use super::storage::{Storage, StorageBytes};
@@ -45,6 +45,7 @@ pub(crate) struct SegmentReader {
     /// Whether the storage maps the whole file.
     pub(super) is_mapped: bool,
     segment: Uuid,
+    origin: Origin,
     identity: Arc<Identity>,
     /// Feature bits that a writer must support to copy this segment.
     features_write: u64,
@@ -94,6 +95,7 @@ impl SegmentReader {
             file,
             is_mapped,
             segment,
+            origin: header.origin,
             identity,
             features_write: header.features_write,
             footer,
@@ -108,6 +110,11 @@ impl SegmentReader {
 
     pub fn segment(&self) -> Uuid {
         self.segment
+    }
+
+    /// The commit for which the segment was written.
+    pub fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// Checks that this version can copy the rows into a new segment without loss.

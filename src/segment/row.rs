@@ -208,8 +208,8 @@ impl<'a> RowGroup<'a> {
         self.ids.get(row)
     }
 
-    /// The run of rows from `row` that have its id. An id can have several runs, and a run can hold two
-    /// examples of the id, if it was deleted and appended again; the live rows belong to one of them.
+    /// The run of rows from `row` that have its id. An id has several runs if it was deleted and appended
+    /// again; the live rows belong to one of them.
     pub fn run(&self, row: usize) -> Range<usize> {
         let id = self.id(row);
         let rows = (row..self.len()).take_while(|&next| self.id(next) == id).count();

@@ -18,6 +18,7 @@ fn row(identity: &Identity, fill: u8) -> EncodedRow {
     EncodedRow { codes, scales: vec![1.0; blocks], norms: vec![f32::from(fill); blocks], tiers: Vec::new() }
 }
 
+const ORIGIN: Origin = Origin { generation: 0x0102_0304_0506_0708, ordinal: 0x090a_0b0c };
 const TAGS: RowTags<'_> = RowTags { span: Span::WHOLE, source: Some("s"), metadata: b"m" };
 
 /// Catches a change of any byte that files already written have: magics, versions, kinds, encodings,
@@ -28,7 +29,8 @@ fn constants_never_change() {
     let storage = Arc::new(MemoryStorage::new());
     let segment = Uuid::from_bytes([2; 16]);
     let mut writer =
-        SegmentWriter::create(Arc::<MemoryStorage>::clone(&storage), Arc::clone(&identity), segment).unwrap();
+        SegmentWriter::create(Arc::<MemoryStorage>::clone(&storage), Arc::clone(&identity), segment, ORIGIN)
+            .unwrap();
     writer.push(b"id", [(&row(&identity, 0), TAGS)].into_iter()).unwrap();
     let sealed = writer.seal().unwrap();
     let file = storage.open("02020202-0202-0202-0202-020202020202.seg").unwrap();
@@ -39,7 +41,8 @@ fn constants_never_change() {
     header.extend([0; 24]);
     header.extend([[1; 16], [2; 16]].concat());
     header.extend([3; 32]);
-    header.extend([0; 20]);
+    header.extend([8, 7, 6, 5, 4, 3, 2, 1, 0xc, 0xb, 0xa, 9]);
+    header.extend([0; 8]);
     header.extend(crc32fast::hash(&header).to_le_bytes());
     header.resize(4096, 0);
     assert_eq!(&file[..4096], header);
@@ -104,7 +107,8 @@ fn row_groups_keep_examples_whole() {
     let storage = Arc::new(MemoryStorage::new());
     let segment = Uuid::from_bytes([2; 16]);
     let mut writer =
-        SegmentWriter::create(Arc::<MemoryStorage>::clone(&storage), Arc::clone(&identity), segment).unwrap();
+        SegmentWriter::create(Arc::<MemoryStorage>::clone(&storage), Arc::clone(&identity), segment, ORIGIN)
+            .unwrap();
     let rows: Vec<EncodedRow> = (0..3).map(|fill| row(&identity, fill)).collect();
     let counts = [3usize, 3, 3, 1, 3, 10, 1];
     let mut firsts = Vec::new();
@@ -130,6 +134,26 @@ fn row_groups_keep_examples_whole() {
     reader.verify(|error| panic!("{error}"));
 }
 
+/// Catches a segment in which an example and the next one of the same id look like one example.
+#[test]
+fn row_groups_separate_examples_of_one_id() {
+    let identity = identity(&[("a", 16, Encoding::F32)]);
+    let storage = Arc::new(MemoryStorage::new());
+    let segment = Uuid::from_bytes([2; 16]);
+    let mut writer =
+        SegmentWriter::create(Arc::<MemoryStorage>::clone(&storage), Arc::clone(&identity), segment, ORIGIN)
+            .unwrap();
+    let encoded = row(&identity, 0);
+    for (id, rows) in [(b"a", 2), (b"b", 1), (b"b", 3), (b"a", 1), (b"b", 1)] {
+        writer.push(id, vec![(&encoded, TAGS); rows].into_iter()).unwrap();
+    }
+    writer.seal().unwrap();
+    let reader = SegmentReader::open(storage.as_ref(), &identity, segment).unwrap();
+    let groups: Vec<u32> = reader.groups().iter().map(|group| group.rows).collect();
+    assert_eq!(groups, [3, 5]);
+    assert_eq!(reader.origin(), ORIGIN);
+}
+
 /// Catches a tier's column that is looked for, or cut, as if it were another's.
 #[test]
 fn tiers_come_back_where_they_were_put() {
@@ -140,7 +164,8 @@ fn tiers_come_back_where_they_were_put() {
     let storage = Arc::new(MemoryStorage::new());
     let segment = Uuid::from_bytes([2; 16]);
     let mut writer =
-        SegmentWriter::create(Arc::<MemoryStorage>::clone(&storage), Arc::clone(&identity), segment).unwrap();
+        SegmentWriter::create(Arc::<MemoryStorage>::clone(&storage), Arc::clone(&identity), segment, ORIGIN)
+            .unwrap();
     // Not what the rows would have: every byte and number says where it belongs.
     let made = |row: u8| {
         let tier = |tier: u8, strides: &[usize]| EncodedTier {
@@ -183,8 +208,9 @@ fn create_refuses_a_segment_that_exists() {
     let identity = identity(&[("a", 1, Encoding::F32)]);
     let storage = Arc::new(MemoryStorage::new());
     let segment = Uuid::from_bytes([2; 16]);
-    let create =
-        || SegmentWriter::create(Arc::<MemoryStorage>::clone(&storage), Arc::clone(&identity), segment);
+    let create = || {
+        SegmentWriter::create(Arc::<MemoryStorage>::clone(&storage), Arc::clone(&identity), segment, ORIGIN)
+    };
     let _first = create().unwrap();
     assert!(matches!(create(), Err(SegmentError::Io { operation: "create", .. })));
 }
@@ -197,7 +223,8 @@ fn metadata_is_compressed_and_what_scans_decode_is_not() {
     let storage = Arc::new(MemoryStorage::new());
     let segment = Uuid::from_bytes([2; 16]);
     let mut writer =
-        SegmentWriter::create(Arc::<MemoryStorage>::clone(&storage), Arc::clone(&identity), segment).unwrap();
+        SegmentWriter::create(Arc::<MemoryStorage>::clone(&storage), Arc::clone(&identity), segment, ORIGIN)
+            .unwrap();
     let encoded = row(&identity, 0);
     let tags = RowTags { metadata: &[7; 100], ..TAGS };
     for example in 0..500u32 {

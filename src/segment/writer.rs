@@ -11,8 +11,8 @@ use super::columns::{
 };
 use super::error::SegmentError;
 use super::layout::{
-    CHUNK, CONTAINER_VERSION, Compression, FEATURE_TIERS, Footer, Group, Header, Kind, PAGE, PAGE_BYTES,
-    Region, chunk_checksum,
+    CHUNK, CONTAINER_VERSION, Compression, FEATURE_TIERS, Footer, Group, Header, Kind, Origin, PAGE,
+    PAGE_BYTES, Region, chunk_checksum,
 };
 use super::row::{EncodedRow, EncodedTier, RowTags};
 use super::storage::{Storage, StorageFile};
@@ -116,6 +116,7 @@ impl SegmentWriter {
         storage: Arc<dyn Storage>,
         identity: Arc<Identity>,
         segment: Uuid,
+        origin: Origin,
     ) -> Result<Self, SegmentError> {
         let file_name = file_name(segment);
         let name = storage.describe(&file_name);
@@ -128,6 +129,7 @@ impl SegmentWriter {
             index: identity.index,
             segment,
             schema_digest: identity.schema_digest,
+            origin,
         };
         let mut sink = Sink { file, name, length: 0, digest: Sha256::new() };
         sink.write(&header.to_page())?;
@@ -181,7 +183,9 @@ impl SegmentWriter {
     ) -> Result<u32, SegmentError> {
         let strings = self.group.ids.byte_len() + self.group.metadata.byte_len();
         let full = self.group.rows + rows.len() > self.group_rows || strings > GROUP_STRING_BYTES;
-        if self.group.rows > 0 && full {
+        // Another example of the id, after a deletion. Without the manifest only row groups separate the two.
+        let again = self.group.rows > 0 && self.group.ids.get(self.group.rows - 1) == id;
+        if self.group.rows > 0 && (full || again) {
             self.close_group()?;
         }
         let first = self.rows;

@@ -13,7 +13,8 @@ use crate::scan::{ExampleRows, Feedback, Grouping, Hit, Metric, Scan, ScanError,
 use crate::schema::Schema;
 use crate::segment::storage::{MemoryStorage, Storage};
 use crate::segment::{
-    EncodedRow, Identity, LiveSegment, RowEncoder, RowTags, SegmentReader, SegmentWriter, Span, file_name,
+    EncodedRow, Identity, LiveSegment, Origin, RowEncoder, RowTags, SegmentReader, SegmentWriter, Span,
+    file_name,
 };
 use crate::sketch::Sketch;
 
@@ -139,7 +140,8 @@ impl Data {
         for part in rows.chunk_by(|a, b| a.segment == b.segment) {
             let segment = Uuid::from_u128(100 + segments.len() as u128);
             let shared: Arc<dyn Storage> = Arc::clone(&storage) as _;
-            let mut writer = SegmentWriter::create(shared, Arc::clone(&identity), segment).unwrap();
+            let mut writer =
+                SegmentWriter::create(shared, Arc::clone(&identity), segment, Origin::default()).unwrap();
             for example in part.chunk_by(|a, b| a.id == b.id) {
                 let tags = |row: &'_ RefRow| (row.span, row.source.clone());
                 let tags: Vec<_> = example.iter().map(tags).collect();
