@@ -48,7 +48,8 @@ fn child() {
     assert_eq!(snapshot.get("nobody").unwrap(), None);
     step("scan");
     let rank = |snapshot: &gradix::Snapshot| {
-        let ranking = snapshot.scan(&[sketch(7)]).unwrap().top_k(20).run().unwrap();
+        let ranking =
+            snapshot.scan(&[sketch(7)]).unwrap().metric(gradix::Metric::Cosine).top_k(20).run().unwrap();
         ranking.proponents(0).iter().map(|hit| (hit.id.clone(), hit.score.to_bits())).collect::<Vec<_>>()
     };
     let ranked = rank(&snapshot);
