@@ -60,7 +60,8 @@ fn build(home: &Path, name: &str) -> (PathBuf, PathBuf) {
         for i in 0..8u64 {
             let sketches = [0, 1].map(|k| sketch_for(segment * 100 + i * 2 + k));
             let metadata = format!("metadata of {i} in segment {segment}, compressible, compressible");
-            let tag = |row| Row::new(row).source(["wiki", "news"][i as usize % 2]).metadata(metadata.as_bytes());
+            let tag =
+                |row| Row::new(row).source(["wiki", "news"][i as usize % 2]).metadata(metadata.as_bytes());
             let rows = [tag(&sketches[0]).span(Span::tokens(0, 5)), tag(&sketches[1])];
             writer.append_rows(format!("{segment}-{i}"), &rows[..1 + i as usize % 2]).unwrap();
         }
@@ -88,7 +89,9 @@ fn build(home: &Path, name: &str) -> (PathBuf, PathBuf) {
 impl Folders {
     fn new() -> Self {
         let memory = Path::new("/dev/shm");
-        let home = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap();
+        let mut name = tempfile::Builder::new();
+        name.prefix("gradix-damage-");
+        let home = if memory.is_dir() { name.tempdir_in(memory) } else { name.tempdir() }.unwrap();
         let (sound, older) = build(home.path(), "sound");
         let (other, _) = build(home.path(), "other");
         Self { home, sound, older, other }
@@ -143,7 +146,12 @@ fn holds_nothing(file: &str) -> bool {
     name.starts_with("LOG") || name.starts_with("OPTIONS") || name == "LOCK"
 }
 
-fn case(file: &str, what: impl Into<String>, how: Use, damage: impl Fn(&Path) + Send + Sync + 'static) -> Case {
+fn case(
+    file: &str,
+    what: impl Into<String>,
+    how: Use,
+    damage: impl Fn(&Path) + Send + Sync + 'static,
+) -> Case {
     let path = file.to_owned();
     let damage = move |root: &Path| damage(&root.join(&path));
     Case { file: file.to_owned(), what: what.into(), how, damage: Box::new(damage) }
@@ -161,6 +169,10 @@ fn now_and_then(count: usize, every: usize) -> Use {
 
 /// Whether a message says which file is meant, and for a file of gradix's own where in it.
 pub fn names_a_place(message: &str) -> bool {
+    // What a writer says after its first error, which is looked at too.
+    if message.ends_with("an earlier write failed; open the index again") {
+        return true;
+    }
     let own = message.contains(".seg") || message.contains("INDEX") || message.contains("COMMITTED");
     let names = ["manifest", "segments", "LOCK", "x.gradix"];
     let file = own || names.iter().any(|name| message.contains(name));
@@ -184,6 +196,24 @@ fn folder_with_a_file_of_another_length() {
         }
     }
     folders.try_all("other length", 150, cases);
+}
+
+/// Whether RocksDB writes records to it one after the other.
+fn is_log(file: &str) -> bool {
+    file.contains("MANIFEST-") || file.ends_with(".log")
+}
+
+/// Where the types of the records of such a file are: a header is checksum (4), length (2), type (1).
+fn record_types(bytes: &[u8]) -> Vec<usize> {
+    assert!(bytes.len() < 32_768, "one block");
+    let mut types = Vec::new();
+    let mut at = 0;
+    while at + 7 <= bytes.len() {
+        types.push(at + 6);
+        at += 7 + usize::from(u16::from_le_bytes([bytes[at + 4], bytes[at + 5]]));
+    }
+    assert_eq!(at, bytes.len(), "the records end with the file");
+    types
 }
 
 /// The places of a file's metadata, as ranges of bytes, and some of its payload.
@@ -220,6 +250,14 @@ fn folder_with_a_flipped_bit() {
             let how = now_and_then(cases.len(), 4);
             cases.push(with_bytes(&file, format!("bit {bit} of byte {at}"), how, bytes));
         }
+        // All bits of what RocksDB looks at before a record's checksum.
+        for at in if is_log(&file) { record_types(&bytes) } else { Vec::new() } {
+            for bit in 0..8 {
+                let mut bytes = bytes.clone();
+                bytes[at] ^= 1 << bit;
+                cases.push(with_bytes(&file, format!("bit {bit} of the type at {at}"), Use::Read, bytes));
+            }
+        }
     }
     folders.try_all("flipped bit", 1000, cases);
 }
@@ -237,7 +275,12 @@ fn folder_with_lost_and_misplaced_pages() {
         for page in sample(pages, 20) {
             let mut lost = bytes.clone();
             lost[range(page)].fill(0);
-            cases.push(with_bytes(&file, format!("page {page} is zeros"), now_and_then(cases.len(), 2), lost));
+            cases.push(with_bytes(
+                &file,
+                format!("page {page} is zeros"),
+                now_and_then(cases.len(), 2),
+                lost,
+            ));
             let mut twice = bytes.clone();
             twice.splice(range(page).end..range(page).end, bytes[range(page)].to_vec());
             cases.push(with_bytes(&file, format!("page {page} is there twice"), Use::Write, twice));
@@ -246,7 +289,12 @@ fn folder_with_lost_and_misplaced_pages() {
                 let mut swapped = bytes.clone();
                 swapped[range(page)].copy_from_slice(&bytes[range(other)]);
                 swapped[range(other)].copy_from_slice(&bytes[range(page)]);
-                cases.push(with_bytes(&file, format!("pages {page} and {other} are swapped"), Use::Read, swapped));
+                cases.push(with_bytes(
+                    &file,
+                    format!("pages {page} and {other} are swapped"),
+                    Use::Read,
+                    swapped,
+                ));
                 let mut over = bytes.clone();
                 over[range(page)].copy_from_slice(&bytes[range(other)]);
                 cases.push(with_bytes(&file, format!("page {other} lies over {page}"), Use::Read, over));
@@ -266,8 +314,7 @@ fn folder_with_bytes_appended() {
     let mut cases = Vec::new();
     for file in folders.files() {
         let sound = folders.bytes(&file);
-        let is_log = file.contains("MANIFEST-") || file.ends_with(".log");
-        let count = match is_log {
+        let count = match is_log(&file) {
             true => 63,
             false if holds_nothing(&file) => 1,
             false => 6,
@@ -279,12 +326,17 @@ fn folder_with_bytes_appended() {
         }
         let zeros = [&sound[..], &[0; 3 * PAGE]].concat();
         cases.push(with_bytes(&file, "and three pages of zeros", Use::Write, zeros));
-        if is_log {
+        if is_log(&file) {
             for kind in sample(256, 40).into_iter().chain([5, 6, 7, 8, 9, 10, 11, 130, 131]) {
                 let header = [0, 0, 0, 0, 0, 0, kind as u8];
                 for (what, rest) in [("", &[][..]), (" and more", &[0; 9][..])] {
                     let bytes = [&sound[..], &header, rest].concat();
-                    cases.push(with_bytes(&file, format!("and a header of type {kind}{what}"), Use::Write, bytes));
+                    cases.push(with_bytes(
+                        &file,
+                        format!("and a header of type {kind}{what}"),
+                        Use::Write,
+                        bytes,
+                    ));
                 }
             }
         }
@@ -303,7 +355,12 @@ fn folder_with_files_exchanged() {
     for one in &files {
         for two in &files {
             if one != two && !holds_nothing(one) && !(holds_nothing(two) && !two.contains("OPTIONS")) {
-                cases.push(with_bytes(one, format!("holds what {two} holds"), Use::Write, folders.bytes(two)));
+                cases.push(with_bytes(
+                    one,
+                    format!("holds what {two} holds"),
+                    Use::Write,
+                    folders.bytes(two),
+                ));
                 if one < two {
                     let (a, b) = (folders.bytes(one), folders.bytes(two));
                     let second = two.clone();
@@ -390,9 +447,9 @@ impl Odd {
     /// Puts this in place of the file, which may be missing.
     fn put(self, path: &Path) {
         let home = path.ancestors().find(|folder| folder.join(VICTIM).exists()).unwrap();
-        let sound = path.exists();
+        let sound = path.is_file();
         let aside = home.join("copy");
-        if sound {
+        if path.exists() {
             fs::rename(path, &aside).unwrap();
         }
         match self {
@@ -435,7 +492,7 @@ fn folder_with_something_else_in_place_of_a_file() {
     for number in 1..60 {
         for name in ["NNN.log", "NNN.sst", "NNN.dbtmp", "MANIFEST-NNN", "OPTIONS-NNN", "OPTIONS-NNN.dbtmp"] {
             let file = format!("manifest/{}", name.replace("NNN", &format!("{number:06}")));
-            if !files.contains(&file) && (tries_all() || number > 8 && number < 25) {
+            if !files.contains(&file) && (tries_all() || (20..46).contains(&number)) {
                 let odd = Odd::LinkToTheVictim;
                 cases.push(case(&file, format!("{odd:?}"), Use::Write, move |path| odd.put(path)));
             }

@@ -110,7 +110,11 @@ impl Worker {
     fn try_case(mut self, case: &Case, path: &Path) -> (Option<Self>, Class, String) {
         let request = format!("{}\t{}\t{}\n", case.how.to_text(), path.display(), case.file);
         let asked = self.input.write_all(request.as_bytes());
-        let answer = if asked.is_ok() { self.lines.recv_timeout(TIME) } else { Err(mpsc::RecvTimeoutError::Disconnected) };
+        let answer = if asked.is_ok() {
+            self.lines.recv_timeout(TIME)
+        } else {
+            Err(mpsc::RecvTimeoutError::Disconnected)
+        };
         match answer {
             Ok(line) => {
                 let (class, message) = line.split_once('\t').unwrap_or((&line, ""));
@@ -132,7 +136,12 @@ impl Worker {
                 let (status, said) = self.end();
                 let memory = said.contains("memory allocation of") || said.contains("bad_alloc");
                 let class = if memory { Class::Memory } else { Class::Died };
-                let said: String = said.lines().filter(|line| !line.trim().is_empty()).take(6).collect::<Vec<_>>().join(" / ");
+                let said: String = said
+                    .lines()
+                    .filter(|line| !line.trim().is_empty())
+                    .take(6)
+                    .collect::<Vec<_>>()
+                    .join(" / ");
                 (None, class, format!("{status} (signal {:?}): {said:.600}", status.signal()))
             }
         }
@@ -153,7 +162,8 @@ pub struct Outcome {
 /// Tries all cases; each gets a copy of `sound` in a folder of its own, next to the victim.
 pub fn try_all(sound: &Path, scratch: &Path, cases: Vec<Case>) -> Outcome {
     let only = std::env::var("GRADIX_DAMAGE_ONLY").unwrap_or_default();
-    let cases: VecDeque<Case> = cases.into_iter().filter(|case| format!("{case:?}").contains(&only)).collect();
+    let cases: VecDeque<Case> =
+        cases.into_iter().filter(|case| format!("{case:?}").contains(&only)).collect();
     let queue = Mutex::new(cases);
     let outcome = Mutex::new(Outcome::default());
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
@@ -207,6 +217,7 @@ fn group(file: &str) -> String {
         name if name.ends_with(".seg") => "*.seg".into(),
         name if name.ends_with(".sst") => "*.sst".into(),
         name if name.ends_with(".log") => "*.log".into(),
+        name if name.starts_with("LOG.") => "LOG".into(),
         name => name.split_once('-').map_or(name, |(kind, _)| kind).to_owned(),
     }
 }
