@@ -131,10 +131,14 @@ fn tries_all() -> bool {
 
 /// About `count` of the numbers from 0 to `end`, with both ends, evenly spread; all in the long run.
 fn sample(end: usize, count: usize) -> Vec<usize> {
+    spread(end, if tries_all() { end } else { count })
+}
+
+fn spread(end: usize, count: usize) -> Vec<usize> {
     if end == 0 {
         return Vec::new();
     }
-    let step = if tries_all() { 1 } else { end.div_ceil(count).max(1) };
+    let step = end.div_ceil(count);
     // Odd, so that all bits of a byte get their turn.
     let step = if step > 1 { step | 1 } else { 1 };
     (0..end).step_by(step).chain([end - 1]).collect::<BTreeSet<_>>().into_iter().collect()
@@ -189,13 +193,31 @@ fn folder_with_a_file_of_another_length() {
     let mut cases = Vec::new();
     for file in folders.files() {
         let bytes = folders.bytes(&file);
-        let count = if holds_nothing(&file) { 4 } else { 24 };
-        for length in sample(bytes.len(), count) {
+        for length in lengths(&file, &bytes) {
             let how = now_and_then(cases.len(), 2);
             cases.push(with_bytes(&file, format!("cut to {length}"), how, bytes[..length].to_vec()));
         }
     }
     folders.try_all("other length", 150, cases);
+}
+
+/// The lengths to which a file is cut.
+fn lengths(file: &str, bytes: &[u8]) -> Vec<usize> {
+    if holds_nothing(file) {
+        return spread(bytes.len(), 4);
+    }
+    if !file.ends_with(".seg") {
+        return sample(bytes.len(), 24);
+    }
+    // Regions begin with pages; within one, a length is as good as another.
+    let ends = (0..bytes.len()).step_by(PAGE).flat_map(|at| [at.saturating_sub(1), at, at + 1]);
+    let metadata = (0..128).chain(footer_start(bytes)..bytes.len());
+    let all: Vec<usize> = if tries_all() {
+        ends.chain(metadata).chain((0..bytes.len()).step_by(64)).collect()
+    } else {
+        sample(bytes.len(), 24)
+    };
+    all.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Whether RocksDB writes records to it one after the other.
@@ -221,7 +243,8 @@ fn places(file: &str, bytes: &[u8]) -> Vec<usize> {
     if file.ends_with(".seg") {
         let footer = footer_start(bytes);
         let metadata = (0..128).chain(footer..bytes.len());
-        let payload = sample(footer - PAGE, 40).into_iter().map(|at| PAGE + at);
+        let payload =
+            spread(footer - PAGE, if tries_all() { 2000 } else { 40 }).into_iter().map(|at| PAGE + at);
         metadata.chain(payload).collect()
     } else {
         (0..bytes.len()).collect()
@@ -243,7 +266,8 @@ fn folder_with_a_flipped_bit() {
             file if file.contains("MANIFEST") || file.ends_with(".log") => 300,
             _ => 60,
         };
-        for bit in sample(places.len() * 8, count.min(places.len() * 8)) {
+        let bits = places.len() * 8;
+        for bit in if holds_nothing(&file) { spread(bits, count) } else { sample(bits, count.min(bits)) } {
             let (at, bit) = (places[bit / 8], bit % 8);
             let mut bytes = bytes.clone();
             bytes[at] ^= 1 << bit;
@@ -272,7 +296,7 @@ fn folder_with_lost_and_misplaced_pages() {
         let bytes = folders.bytes(&file);
         let pages = bytes.len().div_ceil(PAGE);
         let range = |page: usize| page * PAGE..bytes.len().min((page + 1) * PAGE);
-        for page in sample(pages, 20) {
+        for page in spread(pages, 30) {
             let mut lost = bytes.clone();
             lost[range(page)].fill(0);
             cases.push(with_bytes(
@@ -314,12 +338,9 @@ fn folder_with_bytes_appended() {
     let mut cases = Vec::new();
     for file in folders.files() {
         let sound = folders.bytes(&file);
-        let count = match is_log(&file) {
-            true => 63,
-            false if holds_nothing(&file) => 1,
-            false => 6,
-        };
-        for length in sample(63, count) {
+        let few = if holds_nothing(&file) { 1 } else { 6 };
+        let count = if is_log(&file) || tries_all() { 63 } else { few };
+        for length in spread(63, count) {
             let more: Vec<u8> = (0..=length).map(|_| random.below(256) as u8).collect();
             let how = now_and_then(cases.len(), 2);
             cases.push(with_bytes(&file, format!("and {more:02x?}"), how, [&sound[..], &more].concat()));
