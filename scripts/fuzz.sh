@@ -37,11 +37,12 @@ locked_rocksdb() { awk '$1 == "name" { name = $3 } $1 == "version" && name == "\
 host=$(rustc -vV | sed -n 's/^host: //p')
 # Instrumented code must not meet the other builds in one folder.
 export CARGO_TARGET_DIR="$GRADIX_CACHE/fuzz-target"
-flags=(--cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module -Ccodegen-units=1)
+flags=(--cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module)
 for flag in sanitizer-coverage-level=4 sanitizer-coverage-inline-8bit-counters sanitizer-coverage-pc-table \
     sanitizer-coverage-trace-compares simplifycfg-branch-fold-threshold=0; do
     flags+=("-Cllvm-args=-$flag")
 done
+flags+=(-Ccodegen-units=1)
 started=$SECONDS
 # With a target named, build scripts and macros are not instrumented.
 RUSTC_BOOTSTRAP=1 RUSTFLAGS="${flags[*]}" \
@@ -68,8 +69,8 @@ if [ "$mode" = seeds ]; then
             "fuzz/corpus/$target" >"$chosen.log" 2>&1 || die "merging failed: $chosen.log"
         rm -rf "fuzz/corpus/$target"
         mkdir -p "fuzz/corpus/$target"
-        # The shortest: they are quick to run and to read.
-        find "$chosen" -type f -printf '%s %p\n' | sort -n | head -n $SEEDS | while read -r _ file; do
+        # The longest: each reaches much by itself.
+        find "$chosen" -type f -printf '%s %p\n' | sort -rn | head -n $SEEDS | while read -r _ file; do
             cp "$file" "fuzz/corpus/$target/$(basename "$file" | cut -c 1-12)"
         done
         say "$target: $(find "fuzz/corpus/$target" -type f | wc -l) of $(find "$chosen" -type f | wc -l) inputs"
