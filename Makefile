@@ -1,7 +1,7 @@
 # Everything is done by the scripts; this file gives them names. See `make help`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lean bench fuzz lint fmt doc deny ci clean-cache
+.PHONY: help demo test lean bench fuzz sanitize lint fmt doc deny ci clean-cache
 
 # For `make fuzz`: how long each target runs.
 FUZZ_SECONDS ?= 60
@@ -24,6 +24,9 @@ bench: ## measure scans beside the machine's limits and the peers (output: targe
 
 fuzz: ## run every fuzz target for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
+
+sanitize: ## run the tests that reach unsafe code under the address sanitizer
+	@scripts/sanitize.sh
 
 fmt: ## format the code
 	@cargo fmt

@@ -13,18 +13,31 @@ mod bench;
 mod craft;
 #[path = "damage/crafted.rs"]
 mod crafted;
+#[cfg(target_os = "linux")]
+#[path = "damage/folder.rs"]
+mod folder;
 #[path = "damage/manifest.rs"]
 mod manifest;
+#[cfg(target_os = "linux")]
+#[path = "damage/pool.rs"]
+mod pool;
+#[cfg(target_os = "linux")]
+#[path = "damage/worker.rs"]
+mod worker;
 
 use bench::Bench;
 use craft::{Craft, PAGE, TAIL, footer_start, u64_at};
 use fixtures::random::Random;
 use gradix::Encoding;
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// One test at a time, so that each one's allocations can be told.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&ALONE)
 }
 
 /// Some numbers that look random and are the same in each run.

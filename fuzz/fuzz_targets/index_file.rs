@@ -18,7 +18,7 @@ struct Bench {
 }
 
 fn bench() -> Bench {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = gradix_fuzz::folder();
     let path = folder.path().join("x.gradix");
     let schema = Schema::new(SketchSpec::rapid_grad(7, 64), Encoding::I8).unwrap();
     Index::options().create(&path, &schema).unwrap();

@@ -10,6 +10,9 @@ use gradix::segment::storage::{Storage, StorageBytes, StorageFile};
 use gradix::sketch::{Sketch, SketchSpec};
 use gradix::{Encoding, Index, Row, Schema, Span, Tier, Writer};
 
+#[path = "../../tests/damage/craft.rs"]
+pub mod craft;
+
 const PAGE: usize = 4096;
 const CHUNK: usize = 65_536;
 const TAIL: usize = 64;
@@ -89,6 +92,14 @@ impl StorageBytes for Bytes {
     }
 }
 
+/// A folder for indexes, in memory where the system has a file system there.
+pub fn folder() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    let mut name = tempfile::Builder::new();
+    name.prefix("gradix-fuzz-");
+    if memory.is_dir() { name.tempdir_in(memory) } else { name.tempdir() }.unwrap()
+}
+
 /// An index with one segment of all encodings, columns and tiers.
 pub struct Bench {
     _folder: tempfile::TempDir,
@@ -104,7 +115,7 @@ pub struct Bench {
 
 impl Bench {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let spec = SketchSpec::dense("fuzz", "v1", [("a", 3), ("b", 20), ("c", 5)]);
         // A block of each.
         let schema = Schema::with_encodings(spec.clone(), Encoding::ALL.to_vec()).unwrap();

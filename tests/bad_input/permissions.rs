@@ -108,18 +108,18 @@ fn missing_rights_are_named() {
         return;
     }
     set_mode(kept.path(), 0o700);
-    run_unprivileged(&kept, "hidden folder");
+    assert!(run_unprivileged(&kept, "hidden folder"));
     public();
     set_mode(&kept.index_file(), 0o600);
-    run_unprivileged(&kept, "hidden INDEX");
+    assert!(run_unprivileged(&kept, "hidden INDEX"));
     public();
     set_mode(&manifest, 0o700);
-    run_unprivileged(&kept, "hidden manifest");
+    assert!(run_unprivileged(&kept, "hidden manifest"));
     public();
     set_mode(&segments, 0o700);
-    run_unprivileged(&kept, "hidden segments");
+    assert!(run_unprivileged(&kept, "hidden segments"));
     public();
     set_mode(&kept.segment_file(), 0o600);
-    run_unprivileged(&kept, "hidden segments");
+    assert!(run_unprivileged(&kept, "hidden segments"));
     kept.assert_has(&[]);
 }

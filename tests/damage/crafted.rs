@@ -142,6 +142,7 @@ fn informative_region_is_ignored() {
         bench.set(0, &craft.build());
         // The manifest knows another length and digest; nothing else may be seen.
         let seen = bench.see();
+        assert!(!seen.findings.is_empty(), "{place}: another file than was committed");
         for error in seen.all().lines() {
             assert!(error.contains("where the manifest has") || error.contains("digest"), "{place}: {error}");
         }
