@@ -126,14 +126,19 @@ pub fn start(root: &Path, plan: Plan, keeps: bool) -> Vec<Event> {
     before
 }
 
-/// Ends the watch. Files that are open still are forgotten.
-pub fn stop() -> Recording {
+/// Ends the watch, if there is one. Files that are open still are forgotten.
+pub fn stop_if_watching() -> Option<Recording> {
     let mut current = lock();
     WATCHING.store(false, Ordering::SeqCst);
     for descriptor in &DESCRIPTORS {
         descriptor.store(0, Ordering::Relaxed);
     }
-    current.take().expect("a folder is watched")
+    current.take()
+}
+
+/// Ends the watch.
+pub fn stop() -> Recording {
+    stop_if_watching().expect("a folder is watched")
 }
 
 /// Puts a mark of the workload into the log.

@@ -73,7 +73,7 @@ fn assert_sound(index: &Index) -> Result<(), Failure> {
 }
 
 /// The newest generation that is shown is one that may be, and whole.
-fn newest(index: &Index, oracle: &Oracle, at_least: u64) -> Result<Snapshot, Failure> {
+pub fn newest(index: &Index, oracle: &Oracle, at_least: u64) -> Result<Snapshot, Failure> {
     let snapshot = index.snapshot().map_err(|error| refused("unreadable", "taking a snapshot", &error))?;
     let generation = snapshot.generation();
     if generation < at_least.max(oracle.acknowledged) {
@@ -132,7 +132,7 @@ pub fn assert_no_orphans(path: &Path, index: &Index) -> Result<(), Failure> {
     }
     let left: Vec<_> = names(&path.join("manifest")).into_iter().filter(|name| name.ends_with(".dbtmp")).collect();
     if !left.is_empty() {
-        return Err(failure("orphans", format!("left in the manifest's folder: {left:?}")));
+        return Err(failure("left over", format!("in the manifest's folder: {left:?}")));
     }
     Ok(())
 }

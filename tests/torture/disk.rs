@@ -456,7 +456,6 @@ impl Tree {
     }
 
     /// What is in a folder.
-    #[cfg(test)]
     pub fn read(folder: &Path) -> Self {
         fn add(tree: &mut Tree, root: &Path, folder: &Path) {
             for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -475,8 +474,13 @@ impl Tree {
         tree
     }
 
+    /// The paths that differ.
+    pub fn difference(&self, other: &Self) -> Vec<String> {
+        let paths: BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
+        paths.into_iter().filter(|&path| self.0.get(path) != other.0.get(path)).map(|path| show(path)).collect()
+    }
+
     /// Without the bytes of files that RocksDB writes for people.
-    #[cfg(test)]
     pub fn without_logs(mut self) -> Self {
         for (path, bytes) in &mut self.0 {
             let name = path.rsplit(|&byte| byte == b'/').next().unwrap();

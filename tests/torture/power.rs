@@ -9,7 +9,7 @@ use crate::check::{Failure, as_reader, as_writer, failure};
 use crate::disk::{Disk, PAGE, Tree};
 use crate::fixtures::random::Random;
 use crate::fixtures::told;
-use crate::workers::{Tally, begin};
+use crate::workers::{Tally, begin, setting};
 use crate::workload::{Mark, Oracle, Session, operation, script};
 
 /// The index's folder on the disk. Its own name must be durable too.
@@ -28,15 +28,9 @@ struct Run<'a> {
     name: String,
 }
 
-pub struct Settings {
-    pub seed: u64,
-    pub states: u64,
+struct Examiner {
     /// Nothing tears within so many bytes.
-    pub page: usize,
-}
-
-struct Examiner<'a> {
-    settings: &'a Settings,
+    page: usize,
     random: Random,
     folder: PathBuf,
     tally: Tally,
@@ -46,19 +40,19 @@ struct Examiner<'a> {
 }
 
 /// Records and examines until enough states were tried.
-pub fn examine(settings: &Settings) -> Tally {
+pub fn examine(seed: u64, states: u64) -> Tally {
     let scratch = crate::workers::scratch();
     let mut examiner = Examiner {
-        settings,
-        random: Random(settings.seed),
+        page: setting("GRADIX_TORTURE_PAGE", PAGE as u64) as usize,
+        random: Random(seed),
         folder: scratch.path().to_owned(),
         tally: Tally::default(),
         live: HashMap::new(),
         tried: HashSet::new(),
     };
     let mut round = 0;
-    while examiner.tally.of("states") < settings.states {
-        let seed = settings.seed + 1000 * round;
+    while examiner.tally.of("states") < states {
+        let seed = seed + 1000 * round;
         begin(&format!("recording, seed {seed}"));
         let (before, log) = match record(&scratch.path().join("recorded"), seed) {
             Ok(recorded) => recorded,
@@ -67,7 +61,7 @@ pub fn examine(settings: &Settings) -> Tally {
                 break;
             }
         };
-        let left = settings.states - examiner.tally.of("states");
+        let left = states - examiner.tally.of("states");
         let name = format!("seed {seed}");
         let run = Run { before: &before, log: &log, oracle: Oracle::default(), shown: 0, name };
         examiner.walk(&run, left, true);
@@ -95,10 +89,10 @@ pub fn record(disk: &Path, seed: u64) -> Result<(Vec<Event>, Vec<Event>), String
     Ok((before, recording.log))
 }
 
-impl Examiner<'_> {
+impl Examiner {
     /// Goes through a log, and tries about `budget` states of moments in it.
     fn walk(&mut self, run: &Run<'_>, budget: u64, first: bool) {
-        let mut disk = Disk::new(run.before, self.settings.page);
+        let mut disk = Disk::new(run.before, self.page);
         let mut oracle = run.oracle.clone();
         let moments = run.log.len().max(1);
         let each = (budget as usize / moments).clamp(4, EACH);
@@ -241,9 +235,4 @@ fn describe(disk: &Disk, event: &Event) -> String {
         Event::Mark(Mark::Publishing { upto, .. }) => format!("publishing {upto}"),
         Event::Mark(mark) => mark.to_line().trim_end().into(),
     }
-}
-
-/// The page of the model: the default, or what the environment says.
-pub fn page() -> usize {
-    crate::workers::setting("GRADIX_TORTURE_PAGE", PAGE as u64) as usize
 }

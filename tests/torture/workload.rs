@@ -12,6 +12,11 @@ use gradix::{CompactOptions, Encoding, GcOptions, Index, Result, Row, Schema, Sp
 use crate::fixtures::random::Random;
 use crate::fixtures::sketches::{sketch_of, spec};
 
+/// The oracle remembers generations that were collected, as an interrupted collection leaves them readable.
+const KEPT: u64 = 100;
+/// About as many examples are kept.
+const EXAMPLES: usize = 40;
+
 /// Something that a caller can do. It does it, and tells the oracle.
 pub struct Operation {
     pub name: &'static str,
@@ -141,8 +146,29 @@ impl Oracle {
                 }
                 self.acknowledged = *generation;
             }
-            Mark::Collecting { oldest } => self.oldest = *oldest,
+            Mark::Collecting { oldest } => {
+                self.oldest = *oldest;
+                self.contents.retain(|&generation, _| generation + KEPT >= *oldest);
+            }
         }
+    }
+
+    /// Marks from which another oracle knows as much about the newest generation.
+    pub fn to_marks(&self) -> Vec<Mark> {
+        if !self.created {
+            return Vec::new();
+        }
+        let content = self.contents.get(&self.acknowledged).cloned().unwrap_or_default();
+        let mut marks = vec![
+            Mark::Creating,
+            Mark::Created,
+            Mark::Publishing { upto: self.acknowledged, content },
+            Mark::Acknowledged { generation: self.acknowledged },
+        ];
+        if let Some((upto, content)) = &self.publishing {
+            marks.push(Mark::Publishing { upto: *upto, content: Arc::clone(content) });
+        }
+        marks
     }
 
     /// What a generation shows; `None` if nobody may see it.
@@ -248,9 +274,20 @@ impl Session {
     /// checks.
     pub fn find(&mut self) -> Result<()> {
         let generation = self.open_writer()?.generation();
+        assert!(
+            generation >= self.oracle.acknowledged && generation <= self.oracle.newest(),
+            "the writer found generation {generation}, where {} was acknowledged and {} is the newest",
+            self.oracle.acknowledged,
+            self.oracle.newest()
+        );
+        self.found(generation);
+        Ok(())
+    }
+
+    /// A writer that failed without harm goes on from this generation.
+    pub fn found(&mut self, generation: u64) {
         self.mark(&Mark::Found { generation });
         self.forget();
-        Ok(())
     }
 
     /// Uncommitted changes are gone.
@@ -297,11 +334,20 @@ impl Session {
     }
 
     fn append_number(&mut self, id: String, number: u64) -> Result<()> {
+        self.make_room()?;
         let rows = rows_of(number);
         let rows: Vec<Row<'_>> = rows.iter().map(lend).collect();
         self.open_writer()?.append_rows(&id, &rows)?;
         self.next.examples.insert(id, number);
         self.is_changed = true;
+        Ok(())
+    }
+
+    /// Keeps the index small, however long the workload is.
+    fn make_room(&mut self) -> Result<()> {
+        while self.next.examples.len() > EXAMPLES {
+            delete(self)?;
+        }
         Ok(())
     }
 
@@ -349,6 +395,7 @@ fn append_spans(session: &mut Session) -> Result<()> {
 }
 
 fn append_batch(session: &mut Session) -> Result<()> {
+    session.make_room()?;
     let mut batch = Vec::new();
     while batch.len() < 5 {
         let (id, number) = session.new_id();
@@ -387,8 +434,10 @@ fn commit(session: &mut Session) -> Result<()> {
 }
 
 fn commit_with_payload(session: &mut Session) -> Result<()> {
+    // Of several pages, so that the manifest's log record is too: pages of it can be lost one by one.
     let payload = format!("payload-{}", session.random.next());
-    session.publish(&payload)
+    let times = if session.random.below(2) == 0 { 1 } else { 400 };
+    session.publish(&payload.repeat(times))
 }
 
 /// A prepared commit that is dropped leaves the changes in the writer.

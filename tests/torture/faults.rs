@@ -1,0 +1,161 @@
+//! Each call on the index's folder fails once, RocksDB's included.
+
+use std::fs;
+use std::path::Path;
+
+use gradix::ErrorKind;
+use libc::{EIO, EMFILE, ENOSPC};
+
+use crate::calls::{self, CLASSES, Class, Plan};
+use crate::check::{Failure, as_reader, as_writer, failure, newest};
+use crate::fixtures::random::Random;
+use crate::fixtures::told;
+use crate::workers::{Tally, begin};
+use crate::workload::{Session, script};
+
+/// What is failed: one of the calls of a class, with an error that this call can have.
+type Case = (Class, u64, i32);
+
+/// All faults of the workload, or `limit` of them at random; of those, the share of one worker.
+pub fn examine(seed: u64, limit: usize, worker: usize, workers: usize) -> Tally {
+    let (mut tally, scratch) = (Tally::default(), crate::workers::scratch());
+    let folder = scratch.path().join("disk");
+    let mut counts = [0; CLASSES.len()];
+    begin("counting the calls");
+    tally.case(
+        || "without a fault".into(),
+        || {
+            let recording = run(&folder, seed, Plan::Nothing)?;
+            counts = recording.calls;
+            Ok(())
+        },
+    );
+    let mut cases: Vec<Case> = Vec::new();
+    for (class, count) in CLASSES.into_iter().zip(counts) {
+        for &error in errors(class) {
+            cases.extend((0..count).map(|nth| (class, nth, error)));
+        }
+    }
+    let mut random = Random(seed);
+    while cases.len() > limit {
+        let out = random.below(cases.len());
+        cases.swap_remove(out);
+    }
+    for (number, &(class, nth, error)) in cases.iter().enumerate() {
+        if number % workers != worker {
+            continue;
+        }
+        let mut name = format!("{class:?} {nth} fails with {error}");
+        begin(&name);
+        let mut failed = false;
+        tally.count("faults", 1);
+        let mut complaint = None;
+        let plan = Plan::Fail(class, nth, error);
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&folder, seed, plan)));
+        let left = calls::stop_if_watching();
+        let what = match done {
+            Ok(Ok(recording)) => recording.failed,
+            Ok(Err(error)) => {
+                complaint = Some(error);
+                left.and_then(|recording| recording.failed)
+            }
+            Err(_) => {
+                complaint = Some(failure("panic", "its message stands above"));
+                left.and_then(|recording| recording.failed)
+            }
+        };
+        if let Some(what) = what {
+            failed = true;
+            name = format!("{name} ({what})");
+        }
+        tally.count(if failed { "reached" } else { "not reached" }, 1);
+        if let Some(Failure { kind, message }) = complaint {
+            tally.fail(kind, &format!("{name}: {message}"));
+        }
+    }
+    tally
+}
+
+fn errors(class: Class) -> &'static [i32] {
+    match class {
+        Class::Open | Class::List => &[EIO, EMFILE],
+        Class::Read | Class::Sync | Class::Unlink => &[EIO],
+        Class::Write | Class::Truncate | Class::Rename => &[EIO, ENOSPC],
+        Class::Mkdir => &[ENOSPC],
+    }
+}
+
+/// A workload in which a call fails: it goes on, whatever the failure was.
+fn run(folder: &Path, seed: u64, plan: Plan) -> Result<calls::Recording, Failure> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).unwrap();
+    }
+    fs::create_dir(folder).unwrap();
+    let path = folder.join("x.gradix");
+    calls::start(folder, plan, false);
+    let mut session = match Session::create(&path, seed, |_| ()) {
+        Ok(session) => session,
+        Err(error) => {
+            typed(&error)?;
+            if path.exists() {
+                fs::remove_dir_all(&path).unwrap();
+            }
+            let again = Session::create(&path, seed, |_| ());
+            again.map_err(|error| failure("cannot go on", format!("creating again: {}", told(&error))))?
+        }
+    };
+    let mut errors = 0;
+    for operation in script(seed, 3) {
+        if let Err(error) = (operation.run)(&mut session) {
+            errors += 1;
+            if errors > 1 {
+                return Err(failure("fails again", format!("{}: {}", operation.name, told(&error))));
+            }
+            typed(&error)?;
+            recover(&mut session).map_err(|other| Failure {
+                message: format!("{} ({}): {}", operation.name, told(&error), other.message),
+                ..other
+            })?;
+        }
+    }
+    let oracle = session.close();
+    let recording = calls::stop();
+    as_reader(&path, &oracle)?;
+    // Other ids than those of the workload.
+    as_writer(&path, &oracle, 0, !seed)?;
+    Ok(recording)
+}
+
+/// The error comes from the fault, and says so.
+fn typed(error: &gradix::Error) -> Result<(), Failure> {
+    if !calls::has_failed() {
+        return Err(failure("error without a fault", told(error)));
+    }
+    match error.kind() {
+        ErrorKind::Io | ErrorKind::Poisoned => Ok(()),
+        kind => Err(failure("wrong kind of error", format!("{kind:?}: {}", told(error)))),
+    }
+}
+
+/// After an error readers go on; the writer either goes on too, or is poisoned, and another one does.
+fn recover(session: &mut Session) -> Result<(), Failure> {
+    newest(&session.index, &session.oracle, 0)?;
+    let aborted = session.writer().map(|writer| (writer.abort(), writer.generation()));
+    match aborted {
+        Some((Ok(()), generation)) => session.found(generation),
+        Some((Err(error), _)) => {
+            let error = gradix::Error::from(error);
+            if error.kind() != ErrorKind::Poisoned {
+                return Err(failure("fails again", format!("abort: {}", told(&error))));
+            }
+            session.drop_writer();
+            newest(&session.index, &session.oracle, 0)?;
+            session.find().map_err(|error| failure("cannot go on", format!("reopening: {}", told(&error))))?;
+        }
+        None => {
+            session.find().map_err(|error| failure("cannot go on", format!("opening again: {}", told(&error))))?;
+        }
+    }
+    newest(&session.index, &session.oracle, 0)?;
+    Ok(())
+}
