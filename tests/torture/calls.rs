@@ -635,6 +635,21 @@ macro_rules! truncate {
 truncate!(ftruncate, "ftruncate", off_t);
 truncate!(ftruncate64, "ftruncate64", off64_t);
 
+/// Whether `fallocate` changes only how many blocks are reserved: RocksDB reserves some for its logs, and gives back
+/// those beyond the end.
+fn is_beyond_the_end(descriptor: c_int, mode: c_int, offset: u64) -> bool {
+    let mut status = std::mem::MaybeUninit::<libc::stat64>::uninit();
+    // SAFETY: the call fills in the structure if it succeeds.
+    let length = unsafe {
+        if libc::fstat64(descriptor, status.as_mut_ptr()) != 0 {
+            return false;
+        }
+        status.assume_init().st_size as u64
+    };
+    let punches = libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE;
+    mode == libc::FALLOC_FL_KEEP_SIZE || mode == punches && offset >= length
+}
+
 macro_rules! allocate {
     ($function:ident, $name:literal, $offset:ty) => {
         #[unsafe(no_mangle)]
@@ -645,8 +660,7 @@ macro_rules! allocate {
             length: $offset,
         ) -> c_int {
             let call = real!($name, fn(c_int, c_int, $offset, $offset) -> c_int);
-            let keeps = mode & (libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE);
-            if keeps != libc::FALLOC_FL_KEEP_SIZE && at_descriptor(descriptor).is_some() {
+            if at_descriptor(descriptor).is_some() && !is_beyond_the_end(descriptor, mode, offset as u64) {
                 give_up("fallocate that changes a file", &[]);
             }
             // SAFETY: the caller's arguments.

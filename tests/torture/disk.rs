@@ -3,8 +3,9 @@
 //! A file has the bytes of its last completed sync, and of each later change to each page either the old or the
 //! new bytes, whichever page it is and in whatever order; its length is any of those that it has had since, and
 //! what is missing in between is zeros. A folder has the entries of its last completed sync, and of each later
-//! creation, link, rename and removal all or nothing, each for itself. Syncing a file does not save its name.
-//! `docs/durability.md` says what this leaves out.
+//! creation, link, rename and removal all or nothing, each for itself. Syncing a file does not save its name. In
+//! RocksDB's folder names reach the disk in the order of the calls, as on any journaling file system; RocksDB
+//! relies on that. `docs/durability.md` says what this leaves out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -21,10 +22,19 @@ pub const PAGE: usize = 4096;
 /// Up to so many states of one moment are all tried.
 const ALL: usize = 48;
 
+/// How unkind a disk is.
+#[derive(Debug, Clone, Copy)]
+pub struct Model {
+    /// Nothing tears within so many bytes.
+    pub page: usize,
+    /// Names in RocksDB's folder, too, are saved in any order.
+    pub any_order: bool,
+}
+
 /// The files of a disk while power is on, with what is not on it yet.
 #[derive(Debug, Clone)]
 pub struct Disk {
-    page: usize,
+    model: Model,
     files: HashMap<Inode, File>,
     folders: HashMap<Inode, Folder>,
     /// RocksDB's log for people, which nothing reads: always empty, and no reason for more states.
@@ -44,6 +54,8 @@ struct File {
 
 #[derive(Debug, Clone, Default)]
 struct Folder {
+    /// Changes reach the disk in their order.
+    in_order: bool,
     durable: BTreeMap<Name, Inode>,
     /// Changes since the last sync, and when.
     changes: Vec<(usize, Change)>,
@@ -61,6 +73,8 @@ enum Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Item {
     Entry { folder: Inode, change: usize },
+    /// The first so many changes of a folder in which they keep their order.
+    Entries { folder: Inode },
     Page { file: Inode, page: usize },
     Length { file: Inode },
 }
@@ -77,11 +91,11 @@ pub struct Unsynced {
 pub struct Tree(BTreeMap<Vec<u8>, Option<Arc<Vec<u8>>>>);
 
 impl Disk {
-    /// A disk with what `before` made, all of it durable. Nothing tears within `page` bytes.
-    pub fn new(before: &[Event], page: usize) -> Self {
+    /// A disk with what `before` made, all of it durable.
+    pub fn new(before: &[Event], model: Model) -> Self {
         let folders = HashMap::from([(ROOT, Folder::default())]);
         let (files, ignored) = (HashMap::new(), BTreeSet::new());
-        let mut disk = Self { page, files, folders, ignored, time: 0 };
+        let mut disk = Self { model, files, folders, ignored, time: 0 };
         for event in before {
             disk.apply(event);
         }
@@ -100,7 +114,8 @@ impl Disk {
         match event {
             Event::Create { inode, folder, parent, name } => {
                 if *folder {
-                    self.folders.insert(*inode, Folder::default());
+                    let in_order = !self.model.any_order && **name == *b"manifest";
+                    self.folders.insert(*inode, Folder { in_order, ..Folder::default() });
                 } else {
                     self.files.insert(*inode, File::default());
                     if **name == *b"LOG" {
@@ -113,14 +128,14 @@ impl Disk {
                 if !self.ignored.contains(inode)
                     && let Some(file) = self.files.get_mut(inode)
                 {
-                    file.write(time, self.page, *offset as usize, bytes);
+                    file.write(time, self.model.page, *offset as usize, bytes);
                 }
             }
             Event::Truncate { inode, length } => {
                 if !self.ignored.contains(inode)
                     && let Some(file) = self.files.get_mut(inode)
                 {
-                    file.truncate(time, self.page, *length as usize);
+                    file.truncate(time, self.model.page, *length as usize);
                 }
             }
             Event::Sync { inode } => {
@@ -165,6 +180,12 @@ impl Disk {
     pub fn unsynced(&self) -> Unsynced {
         let mut items = Vec::new();
         for (&folder, state) in &self.folders {
+            if state.in_order {
+                if let Some((first, _)) = state.changes.first() {
+                    items.push((*first, Item::Entries { folder }, state.changes.len() as u32));
+                }
+                continue;
+            }
             for (change, (time, what)) in state.changes.iter().enumerate() {
                 let of = match what {
                     Change::Add(_, inode) | Change::Rename(_, _, inode) => Some(inode),
@@ -198,6 +219,9 @@ impl Disk {
                 Item::Entry { folder, change } => {
                     entries.entry(folder).or_default().insert(change);
                 }
+                Item::Entries { folder } => {
+                    entries.insert(folder, (0..=version).collect());
+                }
                 Item::Page { file, page } => pages.entry(file).or_default().push((page, version)),
                 Item::Length { file } => {
                     lengths.insert(file, version);
@@ -228,7 +252,7 @@ impl Disk {
                 } else {
                     let none = Vec::new();
                     let versions = pages.get(&inode).unwrap_or(&none);
-                    let bytes = self.files[&inode].with(self.page, versions, lengths.get(&inode).copied());
+                    let bytes = self.files[&inode].with(self.model.page, versions, lengths.get(&inode).copied());
                     tree.0.insert(path, Some(bytes));
                 }
             }
@@ -236,22 +260,28 @@ impl Disk {
         tree
     }
 
-    /// For messages: what became of the items.
+    /// For messages: what was lost, and what is of an earlier time.
     pub fn describe(&self, unsynced: &Unsynced, choice: &[u32]) -> String {
         let mut words = Vec::new();
         for ((item, versions), &version) in unsynced.items.iter().zip(choice) {
+            if version == *versions {
+                continue;
+            }
             let what = match *item {
                 Item::Entry { folder, change } => match &self.folders[&folder].changes[change].1 {
-                    Change::Add(name, _) => format!("new {}", show(name)),
-                    Change::Remove(name) => format!("removal of {}", show(name)),
-                    Change::Rename(from, to, _) => format!("rename of {} to {}", show(from), show(to)),
+                    Change::Add(name, _) => format!("the name {}", show(name)),
+                    Change::Remove(name) => format!("the removal of {}", show(name)),
+                    Change::Rename(from, to, _) => format!("the rename of {} to {}", show(from), show(to)),
                 },
+                Item::Entries { folder } => format!("names in {}", self.name(folder)),
                 Item::Page { file, page } => format!("page {page} of {}", self.name(file)),
-                Item::Length { file } => format!("length of {}", self.name(file)),
+                Item::Length { file } => format!("the length of {}", self.name(file)),
             };
-            words.push(format!("{what}: {version} of {versions}"));
+            words.push(if *versions == 1 { what } else { format!("{what} ({version} of {versions} changes kept)") });
         }
-        words.join(", ")
+        let lost = words.len();
+        words.truncate(8);
+        format!("{lost} of {} lost: {}", unsynced.items.len(), words.join(", "))
     }
 
     pub fn name(&self, inode: Inode) -> String {
@@ -521,7 +551,7 @@ mod tests {
     /// before it, or half a rename.
     #[test]
     fn disk_after_a_cut_is_any_of_these() {
-        let mut disk = Disk::new(&[], 4);
+        let mut disk = Disk::new(&[], Model { page: 4, any_order: true });
         disk.apply(&Event::Create { inode: 2, folder: false, parent: ROOT, name: name("a") });
         disk.apply(&Event::Write { inode: 2, offset: 0, bytes: b"abcdef"[..].into() });
         disk.apply(&Event::Sync { inode: 2 });
@@ -548,7 +578,7 @@ mod tests {
     /// Catches a file that is longer than its writes, or keeps what was cut off.
     #[test]
     fn truncated_file_is_old_new_or_cut() {
-        let mut disk = Disk::new(&[], 4);
+        let mut disk = Disk::new(&[], Model { page: 4, any_order: true });
         disk.apply(&Event::Create { inode: 2, folder: false, parent: ROOT, name: name("a") });
         disk.apply(&Event::Write { inode: 2, offset: 0, bytes: b"abcdef"[..].into() });
         disk.apply(&Event::Sync { inode: 2 });

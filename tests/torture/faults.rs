@@ -98,7 +98,7 @@ fn run(folder: &Path, seed: u64, plan: Plan) -> Result<calls::Recording, Failure
         Err(error) => {
             typed(&error)?;
             if path.exists() {
-                fs::remove_dir_all(&path).unwrap();
+                remove(&path);
             }
             let again = Session::create(&path, seed, |_| ());
             again.map_err(|error| failure("cannot go on", format!("creating again: {}", told(&error))))?
@@ -124,6 +124,14 @@ fn run(folder: &Path, seed: u64, plan: Plan) -> Result<calls::Recording, Failure
     // Other ids than those of the workload.
     as_writer(&path, &oracle, 0, !seed)?;
     Ok(recording)
+}
+
+/// `remove_dir_all`, in calls that the recorder knows.
+fn remove(folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() { remove(&entry.path()) } else { fs::remove_file(entry.path()).unwrap() }
+    }
+    fs::remove_dir(folder).unwrap();
 }
 
 /// The error comes from the fault, and says so.

@@ -101,8 +101,8 @@ pub fn examine(kills: u64, seed: u64) -> Tally {
                 check::newest(&session.index, &session.oracle, shown)?;
                 (operation("collect").run)(&mut session)
                     .map_err(|error| check::failure("cannot go on", told(&error)))?;
+                oracle = session.oracle.clone();
                 assert_no_orphans(&index, &session.index)?;
-                oracle = session.close();
             }
             Ok(())
         });

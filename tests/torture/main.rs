@@ -21,8 +21,8 @@
 //!
 //! # Long runs
 //!
-//! `make torture` sets what the tests ask the environment for: `GRADIX_TORTURE_STATES`, `_SEED`, `_PAGE` (tears
-//! within fewer bytes than a page), `_FAULTS` (0: all), `_KILLS`, `_CYCLES`, `_SECONDS` and `_EXAMPLES`.
+//! `make torture` sets what the tests ask the environment for: `GRADIX_TORTURE_STATES`, `_SEED`, `_PAGE` (what does
+//! not tear, in bytes), `_ANY_ORDER` (1: names in RocksDB's folder are saved in any order), `_FAULTS` (0: all), `_KILLS`, `_CYCLES`, `_SECONDS` and `_EXAMPLES`.
 #![cfg(target_os = "linux")]
 
 mod calls;
@@ -79,7 +79,7 @@ fn finish(what: &str, tally: &Tally, started: Instant) {
 #[test]
 fn power_cut_at_any_moment_keeps_what_was_acknowledged() {
     let (started, workers) = (Instant::now(), processors());
-    let states = setting("GRADIX_TORTURE_STATES", 1200).div_ceil(workers);
+    let states = setting("GRADIX_TORTURE_STATES", 2400).div_ceil(workers);
     let arguments = |worker: u64| vec![(seed() + 1_000_000 * worker).to_string(), states.to_string()];
     let arguments: Vec<_> = (0..workers).map(arguments).collect();
     let tally = workers::run("power", &arguments);
@@ -153,7 +153,7 @@ fn log_replays_to_the_folder() {
     }
     drop(session);
     let recording = calls::stop();
-    let mut model = disk::Disk::new(&before, disk::PAGE);
+    let mut model = disk::Disk::new(&before, power::model());
     for event in &recording.log {
         model.apply(event);
     }

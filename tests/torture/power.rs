@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::calls::{self, Event, Plan};
 use crate::check::{Failure, as_reader, as_writer, failure};
-use crate::disk::{Disk, PAGE, Tree};
+use crate::disk::{Disk, Model, PAGE, Tree};
 use crate::fixtures::random::Random;
 use crate::fixtures::told;
 use crate::workers::{Tally, begin, setting};
@@ -14,8 +14,9 @@ use crate::workload::{Mark, Oracle, Session, operation, script};
 
 /// The index's folder on the disk. Its own name must be durable too.
 const INDEX: &str = "x.gradix";
-/// States of one moment in one round; a longer run makes more rounds, with other operations.
-const EACH: usize = 16;
+/// States of one moment in one round, at least and at most; a longer run makes more rounds, with other operations.
+const FEW: usize = 6;
+const MANY: usize = 40;
 
 /// What is recorded, and what was true before.
 struct Run<'a> {
@@ -29,8 +30,7 @@ struct Run<'a> {
 }
 
 struct Examiner {
-    /// Nothing tears within so many bytes.
-    page: usize,
+    model: Model,
     random: Random,
     folder: PathBuf,
     tally: Tally,
@@ -43,7 +43,7 @@ struct Examiner {
 pub fn examine(seed: u64, states: u64) -> Tally {
     let scratch = crate::workers::scratch();
     let mut examiner = Examiner {
-        page: setting("GRADIX_TORTURE_PAGE", PAGE as u64) as usize,
+        model: model(),
         random: Random(seed),
         folder: scratch.path().to_owned(),
         tally: Tally::default(),
@@ -92,17 +92,22 @@ pub fn record(disk: &Path, seed: u64) -> Result<(Vec<Event>, Vec<Event>), String
 impl Examiner {
     /// Goes through a log, and tries about `budget` states of moments in it.
     fn walk(&mut self, run: &Run<'_>, budget: u64, first: bool) {
-        let mut disk = Disk::new(run.before, self.page);
+        let mut disk = Disk::new(run.before, self.model);
         let mut oracle = run.oracle.clone();
-        let moments = run.log.len().max(1);
-        let each = (budget as usize / moments).clamp(4, EACH);
+        // Until the next sync a disk may hold ever more, and again what it could before; so the moments that matter
+        // are those before a sync, and those at which something else is expected.
+        let matters = |at: usize| {
+            matches!(run.log[at], Event::Mark(_)) || matches!(run.log.get(at + 1), None | Some(Event::Sync { .. }))
+        };
+        let moments = (0..run.log.len()).filter(|&at| matters(at)).count().max(1);
+        let each = (budget as usize / moments).clamp(FEW, MANY);
         let share = budget as f64 / (moments * each) as f64;
         for (at, event) in run.log.iter().enumerate() {
             disk.apply(event);
             if let Event::Mark(mark) = event {
                 oracle.observe(mark);
             }
-            if self.random.uniform() < share {
+            if matters(at) && self.random.uniform() < share {
                 let moment = format!("{}, after call {at} ({})", run.name, describe(&disk, event));
                 self.moment(&disk, &oracle, run.shown, each, &moment, first);
             }
@@ -235,4 +240,10 @@ fn describe(disk: &Disk, event: &Event) -> String {
         Event::Mark(Mark::Publishing { upto, .. }) => format!("publishing {upto}"),
         Event::Mark(mark) => mark.to_line().trim_end().into(),
     }
+}
+
+/// The usual one, or what the environment says.
+pub fn model() -> Model {
+    let page = setting("GRADIX_TORTURE_PAGE", PAGE as u64) as usize;
+    Model { page, any_order: setting("GRADIX_TORTURE_ANY_ORDER", 0) != 0 }
 }
