@@ -34,6 +34,8 @@ pub enum Event {
     Truncate { inode: Inode, length: u64 },
     /// `fsync` or `fdatasync` of a file or a folder has returned.
     Sync { inode: Inode },
+    /// It was made to fail.
+    FailedSync { inode: Inode },
     Link { inode: Inode, parent: Inode, name: Name },
     Rename { parent: Inode, from: Name, to: Name },
     Unlink { parent: Inode, name: Name },
@@ -292,6 +294,9 @@ fn on_descriptor(
     let Some(recording) = guard.as_mut() else { return call() };
     let name = recording.describe(inode);
     if let Some(error) = recording.count(class, || format!("{class:?} of {name}")) {
+        if class == Class::Sync {
+            recording.push(Event::FailedSync { inode });
+        }
         drop(guard);
         fail(error);
         return -1;

@@ -100,7 +100,7 @@ impl Disk {
             disk.apply(event);
         }
         for file in disk.files.values_mut() {
-            file.sync();
+            file.sync(model.page);
         }
         for folder in disk.folders.values_mut() {
             folder.sync();
@@ -138,9 +138,16 @@ impl Disk {
                     file.truncate(time, self.model.page, *length as usize);
                 }
             }
+            // The kernel drops what it could not write, and says so once: a later sync that succeeds saves only
+            // what was written after. In memory the bytes are still there.
+            Event::FailedSync { inode } => {
+                if let Some(file) = self.files.get_mut(inode) {
+                    file.pages.clear();
+                }
+            }
             Event::Sync { inode } => {
                 if let Some(file) = self.files.get_mut(inode) {
-                    file.sync();
+                    file.sync(self.model.page);
                 } else if let Some(folder) = self.folders.get_mut(inode) {
                     folder.sync();
                     self.forget_removed();
@@ -346,9 +353,12 @@ impl File {
         self.length(time);
     }
 
-    fn sync(&mut self) {
+    fn sync(&mut self, page: usize) {
         if !self.pages.is_empty() || !self.lengths.1.is_empty() {
-            self.durable = Arc::new(self.live.clone());
+            let length = (!self.lengths.1.is_empty()).then(|| self.lengths.1.len() - 1);
+            let pages: Vec<_> =
+                self.pages.iter().map(|(&number, (_, versions))| (number, versions.len() - 1)).collect();
+            self.durable = self.with(page, &pages, length);
             self.pages.clear();
             self.lengths.1.clear();
         }
@@ -411,6 +421,10 @@ impl Folder {
 }
 
 impl Unsynced {
+    pub fn nothing(&self) -> Vec<u32> {
+        vec![0; self.items.len()]
+    }
+
     pub fn everything(&self) -> Vec<u32> {
         self.items.iter().map(|&(_, versions)| versions).collect()
     }
@@ -590,5 +604,18 @@ mod tests {
         assert!(!found.contains("a=XYcd"), "{found:?}");
         disk.apply(&Event::Sync { inode: 2 });
         assert_eq!(states(&disk), BTreeSet::from(["a=XY".into()]));
+    }
+
+    /// Catches a model in which a second sync saves what the first one failed to.
+    #[test]
+    fn failed_sync_loses_its_pages_for_good() {
+        let mut disk = Disk::new(&[], Model { page: 4, any_order: true });
+        disk.apply(&Event::Create { inode: 2, folder: false, parent: ROOT, name: name("a") });
+        disk.apply(&Event::Sync { inode: ROOT });
+        disk.apply(&Event::Write { inode: 2, offset: 0, bytes: b"abcd"[..].into() });
+        disk.apply(&Event::FailedSync { inode: 2 });
+        disk.apply(&Event::Write { inode: 2, offset: 4, bytes: b"efgh"[..].into() });
+        disk.apply(&Event::Sync { inode: 2 });
+        assert_eq!(states(&disk), BTreeSet::from(["a=0000efgh".into()]));
     }
 }

@@ -6,12 +6,14 @@ use std::path::Path;
 use gradix::ErrorKind;
 use libc::{EIO, EMFILE, ENOSPC};
 
-use crate::calls::{self, CLASSES, Class, Plan};
+use crate::calls::{self, CLASSES, Class, Event, Plan};
 use crate::check::{Failure, as_reader, as_writer, failure, newest};
+use crate::disk::Disk;
 use crate::fixtures::random::Random;
 use crate::fixtures::told;
+use crate::power;
 use crate::workers::{Tally, begin};
-use crate::workload::{Session, script};
+use crate::workload::{Mark, Oracle, Session, script};
 
 /// What is failed: one of the calls of a class, with an error that this call can have.
 type Case = (Class, u64, i32);
@@ -25,7 +27,7 @@ pub fn examine(seed: u64, limit: usize, worker: usize, workers: usize) -> Tally 
     tally.case(
         || "without a fault".into(),
         || {
-            let recording = run(&folder, seed, Plan::Nothing)?;
+            let recording = run(&folder, seed, Plan::Nothing, &mut 0)?;
             counts = recording.calls;
             Ok(())
         },
@@ -49,9 +51,9 @@ pub fn examine(seed: u64, limit: usize, worker: usize, workers: usize) -> Tally 
         begin(&name);
         let mut failed = false;
         tally.count("faults", 1);
-        let mut complaint = None;
+        let (mut complaint, mut errors) = (None, 0);
         let plan = Plan::Fail(class, nth, error);
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&folder, seed, plan)));
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&folder, seed, plan, &mut errors)));
         let left = calls::stop_if_watching();
         let what = match done {
             Ok(Ok(recording)) => recording.failed,
@@ -69,6 +71,7 @@ pub fn examine(seed: u64, limit: usize, worker: usize, workers: usize) -> Tally 
             name = format!("{name} ({what})");
         }
         tally.count(if failed { "reached" } else { "not reached" }, 1);
+        tally.count("returned as errors", errors);
         if let Some(Failure { kind, message }) = complaint {
             tally.fail(kind, &format!("{name}: {message}"));
         }
@@ -86,29 +89,29 @@ fn errors(class: Class) -> &'static [i32] {
 }
 
 /// A workload in which a call fails: it goes on, whatever the failure was.
-fn run(folder: &Path, seed: u64, plan: Plan) -> Result<calls::Recording, Failure> {
+fn run(folder: &Path, seed: u64, plan: Plan, errors: &mut u64) -> Result<calls::Recording, Failure> {
     if folder.exists() {
         fs::remove_dir_all(folder).unwrap();
     }
     fs::create_dir(folder).unwrap();
     let path = folder.join("x.gradix");
-    calls::start(folder, plan, false);
-    let mut session = match Session::create(&path, seed, |_| ()) {
+    let before = calls::start(folder, plan, true);
+    let mut session = match Session::create(&path, seed, calls::mark) {
         Ok(session) => session,
         Err(error) => {
+            *errors += 1;
             typed(&error)?;
             if path.exists() {
                 remove(&path);
             }
-            let again = Session::create(&path, seed, |_| ());
+            let again = Session::create(&path, seed, calls::mark);
             again.map_err(|error| failure("cannot go on", format!("creating again: {}", told(&error))))?
         }
     };
-    let mut errors = 0;
     for operation in script(seed, 3) {
         if let Err(error) = (operation.run)(&mut session) {
-            errors += 1;
-            if errors > 1 {
+            *errors += 1;
+            if *errors > 1 {
                 return Err(failure("fails again", format!("{}: {}", operation.name, told(&error))));
             }
             typed(&error)?;
@@ -121,9 +124,36 @@ fn run(folder: &Path, seed: u64, plan: Plan) -> Result<calls::Recording, Failure
     let oracle = session.close();
     let recording = calls::stop();
     as_reader(&path, &oracle)?;
+    assert_durable(folder, &before, &recording.log)?;
     // Other ids than those of the workload.
     as_writer(&path, &oracle, 0, !seed)?;
     Ok(recording)
+}
+
+/// After a sync that failed, each acknowledged commit is durable all the same: a disk that keeps nothing but what was
+/// synced since, and not what the failed one should have saved, has it.
+fn assert_durable(folder: &Path, before: &[Event], log: &[Event]) -> Result<(), Failure> {
+    let (mut disk, mut oracle) = (Disk::new(before, power::model()), Oracle::default());
+    let (mut failed, cut) = (false, folder.with_file_name("cut"));
+    for event in log {
+        disk.apply(event);
+        failed |= matches!(event, Event::FailedSync { .. });
+        let Event::Mark(mark) = event else { continue };
+        oracle.observe(mark);
+        if failed && matches!(mark, Mark::Acknowledged { .. } | Mark::Found { .. }) {
+            let unsynced = disk.unsynced();
+            if cut.exists() {
+                fs::remove_dir_all(&cut).unwrap();
+            }
+            fs::create_dir(&cut).unwrap();
+            disk.after_cut(&unsynced, &unsynced.nothing()).write(&cut);
+            as_reader(&cut.join("x.gradix"), &oracle).map_err(|other| Failure {
+                message: format!("a power cut after generation {}: {}", oracle.acknowledged, other.message),
+                ..other
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// `remove_dir_all`, in calls that the recorder knows.

@@ -19,7 +19,7 @@ use crate::workload::{Mark, Oracle, Session, operation, schema, script};
 
 /// Files that the manifest's folder may have at rest, however many writers there were: RocksDB merges the tables
 /// of a column family when there are four, and there are six families; then logs, options and lists.
-const MANIFEST_FILES: usize = 48;
+pub const MANIFEST_FILES: usize = 48;
 
 static MARKS: OnceLock<fs::File> = OnceLock::new();
 

@@ -234,6 +234,7 @@ fn describe(disk: &Disk, event: &Event) -> String {
         }
         Event::Truncate { inode, length } => format!("truncate {} to {length}", disk.name(*inode)),
         Event::Sync { inode } => format!("sync {}", disk.name(*inode)),
+        Event::FailedSync { inode } => format!("failed sync of {}", disk.name(*inode)),
         Event::Link { name, .. } => format!("link {}", String::from_utf8_lossy(name)),
         Event::Rename { to, .. } => format!("rename to {}", String::from_utf8_lossy(to)),
         Event::Unlink { name, .. } => format!("unlink {}", String::from_utf8_lossy(name)),
