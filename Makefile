@@ -1,7 +1,7 @@
 # Everything is done by the scripts; this file gives them names. See `make help`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lean bench fuzz lint fmt doc deny ci clean-cache
+.PHONY: help demo test lean bench fuzz torture lint fmt doc deny ci clean-cache
 
 # For `make fuzz`: how long each target runs.
 FUZZ_SECONDS ?= 60
@@ -24,6 +24,9 @@ bench: ## measure scans beside the machine's limits and the peers (output: targe
 
 fuzz: ## run every fuzz target for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
+
+torture: ## the long run: power cuts, kills, faults, crowds (TORTURE_MINUTES=30 to end early)
+	@scripts/torture.sh
 
 fmt: ## format the code
 	@cargo fmt

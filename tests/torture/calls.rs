@@ -28,22 +28,52 @@ pub const ROOT: Inode = 1;
 /// What a call changed, in the order in which it took effect.
 #[derive(Debug, Clone)]
 pub enum Event {
-    Create { inode: Inode, folder: bool, parent: Inode, name: Name },
-    Write { inode: Inode, offset: u64, bytes: Arc<[u8]> },
+    Create {
+        inode: Inode,
+        folder: bool,
+        parent: Inode,
+        name: Name,
+    },
+    Write {
+        inode: Inode,
+        offset: u64,
+        bytes: Arc<[u8]>,
+    },
     /// Also a file that is opened to be overwritten.
-    Truncate { inode: Inode, length: u64 },
+    Truncate {
+        inode: Inode,
+        length: u64,
+    },
     /// `fsync` or `fdatasync` of a file or a folder has returned.
-    Sync { inode: Inode },
+    Sync {
+        inode: Inode,
+    },
     /// It was made to fail.
-    FailedSync { inode: Inode },
-    Link { inode: Inode, parent: Inode, name: Name },
-    Rename { parent: Inode, from: Name, to: Name },
-    Unlink { parent: Inode, name: Name },
+    FailedSync {
+        inode: Inode,
+    },
+    Link {
+        inode: Inode,
+        parent: Inode,
+        name: Name,
+    },
+    Rename {
+        parent: Inode,
+        from: Name,
+        to: Name,
+    },
+    Unlink {
+        parent: Inode,
+        name: Name,
+    },
     /// Not a call: what the workload says about itself.
     Mark(Mark),
 }
 
 pub type Name = Arc<[u8]>;
+
+/// The recording while its lock is held.
+type Held = MutexGuard<'static, Option<Recording>>;
 
 /// Kinds of calls that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +185,7 @@ pub fn has_failed() -> bool {
     lock().as_ref().is_some_and(|recording| recording.failed.is_some())
 }
 
-fn lock() -> MutexGuard<'static, Option<Recording>> {
+fn lock() -> Held {
     RECORDING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -260,7 +290,7 @@ fn errno() -> c_int {
 }
 
 /// The recording, if a folder is watched and the path is below it.
-fn at_path(path: *const c_char) -> Option<(MutexGuard<'static, Option<Recording>>, (Inode, Name))> {
+fn at_path(path: *const c_char) -> Option<(Held, (Inode, Name))> {
     if !WATCHING.load(Ordering::Relaxed) || path.is_null() {
         return None;
     }
@@ -272,7 +302,7 @@ fn at_path(path: *const c_char) -> Option<(MutexGuard<'static, Option<Recording>
 }
 
 /// The recording, if the descriptor is one of a watched file.
-fn at_descriptor(descriptor: c_int) -> Option<(MutexGuard<'static, Option<Recording>>, Inode)> {
+fn at_descriptor(descriptor: c_int) -> Option<(Held, Inode)> {
     let entry = DESCRIPTORS.get(usize::try_from(descriptor).ok()?)?;
     if !WATCHING.load(Ordering::Relaxed) || entry.load(Ordering::Relaxed) == 0 {
         return None;
@@ -728,15 +758,20 @@ unsafe extern "C" fn renameat(folder: c_int, from: *const c_char, other: c_int, 
 unsafe extern "C" fn link(from: *const c_char, to: *const c_char) -> c_int {
     let call = real!("link", fn(*const c_char, *const c_char) -> c_int);
     // SAFETY: the caller's arguments.
-    on_path(from, Class::Rename, || unsafe { call(from, to) }, |recording, at| {
-        // SAFETY: the caller of a system call passes a string that ends.
-        let path = unsafe { CStr::from_ptr(to) }.to_bytes();
-        let (Some(inode), Some((parent, name))) = (recording.inode(&at), recording.find(path)) else {
-            give_up("a link out of the folder", path)
-        };
-        recording.names.insert((parent, Arc::clone(&name)), inode);
-        recording.push(Event::Link { inode, parent, name });
-    })
+    on_path(
+        from,
+        Class::Rename,
+        || unsafe { call(from, to) },
+        |recording, at| {
+            // SAFETY: the caller of a system call passes a string that ends.
+            let path = unsafe { CStr::from_ptr(to) }.to_bytes();
+            let (Some(inode), Some((parent, name))) = (recording.inode(&at), recording.find(path)) else {
+                give_up("a link out of the folder", path)
+            };
+            recording.names.insert((parent, Arc::clone(&name)), inode);
+            recording.push(Event::Link { inode, parent, name });
+        },
+    )
 }
 
 fn unlinked(recording: &mut Recording, at: (Inode, Name)) {
@@ -771,7 +806,12 @@ unsafe extern "C" fn unlinkat(folder: c_int, path: *const c_char, flags: c_int) 
 unsafe extern "C" fn mkdir(path: *const c_char, mode: mode_t) -> c_int {
     let call = real!("mkdir", fn(*const c_char, mode_t) -> c_int);
     // SAFETY: the caller's arguments.
-    on_path(path, Class::Mkdir, || unsafe { call(path, mode) }, |recording, at| {
-        recording.create(at.0, at.1, true);
-    })
+    on_path(
+        path,
+        Class::Mkdir,
+        || unsafe { call(path, mode) },
+        |recording, at| {
+            recording.create(at.0, at.1, true);
+        },
+    )
 }

@@ -33,8 +33,9 @@ fn is_same(found: &StoredRow, expected: &StoredRow) -> bool {
 
 /// A snapshot shows this content and nothing else, bit for bit.
 pub fn compare(snapshot: &Snapshot, content: &Content) -> Result<(), Failure> {
-    let wrong =
-        |message: String| failure("wrong content", format!("generation {}: {message}", snapshot.generation()));
+    let wrong = |message: String| {
+        failure("wrong content", format!("generation {}: {message}", snapshot.generation()))
+    };
     let mut found: BTreeMap<Vec<u8>, Vec<StoredRow>> = BTreeMap::new();
     for row in snapshot.iter().with_sketches() {
         let row = row.map_err(|error| refused("unreadable", "reading rows", &error))?;
@@ -45,7 +46,8 @@ pub fn compare(snapshot: &Snapshot, content: &Content) -> Result<(), Failure> {
     for (id, &number) in &content.examples {
         let expected = rows_of(number);
         let Some(rows) = found.remove(id.as_bytes()) else { return Err(wrong(format!("{id} is missing"))) };
-        if rows.len() != expected.len() || rows.iter().zip(&expected).any(|(row, other)| !is_same(row, other)) {
+        if rows.len() != expected.len() || rows.iter().zip(&expected).any(|(row, other)| !is_same(row, other))
+        {
             return Err(wrong(format!("{id} has other rows")));
         }
         let place = snapshot.get(id).map_err(|error| refused("unreadable", "get", &error))?;
@@ -81,7 +83,8 @@ pub fn newest(index: &Index, oracle: &Oracle, at_least: u64) -> Result<Snapshot,
             "generation {generation}, where {} was acknowledged and {at_least} was shown",
             oracle.acknowledged
         );
-        let kind = if generation < oracle.acknowledged { "acknowledged commit lost" } else { "shown, then lost" };
+        let kind =
+            if generation < oracle.acknowledged { "acknowledged commit lost" } else { "shown, then lost" };
         return Err(failure(kind, message));
     }
     let Some(content) = oracle.content(generation) else {
@@ -130,7 +133,8 @@ pub fn assert_no_orphans(path: &Path, index: &Index) -> Result<(), Failure> {
     if files != listed {
         return Err(failure("orphans", format!("files {files:?}, where {listed:?} are listed")));
     }
-    let left: Vec<_> = names(&path.join("manifest")).into_iter().filter(|name| name.ends_with(".dbtmp")).collect();
+    let left: Vec<_> =
+        names(&path.join("manifest")).into_iter().filter(|name| name.ends_with(".dbtmp")).collect();
     if !left.is_empty() {
         return Err(failure("left over", format!("in the manifest's folder: {left:?}")));
     }

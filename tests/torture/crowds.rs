@@ -134,7 +134,7 @@ fn usage(process: &str) -> (usize, u64) {
     let files = std::fs::read_dir(format!("/proc/{process}/fd")).map_or(0, Iterator::count);
     let pages = std::fs::read_to_string(format!("/proc/{process}/statm")).unwrap_or_default();
     let pages = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    (files, pages.unwrap_or(0) * 4096 >> 20)
+    (files, pages.unwrap_or(0) / 256)
 }
 
 /// Works on the index until the time is up and `is_enough`.
@@ -171,7 +171,9 @@ pub fn processes(seconds: u64) {
     let after = all_usage(&readers);
     let seen: Vec<u64> = readers.iter().map(Reader::seen).collect();
     readers.iter_mut().for_each(Reader::assert_running);
-    println!("reader processes: {number} commits, {seen:?} snapshots; (files, MiB) of each process: {before:?}, then {after:?}");
+    println!(
+        "reader processes: {number} commits, {seen:?} snapshots; (files, MiB) of each process: {before:?}, then {after:?}"
+    );
     for (before, after) in before.iter().flatten().zip(&after) {
         // One for each of RocksDB's tables, whose number is bounded.
         assert!(after.0 <= before.0 + MANIFEST_FILES, "descriptors: {before:?}, then {after:?}");

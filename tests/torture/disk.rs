@@ -72,11 +72,21 @@ enum Change {
 /// Something that is not on the disk yet, and may come to be in one of several versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Item {
-    Entry { folder: Inode, change: usize },
+    Entry {
+        folder: Inode,
+        change: usize,
+    },
     /// The first so many changes of a folder in which they keep their order.
-    Entries { folder: Inode },
-    Page { file: Inode, page: usize },
-    Length { file: Inode },
+    Entries {
+        folder: Inode,
+    },
+    Page {
+        file: Inode,
+        page: usize,
+    },
+    Length {
+        file: Inode,
+    },
 }
 
 /// What can become of a disk at a moment: items in the order in which they came up, each with the number of its
@@ -153,7 +163,9 @@ impl Disk {
                     self.forget_removed();
                 }
             }
-            Event::Link { inode, parent, name } => self.change(*parent, Change::Add(Arc::clone(name), *inode)),
+            Event::Link { inode, parent, name } => {
+                self.change(*parent, Change::Add(Arc::clone(name), *inode));
+            }
             Event::Rename { parent, from, to } => {
                 let inode = self.folders[parent].live()[from];
                 self.change(*parent, Change::Rename(Arc::clone(from), Arc::clone(to), inode));
@@ -259,7 +271,8 @@ impl Disk {
                 } else {
                     let none = Vec::new();
                     let versions = pages.get(&inode).unwrap_or(&none);
-                    let bytes = self.files[&inode].with(self.model.page, versions, lengths.get(&inode).copied());
+                    let bytes =
+                        self.files[&inode].with(self.model.page, versions, lengths.get(&inode).copied());
                     tree.0.insert(path, Some(bytes));
                 }
             }
@@ -284,7 +297,11 @@ impl Disk {
                 Item::Page { file, page } => format!("page {page} of {}", self.name(file)),
                 Item::Length { file } => format!("the length of {}", self.name(file)),
             };
-            words.push(if *versions == 1 { what } else { format!("{what} ({version} of {versions} changes kept)") });
+            words.push(if *versions == 1 {
+                what
+            } else {
+                format!("{what} ({version} of {versions} changes kept)")
+            });
         }
         let lost = words.len();
         words.truncate(8);
@@ -441,7 +458,8 @@ impl Unsynced {
             choices = (0..count).map(|number| self.numbered(number)).collect();
         } else {
             for (at, &all) in newest.iter().enumerate() {
-                let (mut alone, mut missing, mut beginning) = (vec![0; newest.len()], newest.clone(), newest.clone());
+                let (mut alone, mut missing, mut beginning) =
+                    (vec![0; newest.len()], newest.clone(), newest.clone());
                 alone[at] = all;
                 missing[at] = 0;
                 beginning[at..].fill(0);
@@ -521,7 +539,11 @@ impl Tree {
     /// The paths that differ.
     pub fn difference(&self, other: &Self) -> Vec<String> {
         let paths: BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
-        paths.into_iter().filter(|&path| self.0.get(path) != other.0.get(path)).map(|path| show(path)).collect()
+        paths
+            .into_iter()
+            .filter(|&path| self.0.get(path) != other.0.get(path))
+            .map(|path| show(path))
+            .collect()
     }
 
     /// Without the bytes of files that RocksDB writes for people.
@@ -573,7 +595,8 @@ mod tests {
         disk.apply(&Event::Sync { inode: ROOT });
         assert_eq!(states(&disk), BTreeSet::from(["a=abcdef".into()]));
         disk.apply(&Event::Write { inode: 2, offset: 2, bytes: b"CDEFGH"[..].into() });
-        let expected = ["a=abcdef", "a=abCDef", "a=abcdEF", "a=abCDEF", "a=abcdef00", "a=abCDef00", "a=abcdEFGH"];
+        let expected =
+            ["a=abcdef", "a=abCDef", "a=abcdEF", "a=abCDEF", "a=abcdef00", "a=abCDef00", "a=abcdEFGH"];
         let expected: BTreeSet<String> = expected.into_iter().map(Into::into).collect();
         assert!(states(&disk).is_superset(&expected), "{:?}", states(&disk));
         assert_eq!(states(&disk).len(), 8);
@@ -581,10 +604,7 @@ mod tests {
         disk.apply(&Event::Rename { parent: ROOT, from: name("a"), to: name("b") });
         assert_eq!(states(&disk), BTreeSet::from(["a=abCDEFGH".into(), "b=abCDEFGH".into()]));
         disk.apply(&Event::Unlink { parent: ROOT, name: name("b") });
-        assert_eq!(
-            states(&disk),
-            BTreeSet::from(["".into(), "a=abCDEFGH".into(), "b=abCDEFGH".into()])
-        );
+        assert_eq!(states(&disk), BTreeSet::from(["".into(), "a=abCDEFGH".into(), "b=abCDEFGH".into()]));
         disk.apply(&Event::Sync { inode: ROOT });
         assert_eq!(states(&disk), BTreeSet::from(["".into()]));
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use gradix::ErrorKind;
 use libc::{EIO, EMFILE, ENOSPC};
@@ -12,7 +13,7 @@ use crate::disk::Disk;
 use crate::fixtures::random::Random;
 use crate::fixtures::told;
 use crate::power;
-use crate::workers::{Tally, begin};
+use crate::workers::{Tally, begin, deadline};
 use crate::workload::{Mark, Oracle, Session, script};
 
 /// What is failed: one of the calls of a class, with an error that this call can have.
@@ -39,13 +40,18 @@ pub fn examine(seed: u64, limit: usize, worker: usize, workers: usize) -> Tally 
         }
     }
     let mut random = Random(seed);
-    while cases.len() > limit {
-        let out = random.below(cases.len());
-        cases.swap_remove(out);
+    // In any order, so that a run that ends early has met all kinds.
+    for at in (1..cases.len()).rev() {
+        cases.swap(at, random.below(at + 1));
     }
+    cases.truncate(limit);
+    let deadline = deadline();
     for (number, &(class, nth, error)) in cases.iter().enumerate() {
         if number % workers != worker {
             continue;
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            break;
         }
         let mut name = format!("{class:?} {nth} fails with {error}");
         begin(&name);
@@ -53,7 +59,8 @@ pub fn examine(seed: u64, limit: usize, worker: usize, workers: usize) -> Tally 
         tally.count("faults", 1);
         let (mut complaint, mut errors) = (None, 0);
         let plan = Plan::Fail(class, nth, error);
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&folder, seed, plan, &mut errors)));
+        let done =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&folder, seed, plan, &mut errors)));
         let left = calls::stop_if_watching();
         let what = match done {
             Ok(Ok(recording)) => recording.failed,
@@ -159,7 +166,11 @@ fn assert_durable(folder: &Path, before: &[Event], log: &[Event]) -> Result<(), 
 /// `remove_dir_all`, in calls that the recorder knows.
 fn remove(folder: &Path) {
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
-        if entry.file_type().unwrap().is_dir() { remove(&entry.path()) } else { fs::remove_file(entry.path()).unwrap() }
+        if entry.file_type().unwrap().is_dir() {
+            remove(&entry.path());
+        } else {
+            fs::remove_file(entry.path()).unwrap();
+        }
     }
     fs::remove_dir(folder).unwrap();
 }
@@ -188,10 +199,14 @@ fn recover(session: &mut Session) -> Result<(), Failure> {
             }
             session.drop_writer();
             newest(&session.index, &session.oracle, 0)?;
-            session.find().map_err(|error| failure("cannot go on", format!("reopening: {}", told(&error))))?;
+            session
+                .find()
+                .map_err(|error| failure("cannot go on", format!("reopening: {}", told(&error))))?;
         }
         None => {
-            session.find().map_err(|error| failure("cannot go on", format!("opening again: {}", told(&error))))?;
+            session
+                .find()
+                .map_err(|error| failure("cannot go on", format!("opening again: {}", told(&error))))?;
         }
     }
     newest(&session.index, &session.oracle, 0)?;

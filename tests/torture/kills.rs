@@ -14,7 +14,7 @@ use crate::check::{self, as_reader, as_writer, assert_no_orphans};
 use crate::fixtures::random::Random;
 use crate::fixtures::sketches::sketch;
 use crate::fixtures::told;
-use crate::workers::{Tally, scratch, start};
+use crate::workers::{Tally, deadline, scratch, start};
 use crate::workload::{Mark, Oracle, Session, operation, schema, script};
 
 /// Files that the manifest's folder may have at rest, however many writers there were: RocksDB merges the tables
@@ -64,7 +64,11 @@ pub fn examine(kills: u64, seed: u64) -> Tally {
     let mut random = Random(seed);
     let mut oracle = Oracle::default();
     let (mut shown, mut first_open) = (0, None);
+    let deadline = deadline();
     for kill in 0..kills {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            break;
+        }
         let lines: String = oracle.to_marks().iter().map(Mark::to_line).collect();
         fs::write(&state, lines).unwrap();
         fs::write(&marks, "").unwrap();

@@ -50,9 +50,7 @@ fn worker() {
     let path = |at: usize| Path::new(&arguments[at]);
     let tally: Tally = match role.as_str() {
         "power" => power::examine(number(0), number(1)),
-        "faults" => {
-            faults::examine(number(0), number(1) as usize, number(2) as usize, number(3) as usize)
-        }
+        "faults" => faults::examine(number(0), number(1) as usize, number(2) as usize, number(3) as usize),
         "victim" => return kills::victim(path(0), path(1), number(2), number(3)),
         "reader" => return crowds::read_until_killed(path(0)),
         other => panic!("no role {other}"),
@@ -96,8 +94,7 @@ fn call_that_fails_once_loses_nothing() {
         0 => u64::MAX,
         limit => limit,
     };
-    let arguments =
-        |worker: u64| [seed(), limit, worker, workers].map(|number| number.to_string()).to_vec();
+    let arguments = |worker: u64| [seed(), limit, worker, workers].map(|number| number.to_string()).to_vec();
     let arguments: Vec<_> = (0..workers).map(arguments).collect();
     let tally = workers::run("faults", &arguments);
     finish("faults", &tally, started);

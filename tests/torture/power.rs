@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::calls::{self, Event, Plan};
 use crate::check::{Failure, as_reader, as_writer, failure};
 use crate::disk::{Disk, Model, PAGE, Tree};
 use crate::fixtures::random::Random;
 use crate::fixtures::told;
-use crate::workers::{Tally, begin, setting};
+use crate::workers::{Tally, begin, deadline, setting};
 use crate::workload::{Mark, Oracle, Session, operation, script};
 
 /// The index's folder on the disk. Its own name must be durable too.
@@ -37,6 +38,7 @@ struct Examiner {
     /// What a folder with this hash shows to readers.
     live: HashMap<u64, Option<u64>>,
     tried: HashSet<(u64, u64, u64, u64, bool)>,
+    deadline: Option<Instant>,
 }
 
 /// Records and examines until enough states were tried.
@@ -49,9 +51,10 @@ pub fn examine(seed: u64, states: u64) -> Tally {
         tally: Tally::default(),
         live: HashMap::new(),
         tried: HashSet::new(),
+        deadline: deadline(),
     };
     let mut round = 0;
-    while examiner.tally.of("states") < states {
+    while examiner.tally.of("states") < states && !examiner.is_late() {
         let seed = seed + 1000 * round;
         begin(&format!("recording, seed {seed}"));
         let (before, log) = match record(&scratch.path().join("recorded"), seed) {
@@ -90,6 +93,10 @@ pub fn record(disk: &Path, seed: u64) -> Result<(Vec<Event>, Vec<Event>), String
 }
 
 impl Examiner {
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
     /// Goes through a log, and tries about `budget` states of moments in it.
     fn walk(&mut self, run: &Run<'_>, budget: u64, first: bool) {
         let mut disk = Disk::new(run.before, self.model);
@@ -97,7 +104,8 @@ impl Examiner {
         // Until the next sync a disk may hold ever more, and again what it could before; so the moments that matter
         // are those before a sync, and those at which something else is expected.
         let matters = |at: usize| {
-            matches!(run.log[at], Event::Mark(_)) || matches!(run.log.get(at + 1), None | Some(Event::Sync { .. }))
+            matches!(run.log[at], Event::Mark(_))
+                || matches!(run.log.get(at + 1), None | Some(Event::Sync { .. }))
         };
         let moments = (0..run.log.len()).filter(|&at| matters(at)).count().max(1);
         let each = (budget as usize / moments).clamp(FEW, MANY);
@@ -107,7 +115,7 @@ impl Examiner {
             if let Event::Mark(mark) = event {
                 oracle.observe(mark);
             }
-            if matters(at) && self.random.uniform() < share {
+            if matters(at) && self.random.uniform() < share && !self.is_late() {
                 let moment = format!("{}, after call {at} ({})", run.name, describe(&disk, event));
                 self.moment(&disk, &oracle, run.shown, each, &moment, first);
             }

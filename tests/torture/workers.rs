@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::check::{Failure, failure};
 
@@ -23,6 +23,14 @@ pub fn setting(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
         Err(_) => default,
+    }
+}
+
+/// When to end early, if the environment limits the seconds.
+pub fn deadline() -> Option<Instant> {
+    match setting("GRADIX_TORTURE_LIMIT", 0) {
+        0 => None,
+        seconds => Some(Instant::now() + Duration::from_secs(seconds)),
     }
 }
 

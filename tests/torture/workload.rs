@@ -357,8 +357,11 @@ impl Session {
         let (upto, content) = (self.oracle.acknowledged + 1, Arc::new(self.next.clone()));
         self.mark(&Mark::Publishing { upto, content });
         let writer = self.open_writer()?;
-        let commit =
-            if payload.is_empty() { writer.commit()? } else { writer.prepare_commit()?.payload(payload).commit()? };
+        let commit = if payload.is_empty() {
+            writer.commit()?
+        } else {
+            writer.prepare_commit()?.payload(payload).commit()?
+        };
         self.acknowledged(commit.generation);
         Ok(())
     }
