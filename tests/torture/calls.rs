@@ -76,7 +76,7 @@ pub type Name = Arc<[u8]>;
 type Held = MutexGuard<'static, Option<Recording>>;
 
 /// Kinds of calls that can be made to fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     Open,
     List,
@@ -124,6 +124,8 @@ pub struct Recording {
     /// How many calls of each class there were.
     pub calls: [u64; CLASSES.len()],
     pub mutations: u64,
+    /// Of each call, its class and what it was made on.
+    pub made: Vec<(Class, String)>,
     /// The call that was made to fail.
     pub failed: Option<String>,
 }
@@ -146,6 +148,7 @@ pub fn start(root: &Path, plan: Plan, keeps: bool) -> Vec<Event> {
         plan,
         calls: [0; CLASSES.len()],
         mutations: 0,
+        made: Vec::new(),
         failed: None,
     };
     recording.adopt(root, ROOT);
@@ -245,8 +248,11 @@ impl Recording {
     }
 
     /// Counts a call, and says whether it is to fail with an error instead of being made.
-    fn count(&mut self, class: Class, what: impl FnOnce() -> String) -> Option<c_int> {
+    fn count(&mut self, class: Class, what: impl Fn() -> String) -> Option<c_int> {
         let number = self.calls[class as usize];
+        if self.keeps && self.plan == Plan::Nothing {
+            self.made.push((class, what()));
+        }
         self.calls[class as usize] += 1;
         match self.plan {
             Plan::Fail(failing, nth, error) if failing == class && nth == number => {

@@ -122,19 +122,18 @@ pub fn as_reader(path: &Path, oracle: &Oracle) -> Result<Option<u64>, Failure> {
 /// After a writer was open, there are no files but those of segments that a generation sees, and no unfinished
 /// ones.
 pub fn assert_no_orphans(path: &Path, index: &Index) -> Result<(), Failure> {
-    let names = |folder: &Path| -> BTreeSet<String> {
-        let entries = fs::read_dir(folder).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    let names = |folder: &str| -> Result<BTreeSet<String>, Failure> {
+        let entries = fs::read_dir(path.join(folder)).map_err(|error| refused("missing", folder, &error))?;
+        Ok(entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect())
     };
     let stats = index.stats().map_err(|error| refused("unreadable", "stats", &error))?;
     let listed: BTreeSet<String> =
         stats.segments.iter().map(|segment| format!("{}.seg", segment.segment)).collect();
-    let files = names(&path.join("segments"));
+    let files = names("segments")?;
     if files != listed {
         return Err(failure("orphans", format!("files {files:?}, where {listed:?} are listed")));
     }
-    let left: Vec<_> =
-        names(&path.join("manifest")).into_iter().filter(|name| name.ends_with(".dbtmp")).collect();
+    let left: Vec<_> = names("manifest")?.into_iter().filter(|name| name.ends_with(".dbtmp")).collect();
     if !left.is_empty() {
         return Err(failure("left over", format!("in the manifest's folder: {left:?}")));
     }

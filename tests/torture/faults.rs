@@ -1,5 +1,6 @@
 //! Each call on the index's folder fails once, RocksDB's included.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -7,7 +8,7 @@ use std::time::Instant;
 use gradix::ErrorKind;
 use libc::{EIO, EMFILE, ENOSPC};
 
-use crate::calls::{self, CLASSES, Class, Event, Plan};
+use crate::calls::{self, Class, Event, Plan};
 use crate::check::{Failure, as_reader, as_writer, failure, newest};
 use crate::disk::Disk;
 use crate::fixtures::random::Random;
@@ -23,28 +24,16 @@ type Case = (Class, u64, i32);
 pub fn examine(seed: u64, limit: usize, worker: usize, workers: usize) -> Tally {
     let (mut tally, scratch) = (Tally::default(), crate::workers::scratch());
     let folder = scratch.path().join("disk");
-    let mut counts = [0; CLASSES.len()];
+    let mut made = Vec::new();
     begin("counting the calls");
     tally.case(
         || "without a fault".into(),
         || {
-            let recording = run(&folder, seed, Plan::Nothing, &mut 0)?;
-            counts = recording.calls;
+            made = run(&folder, seed, Plan::Nothing, &mut 0)?.made;
             Ok(())
         },
     );
-    let mut cases: Vec<Case> = Vec::new();
-    for (class, count) in CLASSES.into_iter().zip(counts) {
-        for &error in errors(class) {
-            cases.extend((0..count).map(|nth| (class, nth, error)));
-        }
-    }
-    let mut random = Random(seed);
-    // In any order, so that a run that ends early has met all kinds.
-    for at in (1..cases.len()).rev() {
-        cases.swap(at, random.below(at + 1));
-    }
-    cases.truncate(limit);
+    let cases = choose(&made, limit, seed);
     let deadline = deadline();
     for (number, &(class, nth, error)) in cases.iter().enumerate() {
         if number % workers != worker {
@@ -84,6 +73,36 @@ pub fn examine(seed: u64, limit: usize, worker: usize, workers: usize) -> Tally 
         }
     }
     tally
+}
+
+/// A limited run takes as many of each kind: a class of calls on a kind of files, with an error.
+fn choose(made: &[(Class, String)], limit: usize, seed: u64) -> Vec<Case> {
+    let mut kinds: BTreeMap<(Class, String, i32), Vec<Case>> = BTreeMap::new();
+    let mut numbers: BTreeMap<Class, u64> = BTreeMap::new();
+    for (class, what) in made {
+        let number = numbers.entry(*class).or_default();
+        for &error in errors(*class) {
+            kinds.entry((*class, kind(what), error)).or_default().push((*class, *number, error));
+        }
+        *number += 1;
+    }
+    let (mut random, mut cases) = (Random(seed), Vec::new());
+    while cases.len() < limit && !kinds.is_empty() {
+        for of_a_kind in kinds.values_mut() {
+            cases.push(of_a_kind.swap_remove(random.below(of_a_kind.len())));
+        }
+        kinds.retain(|_, of_a_kind| !of_a_kind.is_empty());
+    }
+    cases.truncate(limit);
+    cases
+}
+
+/// The end of a file's name, or its beginning if there are numbers behind.
+fn kind(what: &str) -> String {
+    let name = what.rsplit(' ').next().unwrap_or_default();
+    let end = name.rsplit('.').next().unwrap_or_default();
+    let letters = |text: &str| text.chars().take_while(|letter| !letter.is_ascii_digit()).collect::<String>();
+    if name.starts_with("LOG") { "LOG".into() } else { letters(end) }
 }
 
 fn errors(class: Class) -> &'static [i32] {

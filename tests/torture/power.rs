@@ -108,12 +108,23 @@ impl Examiner {
                 || matches!(run.log.get(at + 1), None | Some(Event::Sync { .. }))
         };
         let moments = (0..run.log.len()).filter(|&at| matters(at)).count().max(1);
-        let each = (budget as usize / moments).clamp(FEW, MANY);
+        let each = if first { (budget as usize / moments).clamp(FEW, MANY) } else { 2 };
         let share = budget as f64 / (moments * each) as f64;
+        let mut publications = 0;
         for (at, event) in run.log.iter().enumerate() {
             disk.apply(event);
             if let Event::Mark(mark) = event {
                 oracle.observe(mark);
+            }
+            if first && matches!(event, Event::Mark(Mark::Publishing { .. })) && !self.is_late() {
+                publications += 1;
+                if publications % 4 == 1 {
+                    // The next writer has segments to remove; it is cut off too, at every moment.
+                    let unsynced = disk.unsynced();
+                    let tree = disk.after_cut(&unsynced, &unsynced.everything());
+                    let name = || format!("{}, after call {at} ({})", run.name, describe(&disk, event));
+                    self.again(&tree, &oracle, run.shown, &name, 120);
+                }
             }
             if matters(at) && self.random.uniform() < share && !self.is_late() {
                 let moment = format!("{}, after call {at} ({})", run.name, describe(&disk, event));
@@ -184,17 +195,22 @@ impl Examiner {
             let seed = self.random.next();
             self.tally.case(name, || as_writer(&folder, oracle, shown, seed));
         }
-        if first && found.is_some() && number.is_multiple_of(24) {
-            self.tally.count("second recordings", 1);
-            let seed = self.random.next();
-            match self.record_again(tree, oracle, seed) {
-                Ok((before, log)) => {
-                    let oracle = oracle.once_opened();
-                    let name = format!("{}, again", name());
-                    self.walk(&Run { before: &before, log: &log, oracle, shown, name }, 24, false);
-                }
-                Err(Failure { kind, message }) => self.tally.fail(kind, &format!("{}: {message}", name())),
+        if first && found.is_some() && number.is_multiple_of(48) {
+            self.again(tree, oracle, shown, name, 24);
+        }
+    }
+
+    /// Lets a writer open and go on, records it in its turn, and tries states of that.
+    fn again(&mut self, tree: &Tree, oracle: &Oracle, shown: u64, name: &dyn Fn() -> String, budget: u64) {
+        self.tally.count("second recordings", 1);
+        let seed = self.random.next();
+        match self.record_again(tree, oracle, seed) {
+            Ok((before, log)) => {
+                let oracle = oracle.once_opened();
+                let name = format!("{}, again", name());
+                self.walk(&Run { before: &before, log: &log, oracle, shown, name }, budget, false);
             }
+            Err(Failure { kind, message }) => self.tally.fail(kind, &format!("{}: {message}", name())),
         }
     }
 

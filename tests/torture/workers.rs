@@ -55,6 +55,7 @@ pub fn role() -> Option<(String, Vec<String>)> {
 pub fn start(role: &str, arguments: &[String]) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["worker", "--exact", "--nocapture", "--test-threads=1"])
+        .env("RUST_BACKTRACE", "0")
         .env(ROLE, role)
         .env(ARGUMENTS, arguments.join("\n"))
         .stdout(Stdio::piped())

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gradix::sketch::Sketch;
-use gradix::{CompactOptions, Encoding, GcOptions, Index, Result, Row, Schema, Span, Tier, Writer};
+use gradix::{
+    CompactOptions, Encoding, GcOptions, Index, IndexOptions, Result, Row, Schema, Span, Tier, Writer,
+};
 
 use crate::fixtures::random::Random;
 use crate::fixtures::sketches::{sketch_of, spec};
@@ -40,6 +42,7 @@ pub const OPERATIONS: &[Operation] = &[
     Operation { name: "append", run: append },
     Operation { name: "abort", run: abort },
     Operation { name: "replace", run: replace },
+    Operation { name: "append much", run: append_much },
     Operation { name: "commit", run: commit },
     Operation { name: "compact", run: compact },
     Operation { name: "append spans", run: append_spans },
@@ -204,13 +207,22 @@ pub struct StoredRow {
     pub metadata: Vec<u8>,
 }
 
+/// Twenty of these need more than one segment.
+fn is_great(number: u64) -> bool {
+    number % 1000 == 77
+}
+
 /// The rows of the example with this number: some have several, some several pages of metadata.
 pub fn rows_of(number: u64) -> Vec<StoredRow> {
     let mut random = Random(number);
     let count = if number.is_multiple_of(3) { 3 } else { 1 };
     let row = |ordinal: u32| {
         let sketch = sketch_of(&spec(), random.next());
-        let length = if random.below(4) == 0 { 3000 + random.below(6000) } else { random.below(40) };
+        let length = match random.below(4) {
+            _ if is_great(number) => 65_000,
+            0 => 3000 + random.below(6000),
+            _ => random.below(40),
+        };
         let metadata = (0..length).map(|_| random.next() as u8).collect();
         let source = (random.below(2) == 0).then(|| format!("source {}", random.below(3)));
         let span = if count == 1 { Span::WHOLE } else { Span::tokens(ordinal * 8, ordinal * 8 + 8) };
@@ -231,6 +243,11 @@ pub fn schema() -> Schema {
     Schema::new(spec(), Encoding::F32).unwrap().with_tiers([Tier::I8]).unwrap()
 }
 
+/// The smallest segments that there are.
+fn options() -> IndexOptions {
+    Index::options().segment_bytes(1 << 20)
+}
+
 /// A caller at work, and the oracle that it keeps.
 pub struct Session {
     path: PathBuf,
@@ -248,7 +265,7 @@ impl Session {
     /// Creates an index. `tell` is told each mark at its time.
     pub fn create(path: &Path, seed: u64, tell: fn(&Mark)) -> Result<Self> {
         tell(&Mark::Creating);
-        let index = Index::create(path, &schema())?;
+        let index = options().create(path, &schema())?;
         tell(&Mark::Created);
         let mut oracle = Oracle::default();
         oracle.observe(&Mark::Creating);
@@ -258,7 +275,7 @@ impl Session {
 
     /// Goes on with an index of which `oracle` says what may be in it. The writer is opened.
     pub fn open(path: &Path, oracle: Oracle, seed: u64, tell: fn(&Mark)) -> Result<Self> {
-        let index = Index::open(path)?;
+        let index = options().open(path)?;
         let mut session = Self::with(path, index, oracle, seed, tell);
         session.find()?;
         Ok(session)
@@ -414,6 +431,15 @@ fn append_batch(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
+/// More than a segment.
+fn append_much(session: &mut Session) -> Result<()> {
+    for _ in 0..20 {
+        let (id, number) = session.new_id();
+        session.append_number(id, number / 3000 * 3000 + 77)?;
+    }
+    Ok(())
+}
+
 fn replace(session: &mut Session) -> Result<()> {
     let (Some(id), (_, number)) = (session.some_id(), session.new_id()) else { return append(session) };
     let rows = rows_of(number);
@@ -496,7 +522,7 @@ fn reopen_writer(session: &mut Session) -> Result<()> {
 
 fn reopen_index(session: &mut Session) -> Result<()> {
     session.drop_writer();
-    session.index = Index::open(&session.path)?;
+    session.index = options().open(&session.path)?;
     session.open_writer()?;
     Ok(())
 }
