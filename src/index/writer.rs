@@ -161,11 +161,10 @@ impl Writer {
         manifest.holds(acknowledged)?;
         let state = manifest.state()?;
         committed::check(&shared.path, acknowledged, &state)?;
-        if state.generation > acknowledged {
-            // The last commit was interrupted behind its commit point. Opening the database has made it
-            // durable, and from now on readers see it.
-            committed::write(&shared.path, state.generation)?;
-        }
+        // If the last commit was interrupted behind its commit point, opening the database has made it durable, and
+        // from now on readers see it. If it was interrupted when `COMMITTED` was there but could not be synced, that
+        // may be on no disk: it is written again, because a sync that has failed cannot be repeated.
+        committed::write(&shared.path, state.generation)?;
         let writer = Self {
             shared: Arc::clone(shared),
             manifest,
