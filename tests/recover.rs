@@ -6,6 +6,7 @@ mod fixtures;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -19,6 +20,8 @@ use gradix::{
     CompactOptions, Encoding, ErrorKind, GcOptions, Index, LeftOut, LeftOutReason, RecoverError, Recovery,
     Row, Schema, Snapshot, Span, WriterError,
 };
+
+const PATH: &str = "GRADIX_TEST_CHILD_PATH";
 
 /// The rows of each example, by the seeds of their sketches.
 type Examples = BTreeMap<String, Vec<u64>>;
@@ -583,6 +586,49 @@ fn interrupted_recovery_can_be_repeated() {
     }
     let _ = Index::recover(&path).unwrap();
     assert_is(&Index::open(&path).unwrap(), &expected);
+}
+
+/// Not a test by itself: the recovery that is killed.
+#[test]
+fn child() {
+    let Ok(path) = std::env::var(PATH) else { return };
+    let _ = Index::recover(path).unwrap();
+}
+
+/// Catches a recovery that is seen before it is complete, or that cannot be repeated after a kill.
+#[test]
+fn killed_recovery_leaves_no_manifest_or_a_whole_one() {
+    let (_folder, path, _, expected) = three_segments();
+    let (mut without, mut with) = (0, 0);
+    let mut delay = Duration::from_millis(2);
+    for attempt in 0.. {
+        fs::rename(path.join("manifest"), path.with_extension(format!("lost {attempt}"))).unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["child", "--exact"])
+            .env(PATH, &path)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(delay);
+        // It may be done already.
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if path.join("manifest").exists() {
+            with += 1;
+        } else {
+            without += 1;
+            let _ = Index::recover(&path).unwrap();
+        }
+        let index = Index::open(&path).unwrap();
+        assert_is(&index, &expected);
+        assert_sound(&index);
+        // From a kill before the first step to one after the last.
+        if with > 1 {
+            break;
+        }
+        delay = delay * 3 / 2;
+    }
+    assert!(without > 0, "it was never interrupted");
 }
 
 /// Catches a recovered manifest that lacks what a writer, a compaction or a collection needs.
