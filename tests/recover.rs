@@ -6,6 +6,7 @@ mod fixtures;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -19,6 +20,8 @@ use gradix::{
     CompactOptions, Encoding, ErrorKind, GcOptions, Index, LeftOut, LeftOutReason, RecoverError, Recovery,
     Row, Schema, Snapshot, Span, WriterError,
 };
+
+const PATH: &str = "GRADIX_TEST_CHILD_PATH";
 
 /// The rows of each example, by the seeds of their sketches.
 type Examples = BTreeMap<String, Vec<u64>>;
@@ -174,7 +177,7 @@ fn recovered_index_has_the_last_version_of_each_example() {
 /// makes rows up for one that was deleted.
 #[test]
 fn recovered_index_is_that_of_any_history() {
-    for seed in 0..8 {
+    for seed in 0..5 {
         let mut random = Random(seed);
         let (_folder, index) = create();
         let path = index.path().to_owned();
@@ -274,8 +277,12 @@ fn examples_of_several_write_batches_are_told_apart() {
     let recovery = lose_and_recover(&path).unwrap();
     assert_eq!((recovery.examples, recovery.superseded), (2500, 2500));
     let index = Index::open(&path).unwrap();
-    assert_eq!(index.snapshot().unwrap().rows(), 2500);
-    assert_is(&index, &expected);
+    let snapshot = index.snapshot().unwrap();
+    assert_eq!(snapshot.rows(), 2500);
+    // Each read of an example reads all ids of its row group.
+    for (id, seeds) in expected.iter().step_by(125) {
+        assert!(has(&snapshot, id, seeds), "{id} does not have the rows {seeds:?}");
+    }
     assert_sound(&index);
 }
 
@@ -583,6 +590,49 @@ fn interrupted_recovery_can_be_repeated() {
     }
     let _ = Index::recover(&path).unwrap();
     assert_is(&Index::open(&path).unwrap(), &expected);
+}
+
+/// Not a test by itself: the recovery that is killed.
+#[test]
+fn child() {
+    let Ok(path) = std::env::var(PATH) else { return };
+    let _ = Index::recover(path).unwrap();
+}
+
+/// Catches a recovery that is seen before it is complete, or that cannot be repeated after a kill.
+#[test]
+fn killed_recovery_leaves_no_manifest_or_a_whole_one() {
+    let (_folder, path, _, expected) = three_segments();
+    let (mut without, mut with) = (0, 0);
+    let mut delay = Duration::from_millis(2);
+    for attempt in 0.. {
+        fs::rename(path.join("manifest"), path.with_extension(format!("lost {attempt}"))).unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["child", "--exact"])
+            .env(PATH, &path)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(delay);
+        // It may be done already.
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if path.join("manifest").exists() {
+            with += 1;
+        } else {
+            without += 1;
+            let _ = Index::recover(&path).unwrap();
+        }
+        let index = Index::open(&path).unwrap();
+        assert_is(&index, &expected);
+        assert_sound(&index);
+        // From a kill before the first step to one after the last.
+        if with > 1 {
+            break;
+        }
+        delay = delay * 3 / 2;
+    }
+    assert!(without > 0, "it was never interrupted");
 }
 
 /// Catches a recovered manifest that lacks what a writer, a compaction or a collection needs.
