@@ -375,7 +375,8 @@ fn folder_with_files_exchanged() {
     let mut cases = Vec::new();
     for one in &files {
         for two in &files {
-            if one != two && !holds_nothing(one) && !(holds_nothing(two) && !two.contains("OPTIONS")) {
+            let has_bytes = !holds_nothing(two) || two.contains("OPTIONS");
+            if one != two && !holds_nothing(one) && has_bytes {
                 cases.push(with_bytes(
                     one,
                     format!("holds what {two} holds"),
@@ -487,7 +488,7 @@ impl Odd {
                 use std::os::unix::fs::PermissionsExt as _;
                 if sound {
                     fs::copy(&aside, path).unwrap();
-                    fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+                    fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
                 }
             }
         }
