@@ -1,7 +1,7 @@
 # Everything is done by the scripts; this file gives them names. See `make help`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lean bench fuzz sanitize torture lint fmt doc deny ci clean-cache
+.PHONY: help demo test lean bench fuzz sanitize torture mutants lint fmt doc deny ci clean-cache
 
 # For `make fuzz`: how long each target runs.
 FUZZ_SECONDS ?= 60
@@ -30,6 +30,9 @@ sanitize: ## run the tests that reach unsafe code under the address sanitizer
 
 torture: ## the long run: power cuts, kills, faults, crowds (TORTURE_MINUTES=30 to end early)
 	@scripts/torture.sh
+
+mutants: ## break the engine on purpose, and look whether a test notices
+	@scripts/mutants.sh
 
 fmt: ## format the code
 	@cargo fmt

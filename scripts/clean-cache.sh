@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 shopt -s nullglob
-for entry in "$GRADIX_CACHE"/{target,fuzz-target,fuzz-corpus,sanitize-target,rocksdb-build,tools,tools-build,python,bench-python} \
+for entry in "$GRADIX_CACHE"/{target,fuzz-target,fuzz-corpus,sanitize-target,mutants,rocksdb-build,tools,tools-build,python,bench-python} \
     "$GRADIX_CACHE"/rocksdb-[0-9]*; do
     [ -e "$entry" ] || continue
     say "removing $entry"

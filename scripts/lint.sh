@@ -11,3 +11,6 @@ cargo fmt --check
 use_rocksdb
 cargo clippy --locked --all-targets -- -D warnings
 cargo clippy --locked --all-targets --features "$GRADIX_FEATURES" -- -D warnings
+
+# Each edit of the list must still find its place.
+python3 scripts/mutants.py --check

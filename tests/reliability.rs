@@ -17,8 +17,8 @@ use fixtures::told;
 use gradix::scan::{Reading, ScanError};
 use gradix::segment::storage::{FileStorage, Storage, StorageBytes, StorageFile};
 use gradix::{
-    AppendError, CommitError, CompactOptions, Encoding, GcOptions, Index, MaintenanceError, ManifestError,
-    OpenError, Row, Schema, SnapshotError, WriterError,
+    AppendError, CommitError, CompactOptions, Encoding, GcOptions, GetError, Index, MaintenanceError,
+    ManifestError, OpenError, Row, Schema, SnapshotError, WriterError,
 };
 
 fn schema() -> Schema {
@@ -103,6 +103,67 @@ fn commit_that_was_not_acknowledged_is_shown_to_nobody_before_a_writer_has_settl
     assert_eq!(ids(&reader).len(), 301);
     let committed = fs::read(copy.join("COMMITTED")).unwrap();
     assert_eq!(committed[8..16], 2u64.to_le_bytes());
+}
+
+/// Catches a reader that took its view just before a commit was acknowledged, and stays there.
+#[test]
+fn acknowledgement_is_seen_although_the_manifest_stays_the_same() {
+    let (_folder, index, copy) = interrupted();
+    let reader = Index::open(&copy).unwrap();
+    assert_eq!(reader.snapshot().unwrap().generation(), 1);
+    fs::copy(index.path().join("COMMITTED"), copy.join("COMMITTED")).unwrap();
+    assert_eq!(reader.snapshot().unwrap().generation(), 2);
+}
+
+/// Catches a writer that takes the segments of commits which the manifest has lost for orphans, and removes them.
+#[test]
+fn writer_refuses_a_manifest_that_has_lost_commits() {
+    let (folder, index) = create();
+    commit(&index, &["a"]);
+    let older = folder.path().join("older");
+    copy_folder(&index.path().join("manifest"), &older);
+    commit(&index, &["b"]);
+    // The handle is open already: only the writer can notice.
+    let handle = Index::open(index.path()).unwrap();
+    fs::remove_dir_all(index.path().join("manifest")).unwrap();
+    fs::rename(older, index.path().join("manifest")).unwrap();
+    let error = handle.writer().unwrap_err();
+    assert!(matches!(error, WriterError::Manifest(ManifestError::Damaged { .. })), "{error:?}");
+    assert_eq!(segment_files(index.path()).len(), 2);
+}
+
+/// Catches an example that is missing in a snapshot because another process has collected its generation.
+#[test]
+fn example_of_a_collected_generation_is_an_error() {
+    let (_folder, index) = create();
+    // Another handle does not see the pins of this one, like another process.
+    let other = Index::open(index.path()).unwrap();
+    let mut writer = index.writer().unwrap();
+    writer.append("a", &sketch(1)).unwrap();
+    writer.commit().unwrap();
+    let snapshot = index.snapshot().unwrap();
+    drop(writer);
+    let mut writer = other.writer().unwrap();
+    writer.delete("a").unwrap();
+    writer.commit().unwrap();
+    writer.gc(GcOptions::default().grace(Duration::ZERO)).unwrap();
+    drop(writer);
+    assert_eq!(index.snapshot().unwrap().rows(), 0);
+    let error = snapshot.get("a").unwrap_err();
+    assert!(matches!(error, GetError::Expired { generation: 1, oldest: 2, .. }), "{error:?}");
+}
+
+/// Catches what a writer leaves behind when it closes: a log that every reader replays, in which a damaged last
+/// record looks like a torn one; and what a killed one has left.
+#[test]
+fn closed_writer_leaves_no_log_and_no_temporary_files() {
+    let (_folder, index) = create();
+    let left = index.path().join("manifest/OPTIONS-000099.dbtmp");
+    fs::write(&left, b"").unwrap();
+    commit(&index, &["a"]);
+    assert!(!left.exists());
+    let logs = files_of(&index.path().join("manifest"), ".log");
+    assert!(logs.iter().all(|log| log.metadata().unwrap().len() == 0), "{logs:?}");
 }
 
 /// Catches a `COMMITTED` that is not there, or does not fit the manifest, and is believed.

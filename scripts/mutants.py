@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+"""Breaks the engine on purpose, in a copy of it, and looks whether a test turns red.
+
+    scripts/mutants.py [--check] [--list] [NAME...]
+
+Each mutant is one edit of a source file, with the tests that should notice it (a filter of nextest). `--check` only
+looks whether each edit still applies, and that once. Builds in $GRADIX_CACHE/mutants, with the default features.
+Needs ROCKSDB_LIB_DIR and ROCKSDB_STATIC, which scripts/mutants.sh sets.
+"""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# A test program that hangs has noticed too.
+LIMIT = 900
+
+STORE, WRITER, GC = "src/manifest/store.rs", "src/index/writer.rs", "src/index/gc.rs"
+READABLE, FILES, STORAGE = "src/index/readable.rs", "src/files.rs", "src/segment/storage.rs"
+GUARD, COMMITTED, RECOVER = "src/manifest/guard.rs", "src/index/committed.rs", "src/index/recover.rs"
+POWER, FAULTS = "test(power_cut_at_any_moment)", "test(call_that_fails_once)"
+SCENES = "binary(reliability)"
+
+# Name, file, what stands there, what stands there instead, who should notice. A list of edits is one mutant.
+MUTANTS = [
+    # Durability: each step of the commit, and its order.
+    ("no-sync-at-all", [
+        (FILES, "    file.sync_all()?;\n    fs::rename", "    fs::rename"),
+        (FILES, "if cfg!(windows) { Ok(()) } else { File::open(folder)?.sync_all() }", "let _ = folder;\n    Ok(())"),
+        (STORAGE, "        self.sync_all()\n", "        Ok(())\n"),
+        (STORE, "options.set_sync(true);", "options.set_sync(false);"),
+    ], POWER),
+    ("replace-without-sync", [(FILES, "    file.sync_all()?;\n    fs::rename", "    fs::rename")], POWER),
+    ("folder-never-synced", [(FILES, "if cfg!(windows) { Ok(()) } else { File::open(folder)?.sync_all() }",
+                              "let _ = folder;\n    Ok(())")], POWER),
+    ("segment-not-synced", [(STORAGE, "        self.sync_all()\n", "        Ok(())\n")], POWER),
+    ("batch-not-synced", [(STORE, "options.set_sync(true);", "options.set_sync(false);")], POWER),
+    ("rename-before-sync", [(FILES, "    file.sync_all()?;\n    fs::rename(unfinished, folder.join(name))?;\n",
+                             "    fs::rename(unfinished, folder.join(name))?;\n    file.sync_all()?;\n")], POWER),
+    ("committed-before-batch", [
+        (WRITER, "        batch.apply()?;\n        // The commit is durable.",
+         "        committed::write(&self.shared.path, state.generation)?;\n        batch.apply()?;\n        // The commit is durable."),
+    ], POWER),
+    ("intent-after-file", [
+        (WRITER, "                intend(&self.manifest, segment)?;\n", ""),
+        (WRITER, "        let first_row = open.push(id, rows)?;\n",
+         "        if open.rows() == 0 {\n            intend(&self.manifest, open.segment())?;\n        }\n        let first_row = open.push(id, rows)?;\n"),
+    ], POWER),
+    ("orphans-intents-first", [
+        (WRITER, "        for &segment in &intents {\n            tracing::info!",
+         "        let mut batch = self.manifest.batch();\n        for &segment in &intents {\n            batch.remove_intent(segment)?;\n        }\n        batch.apply()?;\n        for &segment in &intents {\n            tracing::info!"),
+    ], POWER),
+    ("orphans-stay", [(WRITER, "        writer.remove_orphans()?;\n", "")], POWER),
+    ("gc-unlinks-before-batch", [
+        (GC, "            batch.put_intent(*segment, now_ms())?;\n        }\n        batch.apply()?;\n        let storage = &self.shared.storage;",
+         "            batch.put_intent(*segment, now_ms())?;\n            let _ = self.shared.storage.remove(&file_name(*segment));\n        }\n        batch.apply()?;\n        let storage = &self.shared.storage;"),
+    ], POWER),
+    ("gc-raises-oldest-last", [
+        (GC, "        let mut batch = self.manifest.batch();\n        batch.put_state(&state)?;\n        batch.apply()?;\n        self.state = state;\n", ""),
+        (GC, "        self.drop_commits(oldest)?;\n        Ok(Collection",
+         "        self.drop_commits(oldest)?;\n        let mut batch = self.manifest.batch();\n        batch.put_state(&state)?;\n        batch.apply()?;\n        self.state = state;\n        Ok(Collection"),
+    ], POWER),
+    ("tolerate-torn-tail", [(STORE, "DBRecoveryMode::PointInTime", "DBRecoveryMode::TolerateCorruptedTailRecords")],
+     f"{POWER} or {SCENES}"),
+    ("absolute-consistency", [(STORE, "DBRecoveryMode::PointInTime", "DBRecoveryMode::AbsoluteConsistency")], f"{POWER} or {SCENES}"),
+    ("skip-corrupted-records", [(STORE, "DBRecoveryMode::PointInTime", "DBRecoveryMode::SkipAnyCorruptedRecord")],
+     f"{SCENES} or test(damaged_log) or binary(damage)"),
+    ("no-paranoid-checks", [(STORE, "    options.set_paranoid_checks(true);\n", "    options.set_paranoid_checks(false);\n")],
+     "binary(damage) or test(damaged_log)"),
+    ("no-flush-at-close", [(STORE, "        self.flush()?;\n        let merged", "        let merged")], SCENES),
+    ("tables-never-merged", [(STORE, "        let merged = self.db.wait_for_compact(&WaitForCompactOptions::default());\n        merged.map_err(|source| database(&self.path, \"merge the tables of the database\", source))\n",
+                              "        Ok(())\n"),
+                             (STORE, "    options.set_max_background_jobs(2);\n", "    options.set_max_background_jobs(2);\n    options.set_disable_auto_compactions(true);\n")],
+     "test(short_lived_writers)"),
+    ("leftovers-stay", [(STORE, "        guard::remove_leftovers(path)?;\n", "")], f"test(killed_writers) or {POWER} or {SCENES}"),
+    # What is shown, and when.
+    ("reader-shows-unacknowledged", [(READABLE, "StateRecord { generation: state.generation.min(acknowledged), ..state }", "{ let _ = acknowledged; state }")],
+     f"{SCENES} or {POWER}"),
+    ("writer-without-holds", [(WRITER, "        manifest.holds(acknowledged)?;\n", "")], SCENES),
+    ("reader-without-holds", [(READABLE, "        manifest.holds(before)?;\n", "        let _ = before;\n")], f"{SCENES} or test(damaged_log)"),
+    ("writer-does-not-settle", [(WRITER, "        committed::write(&shared.path, state.generation)?;\n        let writer", "        let writer")],
+     f"{SCENES} or {POWER}"),
+    ("committed-not-checked", [(COMMITTED, "    if acknowledged >= state.oldest && acknowledged.saturating_add(1) >= state.generation {", "    if true {")], SCENES),
+    ("reader-keeps-stale-committed", [(READABLE, "self.manifest.is_current() && committed::read(folder).is_ok_and(|now| now == seen)", "{ let _ = (folder, seen); self.manifest.is_current() }")],
+     SCENES),
+    ("reader-without-comparison", [(STORE, "                (Ok(before), Ok(after)) if is_one_state(&before, &after) => Some(before),", "                (Ok(before), Ok(_)) => Some(before),")],
+     "test(one_state) or binary(torture) and test(reader)"),
+    ("expired-not-checked-in-get", [("src/index/snapshot.rs", "        if oldest > *generation {", "        if false && oldest > *generation {")], "binary(browse) or binary(index) or binary(reliability)"),
+    ("expired-not-checked-in-ids", [("src/index/ids.rs", "        if oldest > generation {", "        if false && oldest > generation {")], "binary(browse) or binary(index) or binary(reliability)"),
+    ("gc-ignores-pins", [(GC, "let pinned = horizon.pinned().unwrap_or(newest);", "let pinned = newest;")], "binary(index) or binary(reliability) or binary(torture) and test(reader_thread)"),
+    ("grace-of-the-wrong-generation", [(GC, "            let is_recent = match self.made.get(&oldest) {", "            let is_recent = match self.made.get(&(oldest - 1)) {"),
+                                       (GC, "                None => self.manifest.commit(oldest)?", "                None => self.manifest.commit(oldest - 1)?")],
+     "binary(index) or binary(reliability) or package(gradix) and test(grace)"),
+    ("grace-by-the-clock-only", [(GC, "                Some(made) => made.elapsed() < grace,\n                None =>", "                Some(_) | None =>")], "test(grace)"),
+    # Failures.
+    ("failed-publish-goes-on", [(WRITER, "        self.poisoned |= published.is_err();\n        published", "        published")], f"{FAULTS} or binary(bad_input)"),
+    ("failed-write-goes-on", [(WRITER, "        self.poisoned |= written.is_err();\n        written", "        written")], f"{FAULTS} or binary(bad_input)"),
+    ("failed-seal-goes-on", [(WRITER, "            Err(error) => {\n                self.poisoned = true;\n                Err(error)", "            Err(error) => {\n                Err(error)")], f"{FAULTS} or binary(bad_input)"),
+    ("failed-gc-goes-on", [(GC, "        self.poisoned |= collected.is_err();\n", "")], f"{FAULTS} or binary(bad_input)"),
+    # Others in the folder, and other processes.
+    ("identity-not-checked-by-readers", [(READABLE, "        check_identity(&manifest, folder, identity)?;\n        manifest.holds", "        manifest.holds"),
+                                         (READABLE, "    pub fn open(folder: &Path, identity: &Identity)", "    pub fn open(folder: &Path, _: &Identity)")],
+     f"{SCENES} or binary(bad_input)"),
+    ("identity-not-checked-by-writers", [(WRITER, "        check_identity(&manifest, &shared.path, &shared.identity)?;\n", ""),
+                                         (WRITER, "use super::readable::{View, check_identity};", "use super::readable::View;")], SCENES),
+    ("replaced-folder-not-noticed", [(WRITER, "        if self.lock.is_in_place() {\n            return Ok(());\n        }\n        Err(ManifestError::Replaced { path: self.shared.path.clone() })", "        Ok(())")], SCENES),
+    ("database-closed-in-a-replaced-folder", [(WRITER, "            self.manifest.abandon();\n", "")], SCENES),
+    ("path-stays-relative", [("src/index/mod.rs", "&std::path::absolute(path.as_ref())", "&Ok::<PathBuf, std::io::Error>(path.as_ref().to_owned())")], SCENES),
+    ("guard-off", [(STORE, "        guard::check(path)?;\n", ""), (STORE, "guard::check(path).and_then(|()| {", "Ok(()).and_then(|()| {"),
+                   (STORE, "use super::guard;", "#[allow(unused_imports)]\nuse super::guard;")], SCENES),
+    ("guard-lets-types-pass", [(GUARD, "        if is_recyclable(kind) {\n            return Some((at, kind));\n        }\n", "")], f"{SCENES} or test(record_types)"),
+    ("links-are-followed", [(FILES, "libc::O_NOFOLLOW | libc::O_NONBLOCK", "libc::O_NONBLOCK")], f"{SCENES} or package(gradix) and test(open_regular)"),
+    ("pipes-are-waited-for", [(FILES, "libc::O_NOFOLLOW | libc::O_NONBLOCK", "libc::O_NOFOLLOW")], f"{SCENES} or package(gradix) and test(open_regular)"),
+    ("giants-are-read", [(FILES, "    if length > longest {\n        return Err(too_long(length));\n    }\n", ""),
+                         (FILES, "file.take(longest + 1).read_to_end", "(&file).read_to_end")], "binary(damage) and test(folder)"),
+    ("folders-may-be-links", [(FILES, "fs::symlink_metadata(path)?.is_dir()", "fs::metadata(path)?.is_dir()")], SCENES),
+    ("unfinished-is-followed", [(FILES, "    let mut file = File::create_new(&unfinished)?;", "    let mut file = File::create(&unfinished)?;"),
+                                (FILES, "    match fs::remove_file(&unfinished) {\n        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),\n        _ => {}\n    }\n", "")],
+     f"{SCENES} or package(gradix) and test(replace_takes)"),
+    ("forked-lock-released", [(WRITER, "        if !self.is_own() {\n            return;\n        }\n        // Closing the file", "        // Closing the file")], SCENES),
+    ("forked-writer-cleans-up", [(WRITER, "        if !self.lock.is_own() {\n            return;\n        }\n", "")], SCENES),
+    ("forked-writer-works", [(WRITER, "        if !self.lock.is_own() {\n            Err(CommitError::Forked)\n        } else if", "        if")], SCENES),
+    ("forked-database-closed", [(STORE, "        if self.process != std::process::id() {", "        if false && self.process != std::process::id() {")], SCENES),
+    # Growth.
+    ("versions-not-listed", [("src/index/pending.rs", "            if history.0.len() > 1 {\n                batch.put_superseded(generation, id)?;\n            }\n", "")], f"{SCENES} or binary(index)"),
+    ("versions-stay", [(GC, "        self.drop_versions(oldest)?;\n", "")], SCENES),
+    ("commits-stay", [(GC, "        self.drop_commits(oldest)?;\n", "")], SCENES),
+    ("deletes-stay", [(GC, "        self.drop_deletes(oldest)?;\n", "")], SCENES),
+    ("current-commit-dropped", [(STORE, "            all.extend((generation < oldest).then_some(generation));", "            all.extend((generation <= oldest).then_some(generation));")], SCENES),
+    ("deletes-of-a-later-generation", [(STORE, "records.seek_for_prev(deletes_key(segment, generation));", "records.seek_for_prev(deletes_key(segment, u64::MAX));")], "binary(index) or binary(torture) and test(reader_thread)"),
+    ("deletes-of-another-segment", [(STORE, "if self.segment_and_generation(key)?.0 == segment =>", "if self.segment_and_generation(key).is_ok() =>")], "binary(index) or binary(scan)"),
+    ("commit-without-limit", [(WRITER, "        if self.pending.examples().saturating_add(examples) > limit {", "        if false && self.pending.examples().saturating_add(examples) > limit {")], SCENES),
+    ("large-commit-not-flushed", [(WRITER, "        if bytes >= LARGE_BATCH\n", "        if bytes == usize::MAX\n")], SCENES),
+    ("a-descriptor-for-each-file", [("src/segment/storage/file.rs", "        if open.len() >= DESCRIPTORS {", "        if open.len() == usize::MAX {")], "test(many_open_files) or binary(scale)"),
+    ("another-file-of-that-name", [("src/segment/storage/file.rs", "        if identity(&file)? != self.identity {", "        if false && identity(&file)? != self.identity {")], "test(many_open_files)"),
+    ("small-reads-through-the-map", [("src/segment/codes.rs", "        if !self.file.bytes.is_on_disk() {", "        if true || !self.file.bytes.is_on_disk() {")], SCENES),
+    ("frame-of-another-size", [("src/segment/reader.rs", "        if !is_one || !states {", "        if !is_one {")], "binary(damage)"),
+    ("string-groups-without-end", [("src/segment/writer.rs", "|| strings > GROUP_STRING_BYTES;", "|| strings > usize::MAX - 1;")], "package(gradix) and test(segment)"),
+    # Recovery.
+    ("recovery-takes-all-generations", [(RECOVER, "        if recovery.committed.is_some_and(|committed| origin.generation > committed) {", "        if false {")], "binary(recover)"),
+    ("recovery-takes-damaged-segments", [(RECOVER, "            if !report.findings.is_empty() {", "            if false && !report.findings.is_empty() {")], "binary(recover)"),
+    ("recovery-overwrites", [(RECOVER, "        Ok(_) => Err(RecoverError::ManifestExists { path: manifest.to_owned() }),", "        Ok(_) => Ok(()),")], "binary(recover)"),
+]
+
+
+def edited(name, edits, root):
+    """The new texts of the edited files."""
+    texts = {}
+    for file, old, new in edits:
+        text = texts.get(file) or (root / file).read_text()
+        found = text.count(old)
+        # The path of the index is made absolute in two places.
+        if found != 1 and not (name == "path-stays-relative" and found == 2):
+            sys.exit(f"mutant {name}: {found} times in {file}, where it must be once:\n{old}")
+        texts[file] = text.replace(old, new)
+    return texts
+
+
+def copy(target):
+    """Copies what has changed, so that cargo builds no more than that."""
+    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True)
+    names = [name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+    for old in [path for path in target.rglob("*") if path.is_file()]:
+        if str(old.relative_to(target)) not in names:
+            old.unlink()
+    for name in names:
+        source, copied = (ROOT / name).read_bytes(), target / name
+        if not copied.exists() or copied.read_bytes() != source:
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            copied.write_bytes(source)
+
+
+def tests_pass(target, env, filters):
+    """None if it does not compile, else whether nextest has passed, and the tests that failed."""
+    build = subprocess.run(["cargo", "nextest", "run", "--no-run", "--locked", "--features", "serde", "-E", filters], cwd=target, env=env, capture_output=True, text=True)
+    if build.returncode != 0:
+        return None, build.stderr[-2000:]
+    run = ["cargo", "nextest", "run", "--locked", "--features", "serde", "--fail-fast", "-E", filters]
+    with subprocess.Popen(run, cwd=target, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True) as process:
+        try:
+            output, _ = process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            return False, f"stopped after {LIMIT} s"
+    failed = re.findall(r"(?:FAIL|TIMEOUT|SIG\w+) \[[^]]*\] *(?:\([^)]*\))? *(\S+ \S+)", output)
+    return process.returncode == 0, ", ".join(dict.fromkeys(failed)) or output[-500:]
+
+
+def main():
+    names = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
+    unknown = set(names) - {mutant[0] for mutant in MUTANTS}
+    if unknown:
+        sys.exit(f"no such mutant: {', '.join(sorted(unknown))}")
+    chosen = [mutant for mutant in MUTANTS if not names or mutant[0] in names]
+    for name, edits, _ in chosen:
+        edited(name, edits, ROOT)
+    if "--check" in sys.argv:
+        return
+    if "--list" in sys.argv:
+        for name, _, filters in chosen:
+            print(f"{name:40} {filters}")
+        return
+    home = pathlib.Path(os.environ["GRADIX_CACHE"]) / "mutants"
+    target = home / "tree"
+    env = dict(os.environ, CARGO_TARGET_DIR=str(home / "target"), CARGO_PROFILE_DEV_OPT_LEVEL="1", RUSTFLAGS="-Awarnings")
+    copy(target)
+    passed, failed = 0, 0
+    for name, edits, filters in chosen:
+        started = time.monotonic()
+        for file, text in edited(name, edits, ROOT).items():
+            (target / file).write_text(text)
+        survived, what = tests_pass(target, env, filters)
+        for file, _, _ in edits:
+            (target / file).write_text((ROOT / file).read_text())
+        seconds = time.monotonic() - started
+        if survived is None:
+            outcome, failed = f"DOES NOT COMPILE: {what}", failed + 1
+        elif survived:
+            outcome, failed = "SURVIVED", failed + 1
+        else:
+            outcome, passed = f"caught by {what}", passed + 1
+        print(f"{name:40} {seconds:4.0f} s  {outcome}", flush=True)
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(failed != 0)
+
+
+main()
