@@ -207,7 +207,7 @@ pub struct StoredRow {
     pub metadata: Vec<u8>,
 }
 
-/// Twenty of these need more than one segment.
+/// Seventeen of these need more than one segment.
 fn is_great(number: u64) -> bool {
     number % 1000 == 77
 }
@@ -433,7 +433,7 @@ fn append_batch(session: &mut Session) -> Result<()> {
 
 /// More than a segment.
 fn append_much(session: &mut Session) -> Result<()> {
-    for _ in 0..20 {
+    for _ in 0..17 {
         let (id, number) = session.new_id();
         session.append_number(id, number / 3000 * 3000 + 77)?;
     }
