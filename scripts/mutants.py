@@ -71,10 +71,8 @@ MUTANTS = [
      f"{SCENES} or test(damaged_log) or binary(damage)"),
     ("no-paranoid-checks", [(STORE, "    options.set_paranoid_checks(true);\n", "    options.set_paranoid_checks(false);\n")],
      "binary(damage) or test(damaged_log)"),
-    ("no-flush-at-close", [(STORE, "        self.flush()?;\n        let merged", "        let merged")], SCENES),
-    ("tables-never-merged", [(STORE, "        let merged = self.db.wait_for_compact(&WaitForCompactOptions::default());\n        merged.map_err(|source| database(&self.path, \"merge the tables of the database\", source))\n",
-                              "        Ok(())\n"),
-                             (STORE, "    options.set_max_background_jobs(2);\n", "    options.set_max_background_jobs(2);\n    options.set_disable_auto_compactions(true);\n")],
+    ("no-flush-at-close", [(STORE, "        self.flush()?;\n        self.merge_small_tables()", "        self.merge_small_tables()")], SCENES),
+    ("tables-never-merged", [(STORE, "            if count > FEW_TABLES && bytes", "            if count == usize::MAX && count > FEW_TABLES && bytes")],
      "test(short_lived_writers)"),
     ("leftovers-stay", [(STORE, "        guard::remove_leftovers(path)?;\n", "")], f"test(killed_writers) or {POWER} or {SCENES}"),
     # What is shown, and when.

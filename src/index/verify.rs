@@ -80,9 +80,13 @@ pub(super) fn run(shared: &Arc<Shared>) -> Result<Report, SnapshotError> {
         // A segment that cannot be opened is a finding too. Without all segments, examples cannot be
         // compared with the manifest, so each segment is verified alone.
         Err(
-            SnapshotError::Segment(_) | SnapshotError::OtherSegment { .. } | SnapshotError::DeadRows { .. },
+            error @ (SnapshotError::Segment(_)
+            | SnapshotError::OtherSegment { .. }
+            | SnapshotError::DeadRows { .. }),
         ) => {
-            return each_alone(shared, report);
+            let report = each_alone(shared, report)?;
+            // What went wrong was none of the segments: too many open files, say.
+            return if report.is_sound() { Err(error) } else { Ok(report) };
         }
         Err(error) => return Err(error),
     };

@@ -489,7 +489,7 @@ impl Writer {
         self.sealed.clear();
         self.pending = Pending::default();
         if bytes >= LARGE_BATCH
-            && let Err(error) = self.manifest.flush()
+            && let Err(error) = self.manifest.settle()
         {
             tracing::error!(%error, "the commit is durable, but the manifest cannot be written any more");
             self.poisoned = true;

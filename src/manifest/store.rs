@@ -1,6 +1,6 @@
 //! Opens the database, reads from it, and applies batches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use roaring::RoaringBitmap;
 use rocksdb::{
-    BlockBasedOptions, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, DBRecoveryMode,
-    FlushOptions, LogLevel, Options, ReadOptions, WaitForCompactOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, BottommostLevelCompaction, ColumnFamilyDescriptor, CompactOptions, DB,
+    DBCompressionType, DBRawIterator, DBRecoveryMode, FlushOptions, LogLevel, Options, ReadOptions,
+    WaitForCompactOptions, WriteBatch, WriteOptions,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
@@ -64,6 +65,11 @@ enum Mode {
 
 /// The database's files and their lengths: every write changes one of them.
 type Files = BTreeMap<OsString, u64>;
+
+/// A column family has no more tables than this, unless they are large on average: then a merge would cost more
+/// than many tables do.
+const FEW_TABLES: usize = 5;
+const SMALL_TABLE: usize = 8 << 20;
 
 /// The maximum number of attempts to open a reader during a writer's flushes and compactions. The pauses in
 /// between grow, to about a second in total.
@@ -137,12 +143,31 @@ impl Manifest {
         flushed.map_err(|source| database(&self.path, "flush the database", source))
     }
 
-    /// Flushes, and merges small tables before the database is closed: writers that live for one commit each
-    /// would otherwise leave more tables than all readers can have open.
+    /// Flushes the log, and merges small tables.
     pub fn settle(&self) -> Result<(), ManifestError> {
         self.flush()?;
-        let merged = self.db.wait_for_compact(&WaitForCompactOptions::default());
-        merged.map_err(|source| database(&self.path, "merge the tables of the database", source))
+        self.merge_small_tables()
+    }
+
+    /// Merges small tables, of which writers that live for one commit each, or are killed, would otherwise leave
+    /// more than readers can have open: tables whose keys do not overlap RocksDB only moves to the last level.
+    fn merge_small_tables(&self) -> Result<(), ManifestError> {
+        let failed = |source| database(&self.path, "merge the tables of the database", source);
+        let mut tables: HashMap<String, (usize, usize)> = HashMap::new();
+        for table in self.db.live_files().map_err(failed)? {
+            let (count, bytes) = tables.entry(table.column_family_name).or_default();
+            (*count, *bytes) = (*count + 1, *bytes + table.size);
+        }
+        for name in FAMILIES {
+            let (count, bytes) = tables.get(name).copied().unwrap_or_default();
+            if count > FEW_TABLES && bytes < count * SMALL_TABLE {
+                let mut options = CompactOptions::default();
+                options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+                self.db.compact_range_cf_opt(self.family(name)?, None::<&[u8]>, None::<&[u8]>, &options);
+            }
+        }
+        // Errors of the merges above are here too.
+        self.db.wait_for_compact(&WaitForCompactOptions::default()).map_err(failed)
     }
 
     /// Never closes the database: when it is closed, RocksDB compares its files with those that it finds by their
@@ -157,7 +182,9 @@ impl Manifest {
         guard::remove_leftovers(path)?;
         let db = DB::open_cf_descriptors(&options(), path, descriptors())
             .map_err(|source| database(path, "open the database for writing", source))?;
-        Ok(Self::new(db, path, Mode::Primary))
+        let manifest = Self::new(db, path, Mode::Primary);
+        manifest.merge_small_tables()?;
+        Ok(manifest)
     }
 
     /// Opens for reading, also while a writer is open. Never blocks the writer, and changes nothing in the
