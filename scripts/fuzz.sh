@@ -55,11 +55,16 @@ program() { printf '%s/%s/release/%s' "$CARGO_TARGET_DIR" "$host" "$1"; }
 # A database that lives as long as the process counts as leaked.
 export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0"
 limits=(-timeout=10 -rss_limit_mb=2048)
+# The indexes that are tried, in memory where the system has a file system there.
+scratch=$([ -d /dev/shm ] && mktemp -d -p /dev/shm gradix-fuzz-XXXXXX || mktemp -d)
+export TMPDIR=$scratch
+trap 'rm -rf "$scratch"' EXIT
 
 if [ "$mode" = replay ]; then
     target=$1
     shift
-    exec "$(program "$target")" "${limits[@]}" "$@"
+    "$(program "$target")" "${limits[@]}" "$@"
+    exit
 fi
 
 if [ "$mode" = seeds ]; then
@@ -80,8 +85,7 @@ if [ "$mode" = seeds ]; then
 fi
 
 targets=("${@:-${all[@]}}")
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+log=$scratch/log
 rows=()
 failed=()
 for target in "${targets[@]}"; do
