@@ -438,6 +438,13 @@ impl Folder {
 }
 
 impl Unsynced {
+    /// Whether a few pages are on their way, as when a long record is written to a log: few states, of which many are
+    /// hard to read.
+    pub fn is_torn_record(&self) -> bool {
+        let pages = self.items.iter().filter(|(item, _)| matches!(item, Item::Page { .. })).count();
+        (2..=5).contains(&pages)
+    }
+
     pub fn nothing(&self) -> Vec<u32> {
         vec![0; self.items.len()]
     }

@@ -77,7 +77,7 @@ fn finish(what: &str, tally: &Tally, started: Instant) {
 #[test]
 fn power_cut_at_any_moment_keeps_what_was_acknowledged() {
     let (started, workers) = (Instant::now(), processors());
-    let states = setting("GRADIX_TORTURE_STATES", 1600).div_ceil(workers);
+    let states = setting("GRADIX_TORTURE_STATES", 800).div_ceil(workers);
     let arguments = |worker: u64| vec![(seed() + 1_000_000 * worker).to_string(), states.to_string()];
     let arguments: Vec<_> = (0..workers).map(arguments).collect();
     let tally = workers::run("power", &arguments);

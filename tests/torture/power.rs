@@ -126,7 +126,10 @@ impl Examiner {
                     self.again(&tree, &oracle, run.shown, &name, 120);
                 }
             }
-            if matters(at) && self.random.uniform() < share && !self.is_late() {
+            if !matters(at) || self.is_late() {
+                continue;
+            }
+            if first && disk.unsynced().is_torn_record() || self.random.uniform() < share {
                 let moment = format!("{}, after call {at} ({})", run.name, describe(&disk, event));
                 self.moment(&disk, &oracle, run.shown, each, &moment, first);
             }
