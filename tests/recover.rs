@@ -579,7 +579,9 @@ fn interrupted_recovery_can_be_repeated() {
         fs::write(path.join(name), text)
     };
     fs::rename(path.join("manifest"), path.join("last")).unwrap();
-    for (name, text) in [("notes", ""), ("RECOVERING", "a manifest of index"), ("RECOVERING", "other")] {
+    for (name, text) in
+        [("notes", ""), ("RECOVERING", "a manifest of index"), ("RECOVERING", "other"), ("RECOVERING", &mark)]
+    {
         somebody(&building, name, text).unwrap();
         if text.starts_with("a manifest") {
             fs::write(building.join("more"), "more").unwrap();

@@ -156,7 +156,7 @@ pub(super) fn run(path: &Path, storage: Option<Arc<dyn Storage>>) -> Result<Reco
     refuse_existing(&target)?;
     fs::rename(&built, &target).map_err(io(&target, "put into place"))?;
     sync_folder(path).map_err(io(path, "sync"))?;
-    if let Err(error) = fs::remove_dir_all(&folder) {
+    if let Err(error) = remove(&folder) {
         tracing::warn!(%error, folder = %folder.display(), "cannot remove what the recovery has left");
     }
     Ok(recovery)
@@ -189,6 +189,7 @@ fn remove_interrupted(folder: &Path, mark: &str) -> Result<(), RecoverError> {
     let is_mark = |entry: &fs::DirEntry| {
         entry.file_name() == MARK && entry.file_type().is_ok_and(|kind| kind.is_file())
     };
+    let is_ours = entries.iter().all(|entry| is_mark(entry) || entry.file_name() == MANIFEST);
     let marked = match entries.iter().find(|entry| is_mark(entry)) {
         Some(entry) => {
             let length = entry.metadata().map_err(io("look at"))?.len();
@@ -201,11 +202,23 @@ fn remove_interrupted(folder: &Path, mark: &str) -> Result<(), RecoverError> {
         }
         None => entries.is_empty(),
     };
-    if !marked {
+    if !marked || !is_ours {
         return Err(occupied());
     }
     tracing::info!(folder = %folder.display(), "removing what an interrupted recovery has left");
-    fs::remove_dir_all(folder).map_err(io("remove"))
+    remove(folder).map_err(io("remove"))
+}
+
+/// Removes the folder of a recovery, its mark last, so that a crash leaves it marked.
+fn remove(folder: &Path) -> io::Result<()> {
+    let unless_gone = |removed: io::Result<()>| match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    unless_gone(fs::remove_dir_all(folder.join(MANIFEST)))?;
+    sync_folder(folder)?;
+    unless_gone(fs::remove_file(folder.join(MARK)))?;
+    fs::remove_dir(folder)
 }
 
 fn index_record(identity: &Identity) -> IndexRecord {
