@@ -4,7 +4,7 @@
 //! - Anything but regular files: RocksDB follows links, also when it writes, and waits for pipes.
 //! - Files of which it reads all, however long: `CURRENT` and `IDENTITY`.
 //! - Record types in its logs (the write-ahead log and its own `MANIFEST`) that it never writes here: at some of
-//!   them its reader repeats itself for ever, at others it crashes.
+//!   them its reader repeats itself for ever.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};

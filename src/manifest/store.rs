@@ -93,6 +93,8 @@ fn options() -> Options {
     // Commits are few and small. Opening must be fast, since a reader in another process reopens the
     // database after each commit and replays the log.
     options.set_max_background_jobs(2);
+    // Starting threads takes longer than opening a few tables.
+    options.set_max_file_opening_threads(1);
     options.set_keep_log_file_num(2);
     options.set_log_level(LogLevel::Warn);
     options.set_max_total_wal_size(16 << 20);
