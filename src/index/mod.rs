@@ -68,7 +68,7 @@ const MANIFEST: &str = "manifest";
 const SEGMENTS: &str = "segments";
 const LOCK: &str = "LOCK";
 const DEFAULT_SEGMENT_BYTES: u64 = 1 << 30;
-const DEFAULT_COMMIT_EXAMPLES: usize = 4_000_000;
+const DEFAULT_COMMIT_EXAMPLES: usize = 2_000_000;
 
 /// A gradient index in a folder. Cheap to clone; clones share all state.
 ///
@@ -162,8 +162,10 @@ impl IndexOptions {
     }
 
     /// The maximum number of examples that one commit may change, which bounds its memory: at its peak a commit
-    /// takes about 300 bytes and three times the id for each of them. [`Writer::append`] and the others return
-    /// [`AppendError::CommitFull`] when it is reached: commit, and go on. Default: 4 million. Minimum: 1.
+    /// takes about 400 bytes and three times the id for each of them (`benches/scale.rs`), and so does a compaction
+    /// for those that it moves. [`Writer::append`] and the others return [`AppendError::CommitFull`] when it is
+    /// reached: commit, and go on. Compaction commits in between; only a single segment that has more examples is
+    /// still moved in one commit. Default: 2 million. Minimum: 1.
     pub fn commit_examples(mut self, examples: usize) -> Self {
         self.commit_examples = examples.max(1);
         self

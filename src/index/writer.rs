@@ -40,7 +40,7 @@ const LARGE_BATCH: usize = 4 << 20;
 /// A process that was forked from the writer's cannot use it: all calls return a `Forked` error there, and dropping
 /// it changes nothing.
 ///
-/// Memory: one row group (about 32 MiB, plus its tiers and up to 32 MiB of ids and metadata), and about 100 bytes
+/// Memory: one row group (about 32 MiB, its tiers, and 16 MiB of ids and metadata up to three times), and about 100 bytes
 /// plus the id for each uncommitted example, of which there are at most
 /// [`IndexOptions::commit_examples`](crate::IndexOptions::commit_examples).
 #[derive(Debug)]

@@ -134,6 +134,26 @@ fn row_groups_keep_examples_whole() {
     reader.verify(|error| panic!("{error}"));
 }
 
+/// Catches a row group that grows with the metadata of its rows: a writer's memory, and what the `get` of one row
+/// has to decompress.
+#[test]
+fn row_group_ends_with_sixteen_megabytes_of_metadata() {
+    let identity = identity(&[("a", 16, Encoding::F32)]);
+    let (storage, segment) = (Arc::new(MemoryStorage::new()), Uuid::from_bytes([2; 16]));
+    let files = Arc::<MemoryStorage>::clone(&storage);
+    let mut writer = SegmentWriter::create(files, Arc::clone(&identity), segment, ORIGIN).unwrap();
+    let (row, metadata) = (row(&identity, 0), vec![7; MAX_METADATA as usize]);
+    for i in 0..600u32 {
+        let tags = RowTags { metadata: &metadata, ..TAGS };
+        writer.push(&i.to_le_bytes(), [(&row, tags)].into_iter()).unwrap();
+    }
+    writer.seal().unwrap();
+    let reader = SegmentReader::open(&*storage, &identity, segment).unwrap();
+    let rows: Vec<u32> = reader.groups().iter().map(|group| group.rows).collect();
+    assert_eq!(rows.iter().sum::<u32>(), 600);
+    assert!(rows.iter().all(|&rows| rows <= 257), "{rows:?}");
+}
+
 /// Catches a segment in which an example and the next one of the same id look like one example.
 #[test]
 fn row_groups_separate_examples_of_one_id() {
