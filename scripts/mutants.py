@@ -17,7 +17,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # A test program that hangs has noticed too.
-LIMIT = 900
+LIMIT = 300
 
 STORE, WRITER, GC = "src/manifest/store.rs", "src/index/writer.rs", "src/index/gc.rs"
 READABLE, FILES, STORAGE = "src/index/readable.rs", "src/files.rs", "src/segment/storage.rs"
@@ -70,7 +70,7 @@ MUTANTS = [
     ("skip-corrupted-records", [(STORE, "DBRecoveryMode::PointInTime", "DBRecoveryMode::SkipAnyCorruptedRecord")],
      f"{SCENES} index:damaged_log damage"),
     ("no-paranoid-checks", [(STORE, "    options.set_paranoid_checks(true);\n", "    options.set_paranoid_checks(false);\n")],
-     "index:damaged_log damage"),
+     f"{SCENES} index:damaged_log damage"),
     ("no-flush-at-close", [(STORE, "        self.flush()?;\n        self.merge_small_tables()", "        self.merge_small_tables()")], SCENES),
     ("tables-never-merged", [(STORE, "            if count > FEW_TABLES && bytes", "            if count == usize::MAX && count > FEW_TABLES && bytes")],
      "torture:short_lived_writers"),
@@ -194,7 +194,7 @@ def tests_pass(target, env, programs):
         return None, build.stderr[-2000:]
     run += ["--fail-fast", "-E", filters]
     # Most are caught by a few states of the disk already.
-    quick = [dict(env, GRADIX_TORTURE_STATES="400", GRADIX_TORTURE_FAULTS="80")] if "torture" in programs else []
+    quick = [dict(env, GRADIX_TORTURE_STATES="150", GRADIX_TORTURE_FAULTS="60")] if "torture" in programs else []
     for env in [*quick, env]:
         with subprocess.Popen(run, cwd=target, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True) as process:
             try:

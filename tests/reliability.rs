@@ -132,6 +132,53 @@ fn writer_refuses_a_manifest_that_has_lost_commits() {
     assert_eq!(segment_files(index.path()).len(), 2);
 }
 
+/// Catches a writer that goes on without a table of the manifest, and a reader that does.
+#[test]
+fn missing_table_of_the_manifest_is_noticed_at_once() {
+    let (folder, index) = create();
+    commit(&index, &["a"]);
+    let handle = Index::open(index.path()).unwrap();
+    let tables = files_of(&index.path().join("manifest"), ".sst");
+    assert!(tables.len() > 3, "{tables:?}");
+    for table in tables {
+        let kept = folder.path().join("kept");
+        fs::rename(&table, &kept).unwrap();
+        assert!(handle.writer().is_err(), "{} is missing, and nobody says so", table.display());
+        assert!(Index::open(index.path()).is_err());
+        fs::rename(&kept, &table).unwrap();
+    }
+    drop(handle.writer().unwrap());
+    assert_eq!(ids(&index), ["a"]);
+}
+
+/// Catches a log that is read on behind a damaged commit: the next one would then stand without it.
+#[test]
+fn commit_behind_a_damaged_one_is_not_shown_without_it() {
+    let (folder, index) = create();
+    let mut writer = index.writer().unwrap();
+    // Several blocks of the log, so that the second commit begins in another one than the first.
+    for i in 0..1500 {
+        writer.append(format!("a{i:0>60}"), &sketch(i)).unwrap();
+    }
+    writer.commit().unwrap();
+    writer.append("b", &sketch(1)).unwrap();
+    writer.commit().unwrap();
+    let killed = folder.path().join("killed.gradix");
+    copy_folder(index.path(), &killed);
+    let logs = files_of(&killed.join("manifest"), ".log");
+    let log = logs.into_iter().max_by_key(|log| log.metadata().unwrap().len()).unwrap();
+    let sound = fs::read(&log).unwrap();
+    assert!(sound.len() > 4 * 32_768, "{} bytes", sound.len());
+    for at in [5000, 40_000, 70_000] {
+        let mut damaged = sound.clone();
+        damaged[at] ^= 1;
+        fs::write(&log, damaged).unwrap();
+        assert!(Index::open(&killed).is_err(), "byte {at}: the second commit is shown without the first");
+    }
+    fs::write(&log, sound).unwrap();
+    assert_eq!(ids(&Index::open(&killed).unwrap()).len(), 1501);
+}
+
 /// Catches an example that is missing in a snapshot because another process has collected its generation.
 #[test]
 fn example_of_a_collected_generation_is_an_error() {
@@ -251,6 +298,22 @@ fn handle_of_a_replaced_folder_says_so() {
     assert_eq!(ids(&moved), ["a"]);
     assert_eq!(segment_files(moved.path()).len(), 1);
     assert_sound(&moved);
+}
+
+/// Catches a writer that is opened, by a handle of before, in the index that has taken the folder's place.
+#[test]
+fn writer_of_a_replaced_folder_is_refused() {
+    let (folder, index) = create();
+    commit(&index, &["a"]);
+    let other = Index::create(folder.path().join("new"), &schema()).unwrap();
+    commit(&other, &["new"]);
+    fs::rename(index.path(), folder.path().join("elsewhere")).unwrap();
+    fs::rename(other.path(), index.path()).unwrap();
+    let error = index.writer().unwrap_err();
+    assert!(matches!(error, WriterError::Manifest(ManifestError::Foreign { .. })), "{error:?}");
+    let now = Index::open(index.path()).unwrap();
+    assert_eq!(ids(&now), ["new"]);
+    assert_sound(&now);
 }
 
 /// Catches a relative path that means another folder once the working directory has changed.
