@@ -114,7 +114,7 @@ MUTANTS = [
     ("links-are-followed", [(FILES, "libc::O_NOFOLLOW | libc::O_NONBLOCK", "libc::O_NONBLOCK")], f"{SCENES} lib:open_regular"),
     ("pipes-are-waited-for", [(FILES, "libc::O_NOFOLLOW | libc::O_NONBLOCK", "libc::O_NOFOLLOW")], f"{SCENES} lib:open_regular"),
     ("giants-are-read", [(FILES, "    if length > longest {\n        return Err(too_long(length));\n    }\n", ""),
-                         (FILES, "file.take(longest + 1).read_to_end", "(&file).read_to_end")], "damage:folder"),
+                         (FILES, "file.take(longest + 1).read_to_end", "(&file).read_to_end")], "lib:read_small"),
     ("folders-may-be-links", [(FILES, "fs::symlink_metadata(path)?.is_dir()", "fs::metadata(path)?.is_dir()")], SCENES),
     ("unfinished-is-followed", [(FILES, "    let mut file = File::create_new(&unfinished)?;", "    let mut file = File::create(&unfinished)?;"),
                                 (FILES, "    match fs::remove_file(&unfinished) {\n        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),\n        _ => {}\n    }\n", "")],
@@ -122,7 +122,6 @@ MUTANTS = [
     ("forked-lock-released", [(WRITER, "        if !self.is_own() {\n            return;\n        }\n        // Closing the file", "        // Closing the file")], SCENES),
     ("forked-writer-cleans-up", [(WRITER, "        if !self.lock.is_own() {\n            return;\n        }\n", "")], SCENES),
     ("forked-writer-works", [(WRITER, "        if !self.lock.is_own() {\n            Err(CommitError::Forked)\n        } else if", "        if")], SCENES),
-    ("forked-database-closed", [(STORE, "        if self.process != std::process::id() {", "        if false && self.process != std::process::id() {")], SCENES),
     # Growth.
     ("versions-not-listed", [("src/index/pending.rs", "            if history.0.len() > 1 {\n                batch.put_superseded(generation, id)?;\n            }\n", "")], f"{SCENES} index"),
     ("versions-stay", [(GC, "        self.drop_versions(oldest)?;\n", "")], SCENES),

@@ -110,6 +110,19 @@ mod tests {
         assert_eq!(read_small(&victim, 3).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
+    /// Catches a file of terabytes that is read, or whose length memory is taken for, before it is refused.
+    #[test]
+    fn read_small_looks_at_the_length_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let giant = folder.path().join("giant");
+        File::create(&giant).unwrap().set_len(1 << 40).unwrap();
+        let error = read_small(&giant, 20).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().contains("1099511627776")),
+            (io::ErrorKind::InvalidData, true)
+        );
+    }
+
     /// Catches a link that is followed, and a pipe that is waited for.
     #[cfg(unix)]
     #[test]

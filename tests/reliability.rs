@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use fixtures::indexes::{self, assert_sound, copy_folder, segment_files};
-use fixtures::sketches::{sketch, spec};
+use fixtures::sketches::{constant, sketch, spec};
 use fixtures::told;
 use gradix::scan::{Reading, ScanError};
 use gradix::segment::storage::{FileStorage, Storage, StorageBytes, StorageFile};
+use gradix::sketch::SketchSpec;
 use gradix::{
     AppendError, CommitError, CompactOptions, Encoding, GcOptions, GetError, Index, MaintenanceError,
     ManifestError, OpenError, Row, Schema, SnapshotError, WriterError,
@@ -440,6 +441,24 @@ fn file_cut_off_while_the_index_is_open_is_an_error() {
     assert!(matches!(scan, Err(ScanError::ImpossibleReading { .. })), "{scan:?}");
 }
 
+/// Catches an iterator that reads codes through the map: the file is cut off while it is at work.
+#[test]
+fn file_cut_off_during_an_iteration_is_an_error() {
+    let spec = SketchSpec::dense("wide", "v1", [("all", 65_536)]);
+    let (_folder, index) = indexes::create(&Schema::new(spec.clone(), Encoding::F32).unwrap());
+    let mut writer = index.writer().unwrap();
+    for i in 0..60u16 {
+        writer.append(i.to_le_bytes(), &constant(&spec, f32::from(i))).unwrap();
+    }
+    writer.commit().unwrap();
+    let snapshot = index.snapshot().unwrap();
+    let mut rows = snapshot.iter().with_sketches();
+    assert!(rows.next().unwrap().is_ok());
+    let file = fs::OpenOptions::new().write(true).open(&segment_files(index.path())[0]).unwrap();
+    file.set_len(1 << 20).unwrap();
+    assert!(rows.any(|row| row.is_err()));
+}
+
 /// Catches a forked process that removes its parent's segments, closes its database or releases its lock, when
 /// it drops or uses what it has inherited.
 #[test]
@@ -542,8 +561,10 @@ fn collection_leaves_nothing_of_old_generations() {
     let mut writer = index.writer().unwrap();
     writer.append("a", &sketch(0)).unwrap();
     writer.append("b", &sketch(0)).unwrap();
+    (1..20).for_each(|i| writer.append(format!("c{i}"), &sketch(i)).unwrap());
     for i in 1..20 {
         writer.replace("a", &[Row::new(&sketch(i))]).unwrap();
+        writer.delete(format!("c{i}")).unwrap();
         writer.prepare_commit().unwrap().payload(vec![i as u8; 1000]).commit().unwrap();
     }
     writer.delete("b").unwrap();
@@ -561,6 +582,7 @@ fn collection_leaves_nothing_of_old_generations() {
         records.map(Result::unwrap).count()
     };
     assert_eq!([count("examples"), count("commits"), count("superseded")], [1, 1, 0]);
+    assert!(count("deletes") <= count("segments"), "bitmaps of {} generations", count("deletes"));
     assert_sound(&index);
 }
 

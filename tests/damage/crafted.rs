@@ -446,6 +446,8 @@ fn zstd_window_is_bounded() {
         encoder.window_log(log).unwrap();
         std::io::Write::write_all(&mut encoder, &raw).unwrap();
         let mut frame = encoder.finish().unwrap();
+        craft.part(IDS).set_frame(frame.clone(), raw.len() as u64);
+        assert_refused(&bench, &craft.build(), "no content size", "not one zstd frame");
         // States its content size, in four bytes, without being a single segment.
         frame[4] |= 0x80;
         frame.splice(6..6, u32::try_from(raw.len()).unwrap().to_le_bytes());
