@@ -202,7 +202,7 @@ def tests_pass(target, env, programs):
                 os.killpg(process.pid, 9)
                 return False, f"stopped after {LIMIT} s"
         if process.returncode != 0:
-            failed = re.findall(r"(?:FAIL|TIMEOUT|SIG\w+) \[[^]]*\] *(?:\([^)]*\))? *(\S+ \S+)", output)
+            failed = re.findall(r"(?:FAIL|TIMEOUT|ABORT SIG \d+|SIG\w+) \[[^]]*\] *(?:\([^)]*\))? *(\S+ \S+)", output)
             return False, ", ".join(dict.fromkeys(failed)) or output[-500:]
     return True, ""
 
