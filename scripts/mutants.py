@@ -56,8 +56,7 @@ MUTANTS = [
     ], POWER),
     ("orphans-stay", [(WRITER, "        writer.remove_orphans()?;\n", "")], POWER),
     ("gc-unlinks-before-batch", [
-        (GC, "            batch.put_intent(*segment, now_ms())?;\n        }\n        batch.apply()?;\n        let storage = &self.shared.storage;",
-         "            batch.put_intent(*segment, now_ms())?;\n            let _ = self.shared.storage.remove(&file_name(*segment));\n        }\n        batch.apply()?;\n        let storage = &self.shared.storage;"),
+        (GC, "        // Made durable before anything is removed:", "        self.remove_segments(state.oldest)?;\n        // Made durable before anything is removed:"),
     ], POWER),
     ("gc-raises-oldest-last", [
         (GC, "        let mut batch = self.manifest.batch();\n        batch.put_state(&state)?;\n        batch.apply()?;\n        self.state = state;\n", ""),

@@ -103,6 +103,8 @@ fn full_disk_during_maintenance_loses_nothing() {
             && writer.compact(CompactOptions::all()).is_ok()
             && writer.gc(GcOptions::default().grace(grace)).is_ok();
         assert_eq!(done, !storage.has_failed(), "step {step}");
+        // What failed is not tried again.
+        assert_eq!(matches!(writer.commit(), Err(CommitError::Poisoned)), !done, "step {step}");
         assert_eq!(index.snapshot().unwrap().rows(), 1);
         drop(writer);
         storage.fail_after(i64::MAX);
