@@ -48,13 +48,17 @@
 //! ```
 
 mod error;
+mod examples;
+mod factors;
 mod gradients;
 mod loss;
 mod parameters;
 mod taps;
 
 pub use error::BurnError;
+pub use examples::sketch_examples;
+pub use factors::for_each_example_gradient;
 pub use gradients::{for_each_gradient, sketch_gradients};
 pub use loss::{sequence_loss, target_loss};
 pub use parameters::parameter_paths;
-pub use taps::{Taps, for_each_example_gradient, sketch_examples};
+pub use taps::Taps;

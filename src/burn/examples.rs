@@ -1,0 +1,47 @@
+//! Sketches every example of a batch from one backward.
+
+use super::BurnError;
+use super::factors::for_each_example_gradient;
+use super::taps::Taps;
+use crate::sketch::{Fold, Sketch, SketchError, Sketcher};
+use ::burn::module::Module;
+use ::burn::tensor::Gradients;
+use rayon::prelude::*;
+
+/// Computes the sketches of all examples of a batch, in the order of the batch.
+///
+/// `taps` are the taps of the forward from which `gradients` was computed, and `gradients` must be of the
+/// **sum** of the examples' losses. Each parameter whose path `select` accepts must be the weight or bias of
+/// a tapped layer; it may be frozen. Up to the order of float additions, the result is that of
+/// [`sketch_gradients`](super::sketch_gradients) on each example alone.
+///
+/// # Errors
+/// - [`BurnError::NothingTapped`] if the taps recorded no layer;
+/// - [`BurnError::NothingSelected`] if `select` accepts no parameter;
+/// - [`BurnError::NotTapped`] for a selected parameter of any other layer;
+/// - [`BurnError::ForeignLayer`] if a tapped layer is not part of `model`;
+/// - [`BurnError::MissingGradient`] if the loss does not depend on a selected layer;
+/// - [`BurnError::BatchSize`] if layers saw different batches;
+/// - [`BurnError::Read`] if the device fails, [`BurnError::Example`] if the sketcher returns an error.
+pub fn sketch_examples<M: Module>(
+    sketcher: &Sketcher,
+    model: &M,
+    taps: Taps,
+    gradients: &mut Gradients,
+    select: impl Fn(&str) -> bool,
+) -> Result<Vec<Sketch>, BurnError> {
+    let batch = taps.seen.first().map_or(0, |tap| tap.input.dims()[0]);
+    let mut folds: Vec<Fold> = (0..batch).map(|_| sketcher.start()).collect();
+    let named = |example: usize, source: SketchError| BurnError::Example { example, source };
+    for_each_example_gradient(model, taps, gradients, select, |path, first, rows| {
+        let [_, elements] = rows.dims();
+        let values = rows
+            .try_into_vec_as::<f32>()
+            .map_err(|source| BurnError::Read { tensor: path.to_owned(), source })?;
+        folds[first..].par_iter_mut().zip(values.par_chunks_exact(elements)).enumerate().try_for_each(
+            |(row, (fold, gradient))| fold.add(path, gradient).map_err(|source| named(first + row, source)),
+        )
+    })?;
+    let finished = folds.into_iter().enumerate();
+    finished.map(|(row, fold)| fold.finish().map_err(|source| named(row, source))).collect()
+}
