@@ -415,6 +415,11 @@ impl crate::burn::BurnError {
             Self::NothingSelected { .. }
             | Self::MissingGradient { .. }
             | Self::NotTapped { .. }
+            | Self::SharedParameter { .. }
+            | Self::Positions { .. }
+            | Self::Span { .. }
+            | Self::OtherParameters { .. }
+            | Self::OtherOrder { .. }
             | Self::ForeignLayer { .. }
             | Self::NothingTapped
             | Self::BatchSize { .. }
