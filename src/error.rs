@@ -390,6 +390,12 @@ impl SketchError {
             | Self::TooLong { .. }
             | Self::Width { .. }
             | Self::NotFiniteValue { .. }
+            | Self::NotAMatrix { .. }
+            | Self::Elements { .. }
+            | Self::OtherShape { .. }
+            | Self::TooManyParameters { .. }
+            | Self::NoProjections { .. }
+            | Self::OtherSpec { .. }
             | Self::NotNested { .. } => ErrorKind::InvalidInput,
             Self::NoKernel { .. } => ErrorKind::Unsupported,
         }

@@ -1,5 +1,6 @@
 use std::arch::x86_64::*;
 
+use super::super::product::{self, Product};
 use super::super::tiling::{TILE, Tile, Tiling};
 use super::{AHEAD, BATCH};
 use crate::codec::lanes;
@@ -140,4 +141,10 @@ fn mix(x: __m512i) -> __m512i {
     let x = _mm512_xor_si512(x, _mm512_srli_epi32::<15>(x));
     let x = _mm512_mullo_epi32(x, _mm512_set1_epi32(second));
     _mm512_xor_si512(x, _mm512_srli_epi32::<16>(x))
+}
+
+/// See [`product::add`].
+#[target_feature(enable = "avx512f")]
+pub(in super::super) fn add_products(product: &Product<'_>, sums: &mut [f32]) {
+    product::add::<8, 32, true>(product, sums);
 }
