@@ -39,12 +39,12 @@ pub struct SketchSpec {
     sketcher: SketcherKind,
     blocks: Vec<Block>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_step")]
-    optimizer: Option<OptimizerStep>,
+    optimizer: Option<Box<OptimizerStep>>,
 }
 
 /// A spec without an optimizer has no such key: `null` is an error.
-fn some_step<'de, D: Deserializer<'de>>(source: D) -> Result<Option<OptimizerStep>, D::Error> {
-    OptimizerStep::deserialize(source).map(Some)
+fn some_step<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Box<OptimizerStep>>, D::Error> {
+    Box::deserialize(source).map(Some)
 }
 
 /// The function that computes sketches.
@@ -191,14 +191,14 @@ impl SketchSpec {
     /// The same spec for gradients that an optimizer's step has changed. See [`OptimizerStep`].
     #[must_use]
     pub fn with_optimizer(mut self, step: OptimizerStep) -> Self {
-        self.optimizer = Some(step);
+        self.optimizer = Some(Box::new(step));
         self
     }
 
     /// The optimizer whose step changed the gradients; `None` if they are as the loss gave them.
     #[must_use]
     pub fn optimizer(&self) -> Option<&OptimizerStep> {
-        self.optimizer.as_ref()
+        self.optimizer.as_deref()
     }
 
     /// The spec of plain gradients, with which an index of this spec can be queried: this one without the
@@ -249,6 +249,16 @@ impl SketchSpec {
     #[must_use]
     pub fn block(&self, name: &str) -> Option<usize> {
         self.blocks.iter().position(|block| block.name == name)
+    }
+
+    /// The ordinals of the blocks that a name stands for: the block of this name alone; if there is none, all
+    /// whose names begin with it and a `.`.
+    pub(crate) fn blocks_under(&self, name: &str) -> Vec<usize> {
+        if let Some(block) = self.block(name) {
+            return vec![block];
+        }
+        let is_below = |block: &Block| block.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        (0..self.blocks.len()).filter(|&block| is_below(&self.blocks[block])).collect()
     }
 
     /// The number of values of a sketch: the sum of all blocks' dims.
@@ -352,7 +362,7 @@ impl SketchSpec {
             }
             SketcherKind::Dense { .. } => {}
         }
-        self.optimizer.as_ref().map_or(Ok(()), OptimizerStep::check)
+        self.optimizer.as_deref().map_or(Ok(()), OptimizerStep::check)
     }
 }
 
