@@ -257,7 +257,8 @@ impl SketchSpec {
         if let Some(block) = self.block(name) {
             return vec![block];
         }
-        let is_below = |block: &Block| block.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        let is_below =
+            |block: &Block| block.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
         (0..self.blocks.len()).filter(|&block| is_below(&self.blocks[block])).collect()
     }
 
