@@ -198,3 +198,52 @@ fn parameters_beyond_the_limit_are_refused() {
     );
     sketcher.projections("a.7", 1, 1).unwrap();
 }
+
+fn words(of: &serde_json::Value) -> Vec<u32> {
+    let word = |word: &serde_json::Value| u32::from_str_radix(word.as_str().unwrap(), 16).unwrap();
+    of.as_array().unwrap().iter().map(word).collect()
+}
+
+/// Catches projections that differ from those an independent program made by the same page.
+#[test]
+fn projections_equal_the_known_answers() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/kronecker-v1.json");
+    let answers: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let cases = answers["cases"].as_array().unwrap();
+    assert!(cases.len() >= 6);
+    let mut sketches = 0;
+    for case in cases {
+        let seed = case["seed"].as_str().unwrap().parse().unwrap();
+        let name = case["parameter"].as_str().unwrap();
+        let keys = Keys::new(seed, name);
+        assert_eq!([keys.inputs(), keys.outputs()].concat(), words(&case["keys"]));
+        for word in case["words"].as_array().unwrap() {
+            let at = |name: &str| word[name].as_u64().unwrap() as usize;
+            for (side, keys) in [("inputs", keys.inputs()), ("outputs", keys.outputs())] {
+                let found = format!("{:08x}", keys::Row::new(&keys, at("row")).word(at("chunk")));
+                assert_eq!(found, word[side], "{name}, {word}");
+            }
+        }
+        if case["sides"].is_null() {
+            continue;
+        }
+        let pair = |name: &str| [0, 1].map(|i| case[name][i].as_u64().unwrap() as usize);
+        let ([p_in, p_out], shape) = (pair("sides"), pair("shape"));
+        let ramp: Vec<f32> = (1..=shape[0] * shape[1]).map(|i| i as f32).collect();
+        let mut inputs = vec![(ramp, words(&case["ramp"]))];
+        if !case["gradient"].is_null() {
+            let gradient = words(&case["gradient"]).into_iter().map(f32::from_bits).collect();
+            inputs.push((gradient, words(&case["sketch"])));
+        }
+        for (gradient, expected) in inputs {
+            let spec = SketchSpec::kronecker(seed, [(name, p_in as u32, p_out as u32)]);
+            for kernel in FoldKernel::available() {
+                let sketcher = Sketcher::new(spec.clone()).unwrap().on_kernel(kernel).unwrap();
+                let found = sketch(&sketcher, &[(name, shape, &gradient)]).unwrap();
+                assert_eq!(bits(found.values()), expected, "{kernel}, {name}");
+            }
+            sketches += 1;
+        }
+    }
+    assert!(sketches >= 8);
+}
