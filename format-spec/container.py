@@ -227,10 +227,18 @@ def read_schema(file, body):
     json_schema = strict_json(file, "schema", 64, body)
     tiered = type(json_schema) is dict and "tiers" in json_schema
     schema = fields("", json_schema, ["spec", "encodings"] + ["tiers"] * tiered)
-    spec = fields(", spec", schema.get("spec", dict), ["sketcher", "blocks"])
+    value = schema.get("spec", dict)
+    stepped = "optimizer" in value
+    spec = fields(", spec", value, ["sketcher", "blocks"] + ["optimizer"] * stepped)
     sketcher = spec.get("sketcher", dict)
-    rapid = sketcher.get("kind") == "rapid_grad"
-    if rapid:
+    rapid, kron = sketcher.get("kind") == "rapid_grad", sketcher.get("kind") == "kronecker"
+    sides = None
+    if kron:
+        s = fields(", sketcher", sketcher, ["kind", "version", "seed", "sides"])
+        s.integer("version", 1, 1)
+        s.seed("seed")
+        sides = s.get("sides", list)
+    elif rapid:
         s = fields(", sketcher", sketcher, ["kind", "version", "seed", "normalisation", "routing"])
         s.integer("version", 1, 1)
         s.seed("seed")
@@ -245,6 +253,8 @@ def read_schema(file, body):
     listed, encodings = spec.get("blocks", list), schema.get("encodings", list)
     if not 1 <= len(listed) <= 65535:
         spec.refuse(f"{len(listed)} blocks")
+    if kron and len(sides) != len(listed):
+        spec.refuse(f"sides of {len(sides)} blocks for {len(listed)}")
     if len(encodings) != len(listed):
         schema.refuse(f"{len(encodings)} encodings for {len(listed)} blocks")
     for i, (value, encoding) in enumerate(zip(listed, encodings)):
@@ -254,6 +264,12 @@ def read_schema(file, body):
             b.refuse(f"name {name!r} is empty, too long, or stands twice")
         if rapid and (dims < 16 or dims & (dims - 1)):
             b.refuse(f"dims {dims} is not a power of two from 16 up")
+        if kron:
+            pair = sides[i]
+            if type(pair) is not list or [type(p) for p in pair] != [int, int] or not all(1 <= p <= 1 << 14 for p in pair):
+                b.refuse(f"sides {pair!r} are not two integers from 1 to 2^14")
+            if dims != pair[0] * pair[1]:
+                b.refuse(f"dims {dims} are not the product of the sides {pair}")
         if encoding not in ENCODING_NUMBERS:
             schema.refuse(f"unknown encoding {encoding!r}")
         names.add(name)
@@ -262,7 +278,23 @@ def read_schema(file, body):
         spec.refuse("routing global has one block")
     if sum(b.dims for b in blocks) > 1 << 30:
         spec.refuse("the blocks are wider than 2^30 together")
+    if stepped:
+        read_optimizer(fields, spec.get("optimizer", dict))
     return sketcher, blocks, read_tiers(schema, fields, blocks) if tiered else []
+
+
+def read_optimizer(fields, value):
+    """What the optimizer's step was; nothing but its form can be checked."""
+    step = fields(", optimizer", value, ["kind", "beta_1", "beta_2", "epsilon", "state"])
+    step.one_of("kind", ["adam"])
+    for name in ("beta_1", "beta_2", "epsilon"):
+        text = step.get(name, str)
+        if len(text) > 64 or not re.fullmatch(r"(0|[1-9][0-9]*)([.][0-9]*[1-9])?", text, re.ASCII):
+            step.refuse(f"{name} {text!r} is not a decimal number of one text")
+        if name != "epsilon" and not text.startswith("0"):
+            step.refuse(f"{name} {text} is not below 1")
+    if not 1 <= len(step.get("state", str).encode()) <= 255:
+        step.refuse("state is not 1 to 255 bytes long")
 
 
 def read_tiers(schema, fields, blocks):

@@ -1,4 +1,5 @@
-"""The known answers: the tables of known-answers.md, and the files fold-v1.json, encodings-v1.json and tiers-v1.json.
+"""The known answers: the tables of known-answers.md, and the files fold-v1.json, kronecker-v1.json,
+encodings-v1.json and tiers-v1.json.
 
 Everything is computed from fixed inputs, so that the files come out the same each time. All f32 and
 f64 are given as bit patterns in hexadecimal.
@@ -12,6 +13,7 @@ import numpy as np
 
 import arithmetic
 import fold
+import kronecker
 import tiers
 
 FOLD_CASES = [  # seed, parameter, elements, K
@@ -22,6 +24,15 @@ FOLD_CASES = [  # seed, parameter, elements, K
     (12345678901234567890, "lm_head", 5003, 1024),
 ]
 TILE_CASES = [(7, "big", 1 << 35, 1 << 20), (7, "big", (1 << 24) + 1, 1 << 28)]
+
+KRONECKER_CASES = [  # seed, parameter, p_in, p_out, n_in, n_out
+    (0, "w", 1, 1, 1, 1),
+    (0, "w", 2, 3, 2, 40),
+    (7, "model.layers.3.self_attn.q_proj.weight", 4, 4, 40, 70),
+    (2**64 - 1, "größe", 8, 5, 5, 5),
+    (12345678901234567890, "lm_head", 16, 64, 33, 1000),
+]
+WORD_CASES = [(7, "big", 16384, 1 << 35)]
 
 
 def hex32(x):
@@ -64,6 +75,37 @@ def fold_answers():
     for case in TILE_CASES:
         cases.append(tile_answers(*case))
     return {"format": "gradix-fold-answers-1", "cases": cases}
+
+
+def word_answers(seed, name, p, n):
+    """Words of both sides at some rows and chunks of 32 columns."""
+    inputs, outputs = kronecker.keys(seed, name)
+    last = -(-n // 32) - 1
+    places = sorted({(r, c) for r in (0, 1, p // 2, p - 1) if r < p for c in (0, 1, last // 2, last) if c <= last})
+    def word(s, r, c):
+        return f"{int(kronecker.words(s, [r], [c])[0, 0]):08x}"
+    return [{"row": r, "chunk": c, "inputs": word(inputs, r, c), "outputs": word(outputs, r, c)} for r, c in places]
+
+
+def kronecker_answers():
+    cases = []
+    for seed, name, p_in, p_out, n_in, n_out in KRONECKER_CASES:
+        g = ramp(40, n_in * n_out, -12, 12).reshape(n_in, n_out)
+        whole = np.arange(1, n_in * n_out + 1, dtype=np.float32).reshape(n_in, n_out)
+        inputs, outputs = kronecker.keys(seed, name)
+        cases.append({
+            "seed": str(seed), "parameter": name, "sides": [p_in, p_out], "shape": [n_in, n_out],
+            "keys": [f"{x:08x}" for x in [*inputs.tolist(), *outputs.tolist()]],
+            "words": word_answers(seed, name, max(p_in, p_out), max(n_in, n_out)),
+            "ramp": hex32(kronecker.sketch(seed, (p_in, p_out), [(name, whole)])),
+            "gradient": hex32(g.reshape(-1)) if n_in * n_out <= 100 else None,
+            "sketch": hex32(kronecker.sketch(seed, (p_in, p_out), [(name, g)])) if n_in * n_out <= 100 else None,
+        })
+    for seed, name, p, n in WORD_CASES:
+        inputs, outputs = kronecker.keys(seed, name)
+        cases.append({"seed": str(seed), "parameter": name, "keys": [f"{x:08x}" for x in [*inputs.tolist(), *outputs.tolist()]],
+                      "words": word_answers(seed, name, p, n)})
+    return {"format": "gradix-kronecker-answers-1", "cases": cases}
 
 
 def encoded(encoding, x):
@@ -208,7 +250,8 @@ def tier_answers():
 
 def write(folder):
     os.makedirs(folder, exist_ok=True)
-    answers = (("fold-v1.json", fold_answers()), ("encodings-v1.json", encoding_answers()), ("tiers-v1.json", tier_answers()))
+    answers = (("fold-v1.json", fold_answers()), ("kronecker-v1.json", kronecker_answers()),
+               ("encodings-v1.json", encoding_answers()), ("tiers-v1.json", tier_answers()))
     for name, value in answers:
         with open(os.path.join(folder, name), "w", encoding="utf-8") as f:
             json.dump(value, f, ensure_ascii=False, indent=1)
@@ -312,6 +355,26 @@ def fold_tables():
     return out
 
 
+def kronecker_tables():
+    cases = kronecker_answers()["cases"]
+    label = lambda c: f"{c['seed']}, `{c['parameter']}`"
+    signs = lambda h: "".join("-" if int(h, 16) >> j & 1 else "+" for j in range(32))
+    out = [
+        "", "## Keys of projections", "",
+        *table(["seed, parameter", *(f"k[{i}]" for i in range(8))], [[label(c), *c["keys"]] for c in cases[1:]]),
+        "## Words and signs of projections", "",
+        *table(["seed, parameter", "row", "columns from", "h of the inputs", "h of the outputs", "signs of the inputs"],
+               [[label(c), w["row"], w["chunk"] * 32, w["inputs"], w["outputs"], f"`{signs(w['inputs'])}`"]
+                for c in cases[1:] for w in c["words"][:4]]),
+        "## Kronecker sketches", "",
+        "Of the matrix of 1, 2, 3, ... in row-major order, row after row of the sketch, as bit patterns:", "",
+    ]
+    for c in cases[:4]:
+        (p_in, p_out), (n_in, n_out) = c["sides"], c["shape"]
+        out.append(f"- {label(c)}, {n_in} x {n_out} to {p_in} x {p_out}: " + words(c["ramp"]))
+    return out
+
+
 def markdown():
     """The tables of known-answers.md."""
-    return "\n".join(encoding_tables() + tier_tables() + fold_tables())
+    return "\n".join(encoding_tables() + tier_tables() + fold_tables() + kronecker_tables())

@@ -1,6 +1,6 @@
 """The second reader of gradix: `python reader.py --help`.
 
-It was written from the pages of this folder alone (container.py, arithmetic.py, tiers.py, fold.py) and shares
+It was written from the pages of this folder alone (container.py, arithmetic.py, tiers.py, fold.py, kronecker.py) and shares
 nothing with the crate. Exit codes: 0 good, 1 the files are refused, 2 the call is wrong.
 """
 
@@ -15,6 +15,7 @@ import arithmetic
 import container
 import fold
 import known_answers
+import kronecker
 
 
 class CallRefused(Exception):
@@ -203,6 +204,23 @@ def run_fold(args):
     print(json.dumps(sketch.view("<u4").tolist()))
 
 
+def run_kronecker(args):
+    matrices = []
+    for m in args.matrix:
+        parts = m.rsplit("=", 2)
+        try:
+            name, shape, path = parts
+            n_in, n_out = (int(n) for n in shape.split("x"))
+            matrices.append((name, read_f32(path).reshape(n_in, n_out)))
+        except ValueError as e:
+            raise CallRefused("--matrix wants name=NxM=file.f32, of N x M numbers") from e
+    try:
+        sketch = kronecker.sketch(args.seed, args.sides, matrices)
+    except (fold.FoldError, OverflowError) as e:
+        raise CallRefused(str(e)) from e
+    print(json.dumps(sketch.view("<u4").tolist()))
+
+
 def run_encode(args):
     x = read_f32(args.file)
     try:
@@ -245,11 +263,15 @@ def parser():
     c.add_argument("--dims", type=int, required=True)
     c.add_argument("--normalise", action="store_true")
     c.add_argument("--tensor", action="append", required=True, metavar="NAME=FILE")
+    c = command("kronecker", run_kronecker, "project matrices (raw little-endian f32 files) into one block")
+    c.add_argument("--seed", type=int, required=True)
+    c.add_argument("--sides", type=int, nargs=2, required=True, metavar=("P_IN", "P_OUT"))
+    c.add_argument("--matrix", action="append", required=True, metavar="NAME=NxM=FILE")
     c = command("encode", run_encode, "encode one row of a raw f32 file")
     c.add_argument("--encoding", choices=list(arithmetic.CODE_TYPES), required=True)
     c.add_argument("file")
-    c = command("known-answers", run_known_answers, "the tables of sketch.md")
-    c.add_argument("--write", metavar="DIR", help="also write fold-v1.json, encodings-v1.json and tiers-v1.json there")
+    c = command("known-answers", run_known_answers, "the tables of known-answers.md")
+    c.add_argument("--write", metavar="DIR", help="also write their JSON files there")
     return p
 
 

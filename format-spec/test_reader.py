@@ -19,6 +19,7 @@ import arithmetic
 import container
 import fold
 import known_answers
+import kronecker
 import reader
 import tiers
 
@@ -361,6 +362,54 @@ class Containers(Case):
             self.put(w)
             self.refused("schema")
 
+    def test_kronecker_schemas(self):
+        def schema(sides=((4, 5), (3, 11), (70, 1)), **more):
+            w = Writer()
+            w.schema["spec"]["sketcher"] = {"kind": "kronecker", "version": 1, "seed": "7", "sides": [list(s) for s in sides], **more}
+            return w
+
+        self.put(schema())
+        self.call("verify")
+        bad = [{"sides": s} for s in ([], [[4, 5]], [[4, 5], [3, 11], [70, 1], [1, 1]], [[5, 5], [3, 11], [70, 1]],
+                                      [[4, 5], [33, 1, 1], [70, 1]], [[4, 5], [3, 11], [-70, -1]], [[4, 5], [3, 11], "70"],
+                                      [[4, 5], [3, 11.0], [70, 1]], 7)]
+        bad += [{"version": 2}, {"seed": 7}, {"routing": "prefix"}]
+        for more in bad:
+            w = schema()
+            w.schema["spec"]["sketcher"].update(more)
+            self.put(w)
+            self.refused("schema")
+        w = schema(((4, 5), (3, 11), (70, 1)))
+        w.schema["spec"]["blocks"][0]["dims"] = 1 << 15
+        w.schema["spec"]["sketcher"]["sides"][0] = [1 << 15, 1]
+        self.put(w)
+        self.refused("sides")
+        # A kind that is not known is named.
+        w.schema["spec"]["sketcher"] = {"kind": "sjlt", "seed": "7"}
+        self.put(w)
+        self.refused("schema")
+
+    def test_optimizers(self):
+        adam = {"kind": "adam", "beta_1": "0.9", "beta_2": "0.999", "epsilon": "0.00000001", "state": "sha256:5d1f"}
+
+        def put(step):
+            w = Writer()
+            w.schema["spec"]["optimizer"] = step
+            self.put(w)
+
+        for good in (adam, {**adam, "epsilon": "10", "beta_1": "0"}, {**adam, "state": "s" * 255}):
+            put(good)
+            self.call("verify")
+        for more in ({"kind": "sgd"}, {"beta_1": "1"}, {"beta_2": "1.5"}, {"beta_1": 0.9}, {"beta_1": ".9"}, {"beta_1": "0.90"},
+                     {"beta_1": "0."}, {"epsilon": "1e-8"}, {"epsilon": "-1"}, {"epsilon": "01"}, {"epsilon": ""},
+                     {"epsilon": "1\n"}, {"epsilon": "0." + "1" * 63}, {"beta_1": "\u0660"}, {"state": ""}, {"state": "s" * 256},
+                     {"more": 1}):
+            put({**adam, **more})
+            self.refused("optimizer")
+        for step in (None, [], "adam", {"kind": "adam"}):
+            put(step)
+            self.refused("schema")
+
     def test_seeds_are_strings_of_digits(self):
         bad = [7, -1, True, None, 7.0, [7], "", "00", "07", "+7", "-7", "-0", " 7", "7 ", "7\n", "1e3", "7.0", "0x7", "1_0",
                "\u0667", str(1 << 64), "9" * 30]
@@ -611,6 +660,35 @@ class Numbers(Case):
             self.assertEqual([h["row"] for h in json.loads(out)["queries"][0][end]], [2, 4, 0, 1, 3])
 
 
+class Projections(unittest.TestCase):
+    def test_sketch_is_the_product(self):
+        # Whole numbers, and powers of four for both sides: no sum is rounded.
+        rng = np.random.default_rng(5)
+        for (p, q), shape in (((4, 16), (9, 40)), ((16, 4), (5, 33)), ((16, 64), (16, 64)), ((1, 1), (1, 1)), ((4, 4), (0, 3))):
+            g = rng.integers(-50, 50, shape).astype("f4")
+            inputs, outputs = kronecker.keys(11, "w")
+            a, b = kronecker.matrix(inputs, p, shape[0]), kronecker.matrix(outputs, q, shape[1])
+            self.assertEqual(kronecker.sketch(11, (p, q), [("w", g)]).tolist(), (a @ g @ b.T).reshape(-1).tolist())
+
+    def test_whole_side_is_orthogonal(self):
+        p = kronecker.matrix(kronecker.keys(3, "w")[0], 9, 7)
+        self.assertEqual((p.T @ p).tolist(), np.eye(7).tolist())
+
+    def test_signs_are_balanced_and_uncorrelated(self):
+        # Five standard errors of 2^16 signs.
+        s = kronecker.signs(kronecker.keys(3, "w")[1], 64, 1 << 16)
+        self.assertLess(abs(s.sum(axis=1)).max(), 5 * 256)
+        off = s @ s.T - np.eye(64) * (1 << 16)
+        self.assertLess(abs(off).max(), 5 * 256)
+
+    def test_what_is_no_matrix_is_refused(self):
+        for bad in (np.zeros(3), np.array([[np.nan]]), np.full((40, 40), 3e38)):
+            with self.assertRaises(fold.FoldError):
+                kronecker.sketch(1, (2, 2), [("w", bad)])
+        with self.assertRaises(fold.FoldError):
+            kronecker.sketch(1, (2, (1 << 14) + 1), [("w", np.zeros((3, 3)))])
+
+
 class Folds(unittest.TestCase):
     def test_places_are_a_bijection(self):
         for n in range(1, 13):
@@ -661,7 +739,7 @@ class Folds(unittest.TestCase):
         golden = f"{HERE}/../tests/golden"
         if not os.path.exists(golden):
             self.skipTest("there is this folder only, without the repository")
-        for name, value in (("fold", known_answers.fold_answers()), ("encodings", known_answers.encoding_answers()),
+        for name, value in (("fold", known_answers.fold_answers()), ("kronecker", known_answers.kronecker_answers()), ("encodings", known_answers.encoding_answers()),
                             ("tiers", known_answers.tier_answers())):
             with open(f"{golden}/{name}-v1.json", encoding="utf-8") as f:
                 self.assertEqual(json.load(f), json.loads(json.dumps(value)))

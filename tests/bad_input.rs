@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use fixtures::indexes::{self, assert_sound, segment_files};
 use fixtures::sketches::{constant, sketch, spec};
 use fixtures::told;
-use gradix::sketch::{Sketch, SketchError, SketchSpec};
+use gradix::sketch::{OptimizerStep, Sketch, SketchError, SketchSpec};
 use gradix::{
     AppendError, CommitError, CreateError, Encoding, GcOptions, Index, MaintenanceError, ManifestError,
     OpenError, Row, Schema, SegmentError, SnapshotError, Span, Tier, WriterError,
@@ -367,11 +367,49 @@ fn open_refuses_a_body_that_is_no_schema() {
     ];
     let tiers =
         tiers.map(|tiers| schema.replace("\"encodings\"", &format!("\"tiers\":{tiers},\"encodings\"")));
-    for body in bodies.into_iter().chain(tiers) {
+    let sketchers = [
+        r#"{"kind":"sjlt","seed":"7"}"#,
+        r#"{"kind":"kronecker","version":2,"seed":"7","sides":[[1,3],[2,1]]}"#,
+        r#"{"kind":"kronecker","version":1,"seed":7,"sides":[[1,3],[2,1]]}"#,
+        r#"{"kind":"kronecker","version":1,"seed":"7"}"#,
+        r#"{"kind":"kronecker","version":1,"seed":"7","sides":[[1,3]]}"#,
+        r#"{"kind":"kronecker","version":1,"seed":"7","sides":[[1,3],[2,1],[1,1]]}"#,
+        r#"{"kind":"kronecker","version":1,"seed":"7","sides":[[1,3],[2,1,1]]}"#,
+        r#"{"kind":"kronecker","version":1,"seed":"7","sides":[[1,3],[2,2]]}"#,
+        r#"{"kind":"kronecker","version":1,"seed":"7","sides":[[1,3],[-2,-1]]}"#,
+        r#"{"kind":"kronecker","version":1,"seed":"7","sides":[[1,3],[2,1]],"routing":"prefix"}"#,
+    ];
+    let sketcher = r#"{"kind":"dense","name":"test","digest":"v1"}"#;
+    let sketchers = sketchers.map(|other| schema.replace(sketcher, other));
+    let steps = [
+        "null",
+        r#"{"kind":"sgd"}"#,
+        r#"{"kind":"adam","beta_1":"0.9","beta_2":"0.999","epsilon":"0.1"}"#,
+        r#"{"kind":"adam","beta_1":"1","beta_2":"0.999","epsilon":"0.1","state":"s"}"#,
+        r#"{"kind":"adam","beta_1":"0.9","beta_2":"0.90","epsilon":"0.1","state":"s"}"#,
+        r#"{"kind":"adam","beta_1":"0.9","beta_2":".9","epsilon":"0.1","state":"s"}"#,
+        r#"{"kind":"adam","beta_1":"00.9","beta_2":"0.9","epsilon":"0.1","state":"s"}"#,
+        r#"{"kind":"adam","beta_1":"0.9","beta_2":"0.9","epsilon":"1e-8","state":"s"}"#,
+        r#"{"kind":"adam","beta_1":"0.9","beta_2":"0.9","epsilon":"-1","state":"s"}"#,
+        r#"{"kind":"adam","beta_1":"0.9","beta_2":"0.9","epsilon":0.1,"state":"s"}"#,
+        r#"{"kind":"adam","beta_1":"0.9","beta_2":"0.9","epsilon":"0.1","state":""}"#,
+        r#"{"kind":"adam","beta_1":"0.9","beta_2":"0.9","epsilon":"0.1","state":"s","more":1}"#,
+    ];
+    let blocks = r#"}]},"encodings""#;
+    let steps =
+        steps.map(|step| schema.replace(blocks, &format!("}}],\"optimizer\":{step}}},\"encodings\"")));
+    for body in bodies.into_iter().chain(tiers).chain(sketchers).chain(steps) {
         assert_ne!(body, schema);
         std::fs::write(kept.index_file(), with_body(&sound, &body)).unwrap();
         let error = Index::open(kept.path()).unwrap_err();
         assert!(matches!(error, OpenError::Damaged { offset: 64, .. }), "{error} for {body:.80}");
+        // A sketcher of a later version is named.
+        assert_eq!(
+            body.contains("sjlt"),
+            told(&error).contains("unknown variant `sjlt`"),
+            "{}",
+            told(&error)
+        );
     }
     std::fs::write(kept.index_file(), sound).unwrap();
     kept.assert_has(&[]);
@@ -507,6 +545,9 @@ fn create_refuses_a_folder_that_is_taken() {
 fn schema_refuses_specs_that_make_no_sense() {
     let name = "n".repeat(256);
     let dense = |blocks: Vec<(&str, u32)>| SketchSpec::dense("test", "v1", blocks);
+    let stepped = |beta_1, beta_2, epsilon, state: &str| {
+        spec().with_optimizer(OptimizerStep::adam(beta_1, beta_2, epsilon, state))
+    };
     let specs = [
         dense(vec![]),
         dense(vec![("", 1)]),
@@ -518,6 +559,14 @@ fn schema_refuses_specs_that_make_no_sense() {
         SketchSpec::rapid_grad(1, 8),
         SketchSpec::rapid_grad(1, 100),
         SketchSpec::rapid_grad_blocks::<String>(1, []),
+        SketchSpec::kronecker(1, [("a", 0, 4)]),
+        SketchSpec::kronecker(1, [("a", (1 << 14) + 1, 1)]),
+        stepped(1.0, 0.9, 0.1, "s"),
+        stepped(0.9, -0.1, 0.1, "s"),
+        stepped(0.9, 0.9, f32::NAN, "s"),
+        stepped(0.9, 0.9, f32::INFINITY, "s"),
+        stepped(0.9, 0.9, 0.1, ""),
+        stepped(0.9, 0.9, 0.1, &name),
     ];
     for spec in specs {
         let error = Schema::new(spec.clone(), Encoding::I8).unwrap_err();

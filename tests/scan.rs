@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use fixtures::indexes;
 use fixtures::random::Random;
 use gradix::scan::{Guarantee, KernelChoice, Metric, Reading, ScanError, ScanPath};
-use gradix::sketch::{Sketch, SketchSpec};
-use gradix::{Encoding, Grouping, Ranking, Scan, Schema, Snapshot, Tier};
+use gradix::sketch::{OptimizerStep, Sketch, SketchSpec, Sketcher};
+use gradix::{AppendError, Encoding, Grouping, Ranking, Scan, Schema, Snapshot, Tier};
 
 const DIMS: u32 = 1024;
 const ROWS: usize = 6000;
@@ -217,4 +217,175 @@ fn kernels_screen_alike() {
             assert_same(&found, &expected, &format!("{kernel} {path}"));
         }
     }
+}
+
+/// An index of these blocks, its rows, and a query.
+fn checkpoints(names: &[&str], rows: usize) -> (tempfile::TempDir, Snapshot, Vec<Sketch>, Sketch) {
+    let spec = SketchSpec::dense("test", "1", names.iter().map(|name| (*name, 4)));
+    let (folder, index) = indexes::create(&Schema::new(spec.clone(), Encoding::F32).unwrap());
+    let mut random = Random(5);
+    let mut sketch = || {
+        let values = (0..spec.dims()).map(|_| random.below(17) as f32 - 8.0).collect();
+        Sketch::dense(spec.clone(), values).unwrap()
+    };
+    let sketches: Vec<Sketch> = (0..rows).map(|_| sketch()).collect();
+    let query = sketch();
+    let mut writer = index.writer().unwrap();
+    for (row, sketch) in sketches.iter().enumerate() {
+        writer.append(format!("{row}"), sketch).unwrap();
+    }
+    writer.commit().unwrap();
+    (folder, index.snapshot().unwrap(), sketches, query)
+}
+
+fn all_scores(scan: Scan<'_>) -> Result<Vec<f64>, ScanError> {
+    let mut found = Vec::new();
+    scan.scores(|rows| {
+        found.extend_from_slice(rows.scores(0));
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
+/// Catches a prefix that ends within a name or passes over a block, and a name that stands for more than
+/// the block of that name.
+#[test]
+fn prefix_selects_and_weights_the_blocks_below_it() {
+    let names = ["step-1.a", "step-1.b", "step-10.a", "step-2", "step-2.a"];
+    let (_folder, snapshot, sketches, query) = checkpoints(&names, 20);
+    let query = [query];
+    let scan = || snapshot.scan(&query).unwrap();
+    let expected = |weights: [f64; 5]| -> Vec<f64> {
+        let dot = |sketch: &Sketch, block: usize| -> f64 {
+            let pairs = sketch.block(block).unwrap().iter().zip(query[0].block(block).unwrap());
+            pairs.map(|(a, b)| f64::from(a * b)).sum()
+        };
+        let score = |sketch| (0..5).map(|block| weights[block] * dot(sketch, block)).sum();
+        sketches.iter().map(score).collect()
+    };
+    assert_eq!(all_scores(scan().blocks(["step-1"])).unwrap(), expected([1.0, 1.0, 0.0, 0.0, 0.0]));
+    assert_eq!(all_scores(scan().blocks(["step-2"])).unwrap(), expected([0.0, 0.0, 0.0, 1.0, 0.0]));
+    assert_eq!(
+        all_scores(scan().blocks(["step-2.a", "step-10"])).unwrap(),
+        expected([0.0, 0.0, 1.0, 0.0, 1.0])
+    );
+    // What comes later applies, whichever is the longer name.
+    let weights = [("step-1", 0.5), ("step-1.b", 2.0), ("step-10", 4.0), ("step-2", -1.0)];
+    assert_eq!(all_scores(scan().weights(weights)).unwrap(), expected([0.5, 2.0, 4.0, -1.0, 1.0]));
+    let weights = [("step-1.b", 2.0), ("step-1", 0.5)];
+    assert_eq!(all_scores(scan().weights(weights)).unwrap(), expected([0.5, 0.5, 1.0, 1.0, 1.0]));
+    // A prefix weights what is selected of it.
+    let found = all_scores(scan().blocks(["step-1.b"]).weights([("step-1", 3.0)])).unwrap();
+    assert_eq!(found, expected([0.0, 3.0, 0.0, 0.0, 0.0]));
+
+    for name in ["step", "step-", "step-1.", "step-1.a.x", ".", "", "step-3"] {
+        let error = all_scores(scan().blocks([name])).unwrap_err();
+        assert!(matches!(&error, ScanError::UnknownBlock { name: named } if named == name), "{error}");
+        let error = all_scores(scan().weights([(name, 1.0)])).unwrap_err();
+        assert!(matches!(&error, ScanError::UnknownBlock { name: named } if named == name), "{error}");
+    }
+    let error = all_scores(scan().blocks(["step-2"]).weights([("step-1", 1.0)])).unwrap_err();
+    assert!(matches!(&error, ScanError::NotSelected { name } if name == "step-1"), "{error}");
+}
+
+/// Catches a sum over checkpoints whose weights or gradients are those of another checkpoint: each score is
+/// the weighted sum of the scores of two indexes, one for each checkpoint (TracIn's sum).
+#[test]
+fn weighted_scan_of_checkpoints_is_the_sum_over_them() {
+    const LAYERS: [(&str, [usize; 2]); 2] = [("layers.0.weight", [12, 9]), ("head.weight", [9, 5])];
+    let steps = [("step-100", 0.25), ("step-200", 2.0)];
+    let mut random = Random(6);
+    // Of each checkpoint the gradients of eight examples and of a query.
+    let gradients: Vec<Vec<[Vec<f32>; 2]>> = steps
+        .iter()
+        .map(|_| (0..9).map(|_| LAYERS.map(|(_, [n, m])| random.normals(n * m))).collect())
+        .collect();
+    let sketch = |sketcher: &Sketcher, gradient: &[Vec<f32>; 2]| {
+        let mut fold = sketcher.start();
+        for ((name, shape), gradient) in LAYERS.iter().zip(gradient) {
+            fold.add_matrix(name, *shape, gradient).unwrap();
+        }
+        fold.finish().unwrap()
+    };
+    let kronecker =
+        |names: &[String]| SketchSpec::kronecker(7, names.iter().map(|name| (name.as_str(), 4, 3)));
+    let folding =
+        |names: &[String]| SketchSpec::rapid_grad_blocks(7, names.iter().map(|name| (name.as_str(), 16)));
+    for spec_of in [&kronecker as &dyn Fn(&[String]) -> SketchSpec, &folding] {
+        let blocks = |step: &str| ["layers.0", "head"].map(|layer| format!("{step}.{layer}"));
+        let spec = spec_of(&steps.map(|(step, _)| blocks(step)).concat());
+        let sketcher = Sketcher::new(spec.clone()).unwrap();
+        let both = |example: usize| {
+            let [early, late] = [0, 1].map(|c| sketch(&sketcher.under(steps[c].0), &gradients[c][example]));
+            early.plus(&late).unwrap()
+        };
+        let (_folder, index) = indexes::create(&Schema::new(spec, Encoding::F32).unwrap());
+        let mut writer = index.writer().unwrap();
+        (0..8).for_each(|example| writer.append(format!("{example}"), &both(example)).unwrap());
+        writer.commit().unwrap();
+        let (snapshot, queries) = (index.snapshot().unwrap(), [both(8)]);
+        let found = all_scores(snapshot.scan(&queries).unwrap().weights(steps)).unwrap();
+        let alone = all_scores(snapshot.scan(&queries).unwrap().blocks(["step-200"])).unwrap();
+
+        for example in 0..8 {
+            let score = |c: usize| -> f64 {
+                let sketcher = Sketcher::new(spec_of(&blocks(steps[c].0))).unwrap().under(steps[c].0);
+                let [row, query] = [example, 8].map(|of| sketch(&sketcher, &gradients[c][of]));
+                row.values().iter().zip(query.values()).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+            };
+            let expected = steps[0].1 * score(0) + steps[1].1 * score(1);
+            assert!((found[example] - expected).abs() < 1e-3, "{} for {expected}", found[example]);
+            assert!((alone[example] - score(1)).abs() < 1e-3);
+        }
+    }
+}
+
+/// Catches rows and queries that an optimizer's step made unlike each other and that meet all the same, and
+/// LESS's pair of the two that does not.
+#[test]
+fn optimizer_aware_rows_meet_plain_queries_only() {
+    let plain = SketchSpec::rapid_grad(7, 16);
+    let step = |state| OptimizerStep::adam(0.9, 0.999, 1e-8, state);
+    let stepped = plain.clone().with_optimizer(step("a"));
+    let foreign = plain.clone().with_optimizer(step("b"));
+    assert_eq!((stepped.for_queries(), stepped.optimizer()), (plain.clone(), Some(&step("a"))));
+    let sketch = |spec: &SketchSpec| {
+        Sketcher::new(spec.clone()).unwrap().sketch([("w", &[1.0, 2.0, -4.0][..])]).unwrap()
+    };
+    let index_of = |spec: &SketchSpec, refused: &[&SketchSpec]| {
+        let (folder, index) = indexes::create(&Schema::new(spec.clone(), Encoding::F32).unwrap());
+        let mut writer = index.writer().unwrap();
+        writer.append("x", &sketch(spec)).unwrap();
+        for other in refused {
+            let error = writer.append("y", &sketch(other)).unwrap_err();
+            assert!(
+                matches!(&error, AppendError::OtherSpec { given, index, .. } if **given == **other && **index == *spec),
+                "{error}"
+            );
+            assert!(error.to_string().contains("after adam 0.9 0.999 0.00000001 of state"), "{error}");
+        }
+        writer.commit().unwrap();
+        drop(writer);
+        // The spec is read from the file.
+        let snapshot = gradix::Index::open(index.path()).unwrap().snapshot().unwrap();
+        assert_eq!(snapshot.schema().spec(), spec);
+        (folder, snapshot)
+    };
+    let scores = |snapshot: &Snapshot, spec: &SketchSpec| {
+        let query = [sketch(spec)];
+        snapshot.scan(&query).and_then(all_scores)
+    };
+    let (_folder, snapshot) = index_of(&stepped, &[&plain, &foreign]);
+    assert_eq!(scores(&snapshot, &stepped).unwrap(), [21.0]);
+    assert_eq!(scores(&snapshot, &plain).unwrap(), [21.0]);
+    let others = [foreign.clone(), SketchSpec::rapid_grad(8, 16), SketchSpec::rapid_grad(7, 32)];
+    for other in others {
+        let error = scores(&snapshot, &other).unwrap_err();
+        assert!(
+            matches!(&error, ScanError::OtherSpec { query: 0, given, index } if **given == other && **index == stepped),
+            "{error}"
+        );
+    }
+    let (_folder, snapshot) = index_of(&plain, &[&stepped]);
+    assert!(matches!(scores(&snapshot, &stepped), Err(ScanError::OtherSpec { .. })));
 }

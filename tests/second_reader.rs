@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use fixtures::indexes::{self, assert_sound, segment_files};
 use fixtures::random::Random;
 use fixtures::sketches::constant;
-use gradix::sketch::{Normalisation, Sketch, SketchSpec, Sketcher};
+use gradix::sketch::{Normalisation, OptimizerStep, Sketch, SketchSpec, Sketcher};
 use gradix::{CompactOptions, Encoding, Grouping, Hit, Index, Metric, Row, Schema, Span, Tier};
 use serde_json::Value;
 
@@ -347,6 +347,65 @@ fn second_reader_folds_the_same() {
         let theirs: Vec<u32> = serde_json::from_str(&read(&python, &arguments)).unwrap();
         assert_eq!(ours, theirs);
     }
+}
+
+/// Catches projections or sums that are not those of the specification.
+#[test]
+fn second_reader_projects_the_same() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let gradient = sketch(&SketchSpec::dense("numbers", "1", [("all", 130 * 700)]), 5);
+    let mut given = Vec::new();
+    for (name, shape) in [("layer.q", [130, 700]), ("layer.k", [9, 40]), ("layer.v", [70, 12])] {
+        let values = &gradient.values()[..shape[0] * shape[1]];
+        let file = folder.path().join(name);
+        std::fs::write(&file, values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()).unwrap();
+        let [n_in, n_out] = shape;
+        given.push((name, shape, values, format!("{name}={n_in}x{n_out}={}", file.to_str().unwrap())));
+    }
+    for (p_in, p_out) in [(16u32, 12u32), (9, 64), (1, 1)] {
+        let sketcher = Sketcher::new(SketchSpec::kronecker(7, [("layer", p_in, p_out)])).unwrap();
+        let mut fold = sketcher.start();
+        let (first, second) = (p_in.to_string(), p_out.to_string());
+        let mut arguments = vec!["kronecker", "--seed", "7", "--sides", &first, &second];
+        for (name, shape, values, matrix) in &given {
+            fold.add_matrix(name, *shape, values).unwrap();
+            arguments.extend(["--matrix", matrix]);
+        }
+        let ours: Vec<u32> = fold.finish().unwrap().values().iter().map(|x| x.to_bits()).collect();
+        let theirs: Vec<u32> = serde_json::from_str(&read(&python, &arguments)).unwrap();
+        assert_eq!(ours, theirs);
+    }
+}
+
+/// Catches a schema of projections and of an optimizer that is written otherwise than the page says, or that
+/// the second reader does not take.
+#[test]
+fn second_reader_takes_the_schema_of_projections() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("format-spec/index-file.md");
+    let page: String = std::fs::read_to_string(page).unwrap().split_whitespace().collect();
+    let step = OptimizerStep::adam(0.9, 0.999, 1e-8, "sha256:5d1f");
+    let spec = SketchSpec::kronecker(7, [("layers.0", 64, 64), ("layers.1", 16, 32)]).with_optimizer(step);
+    let schema = Schema::new(spec.clone(), Encoding::F16).unwrap();
+    let json = serde_json::to_string(&schema).unwrap();
+    let parts: Vec<&str> = page.split("```").collect();
+    let [sketcher, optimizer] = [r#"text"sketcher":{"kind":"kronecker""#, r#"text"optimizer":"#]
+        .map(|start| parts.iter().find(|part| part.starts_with(start)).unwrap().trim_start_matches("text"));
+    assert_eq!(json, format!(r#"{{"spec":{{{sketcher},{optimizer}}},"encodings":["f16","f16"]}}"#));
+
+    let Some(python) = python() else { return };
+    let (folder, index) = indexes::create(&schema);
+    let mut writer = index.writer().unwrap();
+    writer.append("x", &sketch(&spec, 3)).unwrap();
+    writer.commit().unwrap();
+    let listing = folder.path().join("listing.json");
+    std::fs::write(&listing, index.snapshot().unwrap().listing()).unwrap();
+    let verified: Value = serde_json::from_str(&read(
+        &python,
+        &["verify", index.path().to_str().unwrap(), "--listing", listing.to_str().unwrap()],
+    ))
+    .unwrap();
+    assert_eq!(verified["live"], 1);
 }
 
 /// Catches a second reader that would accept anything.

@@ -50,7 +50,7 @@ pub(super) fn check(queries: &[Sketch], schema: &Schema) -> Result<Vec<Vec<f32>>
     let spec = schema.spec();
     let mut norms = Vec::with_capacity(queries.len());
     for (query, sketch) in queries.iter().enumerate() {
-        if sketch.spec() != spec {
+        if !spec.takes_queries_of(sketch.spec()) {
             let (given, index) = (Box::new(sketch.spec().clone()), Box::new(spec.clone()));
             return Err(ScanError::OtherSpec { query, given, index });
         }

@@ -121,17 +121,39 @@ impl<'a> Scan<'a> {
         self
     }
 
-    /// Selects blocks by name: scores are over these blocks only, and only these are read. Default: all
-    /// blocks.
+    /// Selects blocks: scores are over these blocks only, and only these are read. Default: all blocks.
+    ///
+    /// A name is that of a block, or, if there is none of that name, a prefix of names that ends before a `.`:
+    /// `step-100` selects `step-100.layers.0` and `step-100.head`, all blocks of a checkpoint. A name that
+    /// selects nothing is an error.
     pub fn blocks<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.blocks = Some(names.into_iter().map(Into::into).collect());
         self
     }
 
     /// Sets weights of selected blocks, as pairs of name and weight: a score is the weighted sum over blocks.
-    /// The last weight given for a block applies. Default: 1 for each block.
+    /// A name is that of a block or a prefix, as in [`Scan::blocks`]; a prefix weights those of its blocks that
+    /// are selected, of which there must be one. The last weight given for a block applies. Default: 1 for
+    /// each block.
     ///
     /// Weights must be finite, and at least 0 for [`Metric::Cosine`].
+    ///
+    /// ```
+    /// # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
+    /// # let folder = tempfile::tempdir()?;
+    /// let spec = SketchSpec::dense("mine", "v1", [("step-100.a", 1), ("step-100.b", 1), ("step-200.a", 1)]);
+    /// # let index = Index::create(folder.path().join("i"), &Schema::new(spec.clone(), Encoding::F32)?)?;
+    /// # let mut writer = index.writer()?;
+    /// writer.append("x", &Sketch::dense(spec.clone(), vec![1.0, 2.0, 4.0])?)?;
+    /// # writer.commit()?;
+    /// # let snapshot = index.snapshot()?;
+    /// let queries = [Sketch::dense(spec, vec![1.0, 1.0, 1.0])?];
+    /// // Half of one checkpoint, but for one block, and a quarter of the other.
+    /// let weights = [("step-100", 0.5), ("step-100.b", 3.0), ("step-200", 0.25)];
+    /// let ranking = snapshot.scan(&queries)?.top_k(1).weights(weights).run()?;
+    /// assert_eq!(ranking.proponents(0)[0].score, 0.5 * 1.0 + 3.0 * 2.0 + 0.25 * 4.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn weights<N: Into<String>>(mut self, weights: impl IntoIterator<Item = (N, f64)>) -> Self {
         self.weights.extend(weights.into_iter().map(|(name, weight)| (name.into(), weight)));
         self
@@ -375,14 +397,18 @@ impl<'a> Scan<'a> {
     /// The blocks in the index's order, each with its weight.
     fn selected_blocks(&self, cosine: bool) -> Result<Vec<(usize, f64)>, ScanError> {
         let spec = self.schema.spec();
-        let ordinal =
-            |name: &String| spec.block(name).ok_or_else(|| ScanError::UnknownBlock { name: name.clone() });
+        let named = |name: &String| {
+            let blocks = spec.blocks_under(name);
+            if blocks.is_empty() { Err(ScanError::UnknownBlock { name: name.clone() }) } else { Ok(blocks) }
+        };
         let mut weights: Vec<Option<f64>> = match &self.blocks {
             None => vec![Some(1.0); spec.blocks().len()],
             Some(names) => {
                 let mut weights = vec![None; spec.blocks().len()];
                 for name in names {
-                    weights[ordinal(name)?] = Some(1.0);
+                    for block in named(name)? {
+                        weights[block] = Some(1.0);
+                    }
                 }
                 weights
             }
@@ -391,9 +417,15 @@ impl<'a> Scan<'a> {
             if !weight.is_finite() || (cosine && *weight < 0.0) {
                 return Err(ScanError::InvalidWeight { name: name.clone(), weight: *weight });
             }
-            match &mut weights[ordinal(name)?] {
-                Some(selected) => *selected = *weight,
-                None => return Err(ScanError::NotSelected { name: name.clone() }),
+            let mut is_selected = false;
+            for block in named(name)? {
+                if let Some(selected) = &mut weights[block] {
+                    *selected = *weight;
+                    is_selected = true;
+                }
+            }
+            if !is_selected {
+                return Err(ScanError::NotSelected { name: name.clone() });
             }
         }
         let selected: Vec<_> =

@@ -14,7 +14,8 @@ pub enum ScanError {
     /// `top_k` and `bottom_k` are both 0.
     #[error("top_k and bottom_k are both 0")]
     NoResults,
-    /// A query's spec is not the index's.
+    /// A query's spec is neither the index's nor its
+    /// [`for_queries`](crate::sketch::SketchSpec::for_queries).
     #[error("query {query} has the spec {given}, but the index has {index}")]
     OtherSpec {
         /// The query's ordinal in the batch.
@@ -34,8 +35,8 @@ pub enum ScanError {
         /// The norm; infinite if it overflows `f32`.
         norm: f32,
     },
-    /// The index has no block of this name.
-    #[error("the index has no block {name:?}")]
+    /// The index has no block of this name, and none whose name begins with it and a `.`.
+    #[error("the index has no block {name:?}, nor any below it")]
     UnknownBlock {
         /// The name.
         name: String,
@@ -43,16 +44,16 @@ pub enum ScanError {
     /// The selection of blocks is empty.
     #[error("no block is selected")]
     NoBlocks,
-    /// A weight was given for a block that is not selected.
+    /// A weight was given for blocks none of which is selected.
     #[error("block {name:?} has a weight but is not selected")]
     NotSelected {
-        /// The block's name.
+        /// The name that the weight was given for.
         name: String,
     },
     /// A weight is NaN or infinite, or negative with the cosine.
     #[error("block {name:?} has weight {weight}; weights are finite, and at least 0 for the cosine")]
     InvalidWeight {
-        /// The block's name.
+        /// The name that the weight was given for.
         name: String,
         /// The weight.
         weight: f64,

@@ -70,6 +70,55 @@ pub enum SketchError {
         /// NaN or an infinity.
         value: f32,
     },
+    /// A parameter was given without a shape, but the spec's sketcher takes matrices only: pass it to
+    /// [`Fold::add_matrix`](super::Fold::add_matrix), or leave it out if it is none.
+    #[error("{parameter:?} was given without a shape, and a Kronecker sketch is of matrices ({spec})")]
+    NotAMatrix {
+        /// The parameter's path.
+        parameter: String,
+        /// The spec.
+        spec: SketchSpec,
+    },
+    /// The number of elements is not that of the shape.
+    #[error("{parameter:?} has {elements} elements, but shape {shape:?}")]
+    Elements {
+        /// The parameter's path.
+        parameter: String,
+        /// The shape: inputs and outputs.
+        shape: [usize; 2],
+        /// The number of elements given.
+        elements: usize,
+    },
+    /// The sketcher has seen the parameter in another shape, so the two sketches would have nothing in common.
+    #[error("{parameter:?} has shape {given:?}, but had {before:?} before")]
+    OtherShape {
+        /// The parameter's path.
+        parameter: String,
+        /// Its shape now.
+        given: [usize; 2],
+        /// Its shape when this sketcher first saw it.
+        before: [usize; 2],
+    },
+    /// A `Kronecker` sketcher was given more than 65,536 parameters, whose shapes it would have to remember.
+    #[error("{parameter:?} is one parameter too many: a Kronecker sketcher takes 65,536")]
+    TooManyParameters {
+        /// The path of the first parameter that is too many.
+        parameter: String,
+    },
+    /// Only a `Kronecker` spec has projections.
+    #[error("this spec has no projections ({spec})")]
+    NoProjections {
+        /// The spec.
+        spec: SketchSpec,
+    },
+    /// Two sketches of different specs cannot be added.
+    #[error("a sketch of {given} cannot be added to one of {expected}")]
+    OtherSpec {
+        /// The spec of the sketch that was to be added.
+        given: Box<SketchSpec>,
+        /// The spec of the other.
+        expected: Box<SketchSpec>,
+    },
     /// The spec cannot be nested by this factor.
     #[error("this spec cannot be nested by a factor of {factor} ({spec})")]
     NotNested {
@@ -84,4 +133,13 @@ pub enum SketchError {
         /// The requested kernel.
         kernel: FoldKernel,
     },
+}
+
+impl SketchError {
+    /// The error for a gradient in which some element is not finite.
+    pub(super) fn not_finite(parameter: &str, gradient: &[f32]) -> Self {
+        let bad = gradient.iter().copied().enumerate().find(|(_, x)| !x.is_finite());
+        let (element, value) = bad.unwrap_or((0, f32::NAN));
+        Self::NotFinite { parameter: parameter.to_owned(), element, value }
+    }
 }

@@ -5,15 +5,26 @@
 
 mod error;
 mod fold;
+mod kronecker;
+mod optimizer;
+mod routes;
+mod sketcher;
 mod spec;
 
 pub use error::SketchError;
-pub use fold::{Fold, FoldKernel, Sketcher};
+pub use fold::FoldKernel;
+pub use kronecker::{Projections, Side};
+pub use optimizer::OptimizerStep;
+pub use sketcher::{Fold, Sketcher};
 pub use spec::{
-    Block, MAX_BLOCK_DIMS, MAX_DIMS, MIN_FOLD_DIMS, Normalisation, Routing, SketchSpec, SketcherKind, WHOLE,
+    Block, MAX_BLOCK_DIMS, MAX_DIMS, MAX_SIDE, MIN_FOLD_DIMS, Normalisation, Routing, SketchSpec,
+    SketcherKind, WHOLE,
 };
 
 use std::sync::Arc;
+
+/// The maximum number of elements of a parameter: 2^31 tiles of 16.
+const MAX_ELEMENTS: u64 = 1 << 35;
 
 /// A compressed gradient: `dims` finite values, block after block, and their spec.
 ///
@@ -76,7 +87,7 @@ impl Sketch {
     /// because elements are added in another order.
     ///
     /// # Errors
-    /// [`SketchError::NotNested`] if the spec is `Dense`, `factor` is not a power of two, or a block
+    /// [`SketchError::NotNested`] if the spec is not `RapidGrad`, `factor` is not a power of two, or a block
     /// would have fewer than 16 dims; [`SketchError::Overflow`] if a sum overflows `f32`.
     pub fn nested(&self, factor: u32) -> Result<Self, SketchError> {
         let spec = self.spec.nested(factor)?;
@@ -85,8 +96,35 @@ impl Sketch {
         for _ in 0..factor.trailing_zeros() {
             values = values.as_chunks().0.iter().map(|[left, right]| left + right).collect();
         }
-        fold::finite(&spec, &values)?;
-        Ok(Self { spec: Arc::new(spec), values })
+        Self::summed(Arc::new(spec), values)
+    }
+
+    /// The sum of two sketches of one spec, value by value: the sketch of the two gradients together, as of
+    /// two checkpoints ([`Sketcher::under`]).
+    ///
+    /// # Errors
+    /// [`SketchError::OtherSpec`] if the specs differ; [`SketchError::Overflow`] if a sum overflows `f32`.
+    pub fn plus(&self, other: &Self) -> Result<Self, SketchError> {
+        if self.spec != other.spec {
+            let (given, expected) = (Box::new(other.spec().clone()), Box::new(self.spec().clone()));
+            return Err(SketchError::OtherSpec { given, expected });
+        }
+        let values = self.values.iter().zip(&other.values).map(|(left, right)| left + right).collect();
+        Self::summed(Arc::clone(&self.spec), values)
+    }
+
+    /// A sketch of sums, each of which must be finite.
+    fn summed(spec: Arc<SketchSpec>, values: Vec<f32>) -> Result<Self, SketchError> {
+        for (block, range) in spec.blocks().iter().zip(spec.ranges()) {
+            let values = &values[range];
+            // Checks whole runs without a branch per value, which vectorises; then finds the value.
+            let all_finite = |run: &[f32]| run.iter().fold(true, |all, sum| all & sum.is_finite());
+            if !values.chunks(256).all(all_finite) {
+                let bucket = values.iter().position(|sum| !sum.is_finite()).unwrap_or(0);
+                return Err(SketchError::Overflow { block: block.name.clone(), bucket });
+            }
+        }
+        Ok(Self { spec, values })
     }
 
     /// Returns the values without the spec.

@@ -1,9 +1,9 @@
 //! The full description of a sketcher. Two sketches can be compared only if their specs are equal.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 
-use super::SketchError;
+use super::{OptimizerStep, SketchError};
 
 /// The name of the block of a spec with global routing.
 pub const WHOLE: &str = "all";
@@ -16,6 +16,10 @@ pub const MAX_DIMS: u64 = 1 << 30;
 
 /// The minimum number of dims of a `RapidGrad` block: one tile of the fold.
 pub const MIN_FOLD_DIMS: u32 = 16;
+
+/// The maximum of each of the two sides of a `Kronecker` block, so that its dims are at most
+/// [`MAX_BLOCK_DIMS`].
+pub const MAX_SIDE: u32 = 1 << 14;
 
 /// The full description of how a gradient becomes a sketch: the sketcher with its version and seed, and the
 /// blocks.
@@ -34,6 +38,13 @@ pub const MIN_FOLD_DIMS: u32 = 16;
 pub struct SketchSpec {
     sketcher: SketcherKind,
     blocks: Vec<Block>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_step")]
+    optimizer: Option<Box<OptimizerStep>>,
+}
+
+/// A spec without an optimizer has no such key: `null` is an error.
+fn some_step<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Box<OptimizerStep>>, D::Error> {
+    Box::deserialize(source).map(Some)
 }
 
 /// The function that computes sketches.
@@ -52,6 +63,17 @@ pub enum SketcherKind {
         normalisation: Normalisation,
         /// Which block a parameter is folded into.
         routing: Routing,
+    },
+    /// The two-sided projection of `format-spec/kronecker.md`, of matrix parameters only. Parameters go to
+    /// blocks as with [`Routing::Prefix`].
+    Kronecker {
+        /// Version of the projections; only 1 exists.
+        version: u32,
+        /// Seed of the projections. In JSON a string of decimal digits.
+        #[serde(with = "crate::codec::seed")]
+        seed: u64,
+        /// `[p_in, p_out]` of each block, whose dims are their product.
+        sides: Vec<[u32; 2]>,
     },
     /// Sketches that the caller computes; gradix only compares name and digest.
     Dense {
@@ -130,15 +152,77 @@ impl SketchSpec {
         blocks: impl IntoIterator<Item = (N, u32)>,
     ) -> Self {
         let sketcher = SketcherKind::Dense { name: name.into(), digest: digest.into() };
-        Self { sketcher, blocks: named(blocks) }
+        Self { sketcher, blocks: named(blocks), optimizer: None }
     }
 
-    /// Sets the normalisation. A `Dense` spec has none and is unchanged.
+    /// A `Kronecker` spec with one block for each triple of name, `p_in` and `p_out`.
+    ///
+    /// The sketch of a parameter of `n_in` inputs and `n_out` outputs with gradient `G` is
+    /// `P_in G P_out^T / sqrt(p_in p_out)`: `p_in x p_out` numbers, row-major, which keep inputs and outputs
+    /// apart. The entries of both projections are signs that are drawn by a hash. A side that is as long as the
+    /// parameter's or longer keeps it whole instead: each element gets a sign and no scale, and the rest is
+    /// zero. Several parameters of one block add up. `format-spec/kronecker.md` has the bits, the variance and
+    /// the sources.
+    ///
+    /// Both sides are 1 to 16,384, which [`SketchSpec::check`] checks.
+    ///
+    /// ```
+    /// use gradix::sketch::{SketchSpec, Sketcher};
+    /// let spec = SketchSpec::kronecker(7, [("layers.0", 4, 2), ("layers.1", 8, 8)]);
+    /// let sketcher = Sketcher::new(spec)?;
+    /// let mut fold = sketcher.start();
+    /// fold.add_matrix("layers.0.weight", [16, 3], &[0.25; 48])?;
+    /// let sketch = fold.finish()?;
+    /// assert_eq!(sketch.block(0).unwrap().len(), 8);
+    /// # Ok::<(), gradix::sketch::SketchError>(())
+    /// ```
+    #[must_use]
+    pub fn kronecker<N: Into<String>>(seed: u64, blocks: impl IntoIterator<Item = (N, u32, u32)>) -> Self {
+        let mut sides = Vec::new();
+        let mut side = |(name, p_in, p_out): (N, u32, u32)| {
+            sides.push([p_in, p_out]);
+            // A product above the maximum of dims is refused by `check`, whatever it is.
+            (name, p_in.saturating_mul(p_out))
+        };
+        let blocks = named(blocks.into_iter().map(&mut side));
+        Self { sketcher: SketcherKind::Kronecker { version: 1, seed, sides }, blocks, optimizer: None }
+    }
+
+    /// The same spec for gradients that an optimizer's step has changed. See [`OptimizerStep`].
+    #[must_use]
+    pub fn with_optimizer(mut self, step: OptimizerStep) -> Self {
+        self.optimizer = Some(Box::new(step));
+        self
+    }
+
+    /// The optimizer whose step changed the gradients; `None` if they are as the loss gave them.
+    #[must_use]
+    pub fn optimizer(&self) -> Option<&OptimizerStep> {
+        self.optimizer.as_deref()
+    }
+
+    /// The spec of plain gradients, with which an index of this spec can be queried: this one without the
+    /// optimizer.
+    #[must_use]
+    pub fn for_queries(&self) -> Self {
+        Self { optimizer: None, ..self.clone() }
+    }
+
+    /// Whether an index of this spec takes queries of the spec `query`: this spec or
+    /// [`SketchSpec::for_queries`].
+    #[must_use]
+    pub fn takes_queries_of(&self, query: &Self) -> bool {
+        self.sketcher == query.sketcher
+            && self.blocks == query.blocks
+            && (query.optimizer.is_none() || self.optimizer == query.optimizer)
+    }
+
+    /// Sets the normalisation. Only a `RapidGrad` spec has one; others are unchanged.
     #[must_use]
     pub fn normalised(mut self, to: Normalisation) -> Self {
         match &mut self.sketcher {
             SketcherKind::RapidGrad { normalisation, .. } => *normalisation = to,
-            SketcherKind::Dense { .. } => {}
+            SketcherKind::Kronecker { .. } | SketcherKind::Dense { .. } => {}
         }
         self
     }
@@ -146,7 +230,7 @@ impl SketchSpec {
     fn folding(seed: u64, routing: Routing, blocks: Vec<Block>) -> Self {
         let normalisation = Normalisation::None;
         let sketcher = SketcherKind::RapidGrad { version: 1, seed, normalisation, routing };
-        Self { sketcher, blocks }
+        Self { sketcher, blocks, optimizer: None }
     }
 
     /// The sketcher.
@@ -167,6 +251,17 @@ impl SketchSpec {
         self.blocks.iter().position(|block| block.name == name)
     }
 
+    /// The ordinals of the blocks that a name stands for: the block of this name alone; if there is none, all
+    /// whose names begin with it and a `.`.
+    pub(crate) fn blocks_under(&self, name: &str) -> Vec<usize> {
+        if let Some(block) = self.block(name) {
+            return vec![block];
+        }
+        let is_below =
+            |block: &Block| block.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        (0..self.blocks.len()).filter(|&block| is_below(&self.blocks[block])).collect()
+    }
+
     /// The number of values of a sketch: the sum of all blocks' dims.
     #[must_use]
     pub fn dims(&self) -> usize {
@@ -185,7 +280,7 @@ impl SketchSpec {
     /// The spec of [`Sketch::nested`](super::Sketch::nested): each block's dims are divided by `factor`.
     ///
     /// # Errors
-    /// [`SketchError::NotNested`] if the spec is `Dense`, `factor` is not a power of two, or a block
+    /// [`SketchError::NotNested`] if the spec is not `RapidGrad`, `factor` is not a power of two, or a block
     /// would have fewer than 16 dims.
     pub fn nested(&self, factor: u32) -> Result<Self, SketchError> {
         let fits = factor.is_power_of_two()
@@ -245,10 +340,30 @@ impl SketchSpec {
                         "block {name:?} has {dims} dims; rapid_grad needs a power of two of at least 16"
                     ));
                 }
-                Ok(())
             }
-            SketcherKind::Dense { .. } => Ok(()),
+            SketcherKind::Kronecker { version, sides, .. } => {
+                if *version != 1 {
+                    return invalid(format!("kronecker version {version} is not known, only 1 is"));
+                }
+                if sides.len() != self.blocks.len() {
+                    return invalid(format!("sides of {} blocks for {}", sides.len(), self.blocks.len()));
+                }
+                for (Block { name, dims }, &[p_in, p_out]) in self.blocks.iter().zip(sides) {
+                    if [p_in, p_out].iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
+                        return invalid(format!(
+                            "block {name:?} has sides {p_in} x {p_out}; 1 to 2^14 are possible"
+                        ));
+                    }
+                    if *dims != p_in * p_out {
+                        return invalid(format!(
+                            "block {name:?} has {dims} dims, but sides {p_in} x {p_out}"
+                        ));
+                    }
+                }
+            }
+            SketcherKind::Dense { .. } => {}
         }
+        self.optimizer.as_deref().map_or(Ok(()), OptimizerStep::check)
     }
 }
 
@@ -271,11 +386,21 @@ impl fmt::Display for SketchSpec {
                 };
                 write!(f, "rapid_grad v{version} seed {seed}, {normalisation}, {routing}")?;
             }
+            SketcherKind::Kronecker { version, seed, .. } => write!(f, "kronecker v{version} seed {seed}")?,
             SketcherKind::Dense { name, digest } => write!(f, "dense {name:?} digest {digest:?}")?,
         }
+        if let Some(step) = &self.optimizer {
+            write!(f, ", after {step}")?;
+        }
         let (shown, rest) = self.blocks.split_at(self.blocks.len().min(4));
-        for block in shown {
-            write!(f, "; {} x {}", block.name, block.dims)?;
+        for (ordinal, block) in shown.iter().enumerate() {
+            match &self.sketcher {
+                SketcherKind::Kronecker { sides, .. } if sides.len() > ordinal => {
+                    let [p_in, p_out] = sides[ordinal];
+                    write!(f, "; {} x {p_in} x {p_out}", block.name)?;
+                }
+                _ => write!(f, "; {} x {}", block.name, block.dims)?,
+            }
         }
         if !rest.is_empty() {
             write!(f, "; and {} more blocks", rest.len())?;

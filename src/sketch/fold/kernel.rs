@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::product::{self, Product};
 use super::scalar;
 use super::tiling::{TILE, Tile, Tiling};
 #[cfg(target_arch = "x86_64")]
@@ -76,6 +77,22 @@ impl FoldKernel {
         let mut last = [0.0; TILE];
         last[..rest.len()].copy_from_slice(rest);
         most.max(scalar::fold(tiling, tiles.len() as u32, &[last], scale, sums))
+    }
+
+    /// Adds a product of matrices to `sums`.
+    pub(in super::super) fn add_products(self, product: &Product<'_>, sums: &mut [f32]) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a sketcher only takes a kernel that is available.
+            Self::Avx2 => unsafe { avx2::add_products(product, sums) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a sketcher only takes a kernel that is available.
+            Self::Avx512 => unsafe { avx512::add_products(product, sums) },
+            // Never available there.
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => product::add::<4, 8>(product, sums),
+            Self::Scalar => product::add::<4, 8>(product, sums),
+        }
     }
 
     fn fold_tiles(

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec::lanes;
+use crate::sketch::Sketcher;
 
 /// The page's text, with nothing precomputed, in `u64` and with explicit moduli.
 fn by_the_page(seed: u64, parameter: &str, gradient: &[f32], dims: usize) -> Vec<f32> {

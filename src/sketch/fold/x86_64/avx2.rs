@@ -1,5 +1,6 @@
 use std::arch::x86_64::*;
 
+use super::super::product::{self, Product};
 use super::super::tiling::{TILE, Tile, Tiling};
 use super::{AHEAD, BATCH};
 use crate::codec::lanes::SquareSum;
@@ -156,4 +157,10 @@ fn mix(x: __m256i) -> __m256i {
     let x = _mm256_xor_si256(x, _mm256_srli_epi32::<15>(x));
     let x = _mm256_mullo_epi32(x, word(MIX[1]));
     _mm256_xor_si256(x, _mm256_srli_epi32::<16>(x))
+}
+
+/// See [`product::add`].
+#[target_feature(enable = "avx2")]
+pub(in super::super) fn add_products(product: &Product<'_>, sums: &mut [f32]) {
+    product::add::<4, 16>(product, sums);
 }
