@@ -52,6 +52,7 @@ mod error;
 mod examples;
 mod factors;
 mod gradients;
+mod kronecker;
 mod loss;
 mod parameters;
 mod positions;
