@@ -1,8 +1,8 @@
 //! Sketches the gradients of one example after `backward()`.
 
 use super::BurnError;
-use super::parameters::Path;
-use crate::sketch::{Sketch, Sketcher};
+use super::parameters::{Parameters, Path};
+use crate::sketch::{Sketch, Sketcher, SketcherKind};
 use ::burn::Tensor;
 use ::burn::module::{Module, ModuleVisitor, Param};
 use ::burn::tensor::Gradients;
@@ -16,6 +16,8 @@ use ::burn::tensor::Gradients;
 /// # Errors
 /// - [`BurnError::NothingSelected`] if no selected parameter has a gradient;
 /// - [`BurnError::MissingGradient`] if a selected parameter that requires a gradient has none;
+/// - [`BurnError::NotAMatrix`] for a selected vector under a `Kronecker` spec;
+/// - [`BurnError::PlainGradients`] if the spec has an optimizer;
 /// - [`BurnError::Read`] if the device fails;
 /// - [`BurnError::Sketch`] if a gradient is not finite or no block of the spec matches a parameter.
 pub fn sketch_gradients<M: Module>(
@@ -24,7 +26,21 @@ pub fn sketch_gradients<M: Module>(
     gradients: &mut Gradients,
     select: impl Fn(&str) -> bool,
 ) -> Result<Sketch, BurnError> {
+    if sketcher.spec().optimizer().is_some() {
+        return Err(BurnError::PlainGradients { spec: Box::new(sketcher.spec().clone()) });
+    }
     let mut fold = sketcher.start();
+    if let SketcherKind::Kronecker { .. } = sketcher.spec().sketcher() {
+        let shapes = Parameters::of(model, &select);
+        for_each_gradient(model, gradients, &select, |path, values| {
+            let shape = shapes.iter().find(|(name, _)| *name == path).map_or(&[][..], |(_, shape)| shape);
+            let &[n_in, n_out] = shape else {
+                return Err(BurnError::NotAMatrix { parameter: path.to_owned(), shape: shape.to_vec() });
+            };
+            fold.add_matrix(path, [n_in, n_out], values).map_err(BurnError::from)
+        })?;
+        return Ok(fold.finish()?);
+    }
     for_each_gradient(model, gradients, select, |path, values| {
         fold.add(path, values).map_err(BurnError::from)
     })?;
