@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::module::Module;
+use experiments::data::Item;
+use experiments::experiment::{Built, Ends, Place};
 use gradix::burn::sketch_examples;
 use gradix::sketch::{Sketch, Sketcher};
 use gradix::{Encoding, Index, Row, Schema};
 
-use super::data::Item;
 use super::model::{Transformer, is_kept};
 use super::tracin::{Span, backward, by_length};
 
@@ -26,29 +27,6 @@ pub struct Method {
     pub encoding: Encoding,
     /// The index's folder.
     pub path: PathBuf,
-}
-
-/// What building an index took and made.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Built {
-    /// Seconds of appending and committing, without making the sketches.
-    pub append_seconds: f64,
-    /// Bytes of the codes of one row.
-    pub row_bytes: usize,
-    /// Bytes of everything in the index's folder.
-    pub index_bytes: u64,
-}
-
-/// An example's place in the training set, and its influence.
-pub type Place = (usize, f64);
-
-/// The first and the last rows for one query, highest score first.
-#[derive(Debug, Clone, Default)]
-pub struct Ends {
-    /// The highest scores.
-    pub proponents: Vec<Place>,
-    /// The lowest scores, the lowest first.
-    pub opponents: Vec<Place>,
 }
 
 /// The sketches of spans, batch by batch, short sequences first: `sink` gets a span's place and its

@@ -47,12 +47,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod collect;
 mod error;
 mod examples;
 mod factors;
 mod gradients;
 mod loss;
 mod parameters;
+mod positions;
+mod spans;
 mod taps;
 
 pub use error::BurnError;
@@ -60,5 +63,6 @@ pub use examples::sketch_examples;
 pub use factors::for_each_example_gradient;
 pub use gradients::{for_each_gradient, sketch_gradients};
 pub use loss::{sequence_loss, target_loss};
-pub use parameters::parameter_paths;
+pub use parameters::{Parameters, parameter_paths};
+pub use positions::{sketch_positions, windows};
 pub use taps::Taps;

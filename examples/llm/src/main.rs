@@ -1,0 +1,2 @@
+//! A language model, traced with gradix.
+fn main() {}
