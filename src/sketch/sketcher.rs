@@ -83,7 +83,7 @@ impl Sketcher {
     }
 
     /// The same sketcher, to which every parameter is called `prefix.name`: in the choice of its block, in what
-    /// is hashed, and in errors.
+    /// is hashed, and in errors. An empty prefix changes nothing.
     ///
     /// This is how checkpoints share a row: the spec has a group of blocks for each, the gradients of each are
     /// sketched under its name, and [`Sketch::plus`] puts them together. [`Scan::weights`](crate::Scan::weights)
@@ -102,6 +102,9 @@ impl Sketcher {
     /// ```
     #[must_use]
     pub fn under(&self, prefix: &str) -> Self {
+        if prefix.is_empty() {
+            return self.clone();
+        }
         Self { prefix: format!("{}{prefix}.", self.prefix).into(), ..self.clone() }
     }
 
