@@ -2,11 +2,11 @@
 
 use super::BurnError;
 use super::factors::for_each_example_gradient;
+use super::folds::Folds;
 use super::taps::Taps;
-use crate::sketch::{Fold, Sketch, SketchError, Sketcher};
+use crate::sketch::{Sketch, Sketcher};
 use ::burn::module::Module;
 use ::burn::tensor::Gradients;
-use rayon::prelude::*;
 
 /// Computes the sketches of all examples of a batch, in the order of the batch.
 ///
@@ -31,17 +31,9 @@ pub fn sketch_examples<M: Module>(
     select: impl Fn(&str) -> bool,
 ) -> Result<Vec<Sketch>, BurnError> {
     let batch = taps.seen.first().map_or(0, |tap| tap.input.dims()[0]);
-    let mut folds: Vec<Fold> = (0..batch).map(|_| sketcher.start()).collect();
-    let named = |example: usize, source: SketchError| BurnError::Example { example, source };
+    let mut folds = Folds::start(sketcher, batch);
     for_each_example_gradient(model, taps, gradients, select, |path, first, rows| {
-        let [_, elements] = rows.dims();
-        let values = rows
-            .try_into_vec_as::<f32>()
-            .map_err(|source| BurnError::Read { tensor: path.to_owned(), source })?;
-        folds[first..].par_iter_mut().zip(values.par_chunks_exact(elements)).enumerate().try_for_each(
-            |(row, (fold, gradient))| fold.add(path, gradient).map_err(|source| named(first + row, source)),
-        )
+        folds.add(path, first, rows)
     })?;
-    let finished = folds.into_iter().enumerate();
-    finished.map(|(row, fold)| fold.finish().map_err(|source| named(row, source))).collect()
+    folds.finish()
 }

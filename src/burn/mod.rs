@@ -47,9 +47,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "cubecl")]
+mod device;
 mod error;
 mod examples;
 mod factors;
+mod folds;
 mod gradients;
 mod loss;
 mod parameters;
