@@ -437,8 +437,10 @@ impl crate::burn::BurnError {
             | Self::BatchSize { .. }
             | Self::Shape { .. }
             | Self::FullyMasked { .. }
-            | Self::Target { .. } => ErrorKind::InvalidInput,
-            Self::Read { .. } => ErrorKind::Io,
+            | Self::Target { .. }
+            | Self::OtherDevice { .. } => ErrorKind::InvalidInput,
+            Self::DeviceLimit { .. } => ErrorKind::Unsupported,
+            Self::Read { .. } | Self::Device { .. } => ErrorKind::Io,
             Self::Sketch(error) => error.kind(),
             Self::Example { source, .. } => source.kind(),
         }
