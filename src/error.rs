@@ -430,6 +430,8 @@ impl crate::burn::BurnError {
             | Self::SharedParameter { .. }
             | Self::Positions { .. }
             | Self::Span { .. }
+            | Self::NotAMatrix { .. }
+            | Self::PlainGradients { .. }
             | Self::OtherParameters { .. }
             | Self::OtherOrder { .. }
             | Self::ForeignLayer { .. }

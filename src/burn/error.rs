@@ -1,4 +1,4 @@
-use crate::sketch::SketchError;
+use crate::sketch::{SketchError, SketchSpec};
 use ::burn::tensor::TensorReadError;
 
 /// Why the gradients of a burn model could not be read or sketched.
@@ -57,6 +57,26 @@ pub enum BurnError {
         given: usize,
         /// The first layer's first axis.
         expected: usize,
+    },
+    /// A `Kronecker` sketch has two sides, and the parameter has not.
+    #[error(
+        "parameter {parameter:?} of shape {shape:?} is no matrix, and a Kronecker sketch is of matrices: do \
+         not select it, or use a RapidGrad spec"
+    )]
+    NotAMatrix {
+        /// The parameter's path.
+        parameter: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// The spec says that gradients are replaced by an optimizer's step, and these are plain ones.
+    #[error(
+        "gradients as they are cannot be sketched under a spec of an optimizer's steps ({spec}): use its \
+         `for_queries`, or sketch steps"
+    )]
+    PlainGradients {
+        /// The spec.
+        spec: Box<SketchSpec>,
     },
     /// Tapped layers have different numbers of positions, so that a position means nothing to all of them.
     #[error(

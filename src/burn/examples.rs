@@ -3,8 +3,9 @@
 use super::BurnError;
 use super::factors::Factors;
 use super::folds::Folds;
+use super::kronecker;
 use super::taps::Taps;
-use crate::sketch::{Sketch, Sketcher};
+use crate::sketch::{Sketch, Sketcher, SketcherKind};
 use ::burn::module::Module;
 use ::burn::tensor::Gradients;
 
@@ -23,6 +24,8 @@ use ::burn::tensor::Gradients;
 /// - [`BurnError::ForeignLayer`] if a tapped layer is not part of `model`;
 /// - [`BurnError::MissingGradient`] if the loss does not depend on a selected layer;
 /// - [`BurnError::BatchSize`] if layers saw different batches;
+/// - [`BurnError::NotAMatrix`] for a selected vector under a `Kronecker` spec;
+/// - [`BurnError::PlainGradients`] if the spec has an optimizer;
 /// - [`BurnError::Read`] if the device fails, [`BurnError::Example`] if the sketcher returns an error.
 pub fn sketch_examples<M: Module>(
     sketcher: &Sketcher,
@@ -36,6 +39,12 @@ pub fn sketch_examples<M: Module>(
 
 /// The sketches of all rows, in their order.
 pub(super) fn sketch_rows(sketcher: &Sketcher, factors: &Factors) -> Result<Vec<Sketch>, BurnError> {
+    if sketcher.spec().optimizer().is_some() {
+        return Err(BurnError::PlainGradients { spec: Box::new(sketcher.spec().clone()) });
+    }
+    if let SketcherKind::Kronecker { .. } = sketcher.spec().sketcher() {
+        return kronecker::sketch_rows(sketcher, factors);
+    }
     let mut folds = Folds::start(sketcher, factors.rows());
     factors.for_each_gradient(|path, first, rows| folds.add(path, first, rows))?;
     folds.finish()

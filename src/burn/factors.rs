@@ -19,7 +19,7 @@ use super::spans::Spans;
 use super::taps::{Layer, Tap, Taps};
 use ::burn::Tensor;
 use ::burn::module::{Module, ModuleVisitor, Param, ParamId};
-use ::burn::tensor::{Device, Gradients, IndexingUpdateOp, Int};
+use ::burn::tensor::{DType, Device, Gradients, IndexingUpdateOp, Int};
 
 /// The maximum number of gradient elements computed at once (64 MiB of f32), unless a single example's
 /// parameter has more.
@@ -84,6 +84,7 @@ enum Role {
 }
 
 /// The factors of one use of a parameter, for a run of rows.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and most are matrices")]
 pub(super) enum Use {
     /// `Σ_t left_t ⊗ right_t`.
     Matrix(Left, Tensor<3>),
@@ -99,6 +100,14 @@ pub(super) enum Left {
 }
 
 impl Left {
+    /// The same in f32.
+    pub(super) fn wide(self) -> Self {
+        match self {
+            Self::Dense(left) => Self::Dense(left.cast(DType::F32)),
+            Self::OneHot(ones) => Self::OneHot(ones),
+        }
+    }
+
     /// `left matrix`: `[rows, time, columns]`, for a matrix `[n, columns]`.
     pub(super) fn times(self, matrix: Tensor<2>) -> Tensor<3> {
         match self {

@@ -55,6 +55,7 @@ mod examples;
 mod factors;
 mod folds;
 mod gradients;
+mod kronecker;
 mod loss;
 mod parameters;
 mod positions;
