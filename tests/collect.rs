@@ -900,7 +900,7 @@ fn killed_collection_ends_with_the_rows_of_an_undisturbed_one() {
             child.wait().unwrap();
             kills += 1;
             let found = ids(&index).len();
-            assert!(found % 16 == 0 || found == MANY, "half a window");
+            assert!(found.is_multiple_of(16) || found == MANY, "half a window");
             between += usize::from(found > 0 && found < MANY);
             delay = delay * 5 / 4;
         }

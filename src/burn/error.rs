@@ -154,6 +154,26 @@ pub enum BurnError {
         /// burn's error.
         source: TensorReadError,
     },
+    /// Too much for one launch on a device, whose indices have 32 bits.
+    #[error("{what} has {elements} elements; a device's kernel takes fewer than 2^32")]
+    DeviceLimit {
+        /// The parameter's path, or what else it is.
+        what: String,
+        /// Its number of elements.
+        elements: usize,
+    },
+    /// A gradient is on another device than those before it.
+    #[error("the gradient of {parameter:?} is on another device than those of the parameters before it")]
+    OtherDevice {
+        /// The parameter's path.
+        parameter: String,
+    },
+    /// The device failed while the sums were read.
+    #[error("the sums cannot be read from the device: {reason}")]
+    Device {
+        /// What the device's driver says.
+        reason: String,
+    },
     /// The sketcher refused a gradient.
     #[error(transparent)]
     Sketch(#[from] SketchError),

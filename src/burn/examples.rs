@@ -2,12 +2,12 @@
 
 use super::BurnError;
 use super::factors::Factors;
+use super::folds::Folds;
 use super::kronecker;
 use super::taps::Taps;
-use crate::sketch::{Fold, Sketch, SketchError, Sketcher, SketcherKind};
+use crate::sketch::{Sketch, Sketcher, SketcherKind};
 use ::burn::module::Module;
 use ::burn::tensor::Gradients;
-use rayon::prelude::*;
 
 /// Computes the sketches of all examples of a batch, in the order of the batch.
 ///
@@ -45,17 +45,7 @@ pub(super) fn sketch_rows(sketcher: &Sketcher, factors: &Factors) -> Result<Vec<
     if let SketcherKind::Kronecker { .. } = sketcher.spec().sketcher() {
         return kronecker::sketch_rows(sketcher, factors);
     }
-    let mut folds: Vec<Fold> = (0..factors.rows()).map(|_| sketcher.start()).collect();
-    let named = |example: usize, source: SketchError| BurnError::Example { example, source };
-    factors.for_each_gradient(|path, first, rows| {
-        let [_, elements] = rows.dims();
-        let values = rows
-            .try_into_vec_as::<f32>()
-            .map_err(|source| BurnError::Read { tensor: path.to_owned(), source })?;
-        folds[first..].par_iter_mut().zip(values.par_chunks_exact(elements)).enumerate().try_for_each(
-            |(row, (fold, gradient))| fold.add(path, gradient).map_err(|source| named(first + row, source)),
-        )
-    })?;
-    let finished = folds.into_iter().enumerate();
-    finished.map(|(row, fold)| fold.finish().map_err(|source| named(row, source))).collect()
+    let mut folds = Folds::start(sketcher, factors.rows());
+    factors.for_each_gradient(|path, first, rows| folds.add(path, first, rows))?;
+    folds.finish()
 }

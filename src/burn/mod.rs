@@ -55,9 +55,12 @@
 //! ```
 
 pub mod collect;
+#[cfg(feature = "cubecl")]
+mod device;
 mod error;
 mod examples;
 mod factors;
+mod folds;
 mod gradients;
 mod kronecker;
 mod loss;

@@ -80,6 +80,9 @@ use plan::Bounds;
 /// An error of the caller's code, or one that is passed on as it is.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
+/// What [`Collector::progress`] was given.
+type Callback<'c> = Box<dyn FnMut(&Progress) + 'c>;
+
 /// What becomes of a collection when an example fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -124,7 +127,7 @@ pub struct Collector<'c, R> {
     name: String,
     total: Option<u64>,
     cancel: CancelToken,
-    progress: Option<Box<dyn FnMut(&Progress) + 'c>>,
+    progress: Option<Callback<'c>>,
 }
 
 impl<R> fmt::Debug for Collector<'_, R> {

@@ -18,7 +18,7 @@ use super::replica::Replica;
 use super::resume;
 use super::sink::{Collected, Sink};
 use super::work::{Device, Solved, Times};
-use super::{Cause, Collector, OnFailure};
+use super::{Callback, Cause, Collector, OnFailure};
 use crate::lock::lock;
 use crate::scan::CancelToken;
 use crate::sketch::Sketch;
@@ -87,7 +87,7 @@ struct Run<'a, 'c, E, I, S> {
     commit_time: Duration,
     on_failure: OnFailure,
     cancel: CancelToken,
-    callback: Option<Box<dyn FnMut(&Progress) + 'c>>,
+    callback: Option<Callback<'c>>,
 }
 
 pub(super) fn run<E, R, I, S>(

@@ -118,7 +118,7 @@ impl Sink for Writer {
             match self.append_rows(example.id, &example.rows()) {
                 Ok(()) => {}
                 Err(error) if is_of_the_example(&error) => {
-                    refused.push(Refused { place, source: error.into() })
+                    refused.push(Refused { place, source: error.into() });
                 }
                 Err(error) => return Err(error.into()),
             }
