@@ -20,7 +20,7 @@ use gradix::burn::collect::{
 };
 use gradix::burn::{BurnError, Taps, sketch_gradients, target_loss};
 use gradix::sketch::{Sketch, SketchError, SketchSpec, Sketcher};
-use gradix::{AppendError, CancelToken, Encoding, GcOptions, Index, Schema, Span, Writer};
+use gradix::{AppendError, Attach, CancelToken, Encoding, GcOptions, Index, Part, Schema, Span, Writer};
 
 const VOCABULARY: usize = 11;
 const WIDTH: usize = 8;
@@ -861,6 +861,8 @@ fn batches_are_bounded_by_padded_tokens() {
 
 const PATH: &str = "GRADIX_TEST_COLLECT";
 const DEVICES: &str = "GRADIX_TEST_COLLECT_DEVICES";
+/// Where parts are built; without it rows go into the index.
+const BUILT: &str = "GRADIX_TEST_COLLECT_BUILT";
 const MANY: usize = 4000;
 
 /// Not a test by itself: the collection that is killed.
@@ -868,8 +870,42 @@ const MANY: usize = 4000;
 fn child() {
     let Ok(path) = std::env::var(PATH) else { return };
     let devices = std::env::var(DEVICES).unwrap().parse().unwrap();
+    if let Ok(built) = std::env::var(BUILT) {
+        let description = Path::new(&path).join("INDEX");
+        let mut parts = Index::options().detached(description, built).unwrap();
+        collector(devices).run(texts(MANY), &mut parts).unwrap();
+        return;
+    }
     let index = Index::open(path).unwrap();
     collector(devices).run(texts(MANY), &mut index.writer().unwrap()).unwrap();
+}
+
+/// Starts the collection again and again and kills it, from before the first commit to behind the last one; returns
+/// how often it was killed between these two, as `rows` of what is durable tell.
+fn kill_until_done(index: &Index, devices: usize, built: Option<&Path>, rows: impl Fn() -> usize) -> usize {
+    let (mut kills, mut between) = (0, 0);
+    let mut delay = Duration::from_millis(30);
+    loop {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["child", "--exact"]).env(PATH, index.path()).env(DEVICES, devices.to_string());
+        if let Some(built) = built {
+            command.env(BUILT, built);
+        }
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(delay);
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success());
+            assert!(kills > 2 && between > 0, "{kills} kills, {between} between first and last commit");
+            return between;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        let found = rows();
+        assert!(found.is_multiple_of(16) || found == MANY, "half a window");
+        between += usize::from(found > 0 && found < MANY);
+        delay = delay * 5 / 4;
+    }
 }
 
 /// Would catch a moment at which a kill loses rows, computes them twice, or leaves an index that does not go on.
@@ -879,33 +915,33 @@ fn killed_collection_ends_with_the_rows_of_an_undisturbed_one() {
     for devices in [1, 2] {
         let folder = tempfile::tempdir().unwrap();
         let index = create(&folder.path().join("i"));
-        let (mut kills, mut between) = (0, 0);
-        // From before the first commit to behind the last one.
-        let mut delay = Duration::from_millis(30);
-        loop {
-            let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["child", "--exact"])
-                .env(PATH, index.path())
-                .env(DEVICES, devices.to_string())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            std::thread::sleep(delay);
-            if let Some(status) = child.try_wait().unwrap() {
-                assert!(status.success());
-                break;
-            }
-            child.kill().unwrap();
-            child.wait().unwrap();
-            kills += 1;
-            let found = ids(&index).len();
-            assert!(found.is_multiple_of(16) || found == MANY, "half a window");
-            between += usize::from(found > 0 && found < MANY);
-            delay = delay * 5 / 4;
-        }
-        assert!(kills > 2 && between > 0, "{kills} kills, {between} between the first and the last commit");
+        kill_until_done(&index, devices, None, || ids(&index).len());
         assert!(rows(&index) == expected, "{devices} devices");
         assert!(index.verify().unwrap().findings.is_empty());
     }
+}
+
+/// Would catch a detached collection that begins anew after a kill, or parts that do not add up to the input.
+#[test]
+fn killed_detached_collection_goes_on_behind_its_last_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = create(&folder.path().join("i"));
+    let built = folder.path().join("built");
+    let parts = || {
+        let parts = std::fs::read_dir(&built).into_iter().flatten().map(|entry| entry.unwrap().path());
+        let examples = parts.filter_map(|path| Some(Part::read(path).ok()?.examples()));
+        examples.sum::<u64>() as usize
+    };
+    kill_until_done(&index, 1, Some(&built), parts);
+    let mut writer = index.writer().unwrap();
+    let attached = writer.attach(&built, Attach::Move).unwrap();
+    let ends: Vec<u64> =
+        attached.parts.iter().map(|part| Record::parse(&part.payload).unwrap().unwrap().end).collect();
+    assert!(ends.len() > 2 && ends.is_sorted() && ends.last() == Some(&(MANY as u64)), "{ends:?}");
+    writer.commit().unwrap();
+    assert!(rows(&index) == undisturbed(&texts(MANY)));
+    // The parts have been moved, and what they recorded has stayed.
+    let mut again = index.detached(&built).unwrap();
+    let done = collector(1).run(texts(MANY), &mut again).unwrap();
+    assert_eq!((done.resumed_at, done.examples, done.commits), (MANY as u64, 0, 0));
 }
