@@ -24,6 +24,9 @@ if [ $# -gt 0 ]; then
                 export GRADIX_BENCH_SHUFFLE="$GRADIX_ROOT/scripts/bench-shuffle.sh"
             fi
         fi
+        if [ "$1" = routes ]; then
+            names+=(--features "$GRADIX_FEATURES")
+        fi
         names+=(--bench "$1")
         shift
     done
