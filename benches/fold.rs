@@ -32,6 +32,7 @@ fn main() -> Result<(), Failure> {
         large(log, &mut memory)?;
     }
     small()?;
+    projections()?;
     encodings()
 }
 
@@ -94,6 +95,48 @@ fn small() -> Result<(), Failure> {
                     if normalisation == Normalisation::None { "no" } else { "per tensor" },
                     gradient.len() as f64 / time / 1e9,
                     1.0 / time,
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One layer's gradient under both sketchers, of as many dims: matrices a second, measured in turns.
+fn projections() -> Result<(), Failure> {
+    println!("\nlayers of a model, p x p dims each");
+    println!(
+        "{:>8} {:>12} {:>4} {:>10} {:>14} {:>10} {:>9}",
+        "kernel", "layer", "p", "folds/s", "projections/s", "Gterms/s", "fold/proj"
+    );
+    for kernel in FoldKernel::available() {
+        for [n_in, n_out] in [[576, 576], [576, 1536]] {
+            let mut gradient = vec![0.0; n_in * n_out];
+            gaussian(&mut gradient);
+            for p in [16, 64] {
+                let name = "layers.0.mlp.up";
+                let folding = Sketcher::new(SketchSpec::rapid_grad(7, p * p))?.on_kernel(kernel)?;
+                let projecting =
+                    Sketcher::new(SketchSpec::kronecker(7, [(name, p, p)]))?.on_kernel(kernel)?;
+                let sketch = |sketcher: &Sketcher| {
+                    let mut fold = sketcher.start();
+                    fold.add_matrix(name, [n_in, n_out], &gradient)?;
+                    fold.finish()
+                };
+                let (mut fold, mut projection) = (Duration::MAX, Duration::MAX);
+                for _ in 0..if kernel == FoldKernel::Scalar { 5 } else { 30 } {
+                    fold = fold.min(best(1, || sketch(&folding)));
+                    projection = projection.min(best(1, || sketch(&projecting)));
+                }
+                let terms = p as usize * n_out * (n_in + p as usize);
+                println!(
+                    "{:>8} {:>12} {p:>4} {:>10.0} {:>14.0} {:>10.1} {:>9.1}",
+                    kernel.to_string(),
+                    format!("{n_in} x {n_out}"),
+                    1.0 / fold.as_secs_f64(),
+                    1.0 / projection.as_secs_f64(),
+                    terms as f64 / projection.as_secs_f64() / 1e9,
+                    projection.as_secs_f64() / fold.as_secs_f64(),
                 );
             }
         }

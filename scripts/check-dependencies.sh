@@ -8,7 +8,7 @@ cd "$GRADIX_ROOT"
 tools=$("$GRADIX_ROOT/scripts/install-tool.sh" cargo-deny 0.20.2)
 PATH="$tools:$PATH"
 # With cuda: it is only looked at here, not built.
-deny() { cargo deny --locked --all-features "$@"; }
+deny() { cargo deny --locked --workspace --all-features "$@"; }
 
 deny check --hide-inclusion-graph licenses bans sources
 

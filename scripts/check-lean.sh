@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$GRADIX_ROOT"
 
 # `--target all`: on no platform, not only on this one.
-crates=$(cargo tree --locked --target all --edges normal,build --prefix none --format '{p}' |
+crates=$(cargo tree --locked --package gradix --target all --edges normal,build --prefix none --format '{p}' |
     sed 's/ .*//' | sort -u)
 heavy=$(printf '%s\n' "$crates" | grep -E '^(burn|cubecl|wgpu|naga|cudarc|candle)' || true)
 if [ -n "$heavy" ]; then
@@ -16,4 +16,4 @@ fi
 say "the default features need $(($(printf '%s\n' "$crates" | wc -l) - 1)) crates (every platform and build scripts counted), none of them burn's or a GPU's"
 
 use_rocksdb
-cargo check --locked
+cargo check --locked --package gradix

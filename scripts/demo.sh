@@ -15,11 +15,13 @@ if compgen -G "$CARGO_TARGET_DIR/debug/deps/libburn_wgpu-*.rlib" >/dev/null; the
     features=$GRADIX_FEATURES
 fi
 say "building the demo (the first time: burn too)"
-cargo build --locked --features "$features" --example demo
+# With every package of the workspace selected, as the tests do: they decide on the features of what all use.
+for_demo=(--locked --workspace --features "$features" --example demo)
+cargo build "${for_demo[@]}"
 built=$SECONDS
 
 say "running the demo"
-cargo run --quiet --locked --features "$features" --example demo -- "$@"
+"$CARGO_TARGET_DIR/debug/examples/demo" "$@"
 say "built in $((built - started)) s, ran in $((SECONDS - built)) s"
 for file in report.html results.json index.gradix; do
     [ -e "target/demo/$file" ] || die "the demo left no target/demo/$file"

@@ -41,7 +41,8 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$GRADIX_CACHE/target}"
 # Programs that the scripts build for themselves.
 export GRADIX_TOOLS="$GRADIX_CACHE/tools"
 
-# The tests, clippy and the docs share this feature set, and with it every built crate; the demo too,
+# The tests, clippy and the docs share this feature set, for the whole workspace (the packages selected
+# decide on the features of what they share), and with it every built crate; the demo too,
 # where they were built first.
 # It includes `burn`. (`cuda` cannot be built everywhere: its build script wants LLVM.)
 export GRADIX_FEATURES=wgpu,serde

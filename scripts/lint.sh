@@ -7,10 +7,10 @@ cd "$GRADIX_ROOT"
 for component in rustfmt clippy; do
     cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1 || rustup component add "$component"
 done
-cargo fmt --check
+cargo fmt --all --check
 use_rocksdb
-cargo clippy --locked --all-targets -- -D warnings
-cargo clippy --locked --all-targets --features "$GRADIX_FEATURES" -- -D warnings
+cargo clippy --locked --all-targets --package gradix -- -D warnings
+cargo clippy --locked --workspace --all-targets --features "$GRADIX_FEATURES" -- -D warnings
 
 # Each edit of the list must still find its place.
 python3 scripts/mutants.py --check

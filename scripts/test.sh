@@ -42,7 +42,7 @@ else
 fi
 
 if [ $# -gt 0 ]; then
-    "${run[@]}" --locked --features "$GRADIX_FEATURES" "$@"
+    "${run[@]}" --locked --workspace --features "$GRADIX_FEATURES" "$@"
     exit
 fi
 
@@ -50,13 +50,14 @@ say "the lean engine: dependencies of the default features"
 "$GRADIX_ROOT/scripts/check-lean.sh"
 
 say "the test suite (features: $GRADIX_FEATURES)"
-"${run[@]}" --locked --features "$GRADIX_FEATURES"
+"${run[@]}" --locked --workspace --features "$GRADIX_FEATURES"
 
 say "the quickstart"
-cargo run --quiet --locked --features "$GRADIX_FEATURES" --example quickstart >/dev/null
+cargo build --quiet --locked --workspace --features "$GRADIX_FEATURES" --example quickstart
+"$CARGO_TARGET_DIR/debug/examples/quickstart" >/dev/null
 
 say "the documentation's examples"
-cargo test --locked --features "$GRADIX_FEATURES" --doc
+cargo test --locked --workspace --features "$GRADIX_FEATURES" --doc
 
 tell_wgpu
 say "all tests passed, in $((SECONDS - started)) s with building"

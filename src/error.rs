@@ -110,6 +110,10 @@ pub enum Error {
     #[cfg(feature = "burn")]
     #[error(transparent)]
     Burn(#[from] crate::burn::BurnError),
+    /// From collecting the gradients of a training set.
+    #[cfg(feature = "burn")]
+    #[error(transparent)]
+    Collect(#[from] crate::burn::collect::CollectError),
 }
 
 /// Classifies an error by what the caller can do about it, independent of the operation.
@@ -173,6 +177,8 @@ impl Error {
             Self::Encode(error) => error.kind(),
             #[cfg(feature = "burn")]
             Self::Burn(error) => error.kind(),
+            #[cfg(feature = "burn")]
+            Self::Collect(error) => error.kind(),
         }
     }
 }
@@ -489,15 +495,52 @@ impl crate::burn::BurnError {
             Self::NothingSelected { .. }
             | Self::MissingGradient { .. }
             | Self::NotTapped { .. }
+            | Self::SharedParameter { .. }
+            | Self::Positions { .. }
+            | Self::Span { .. }
+            | Self::NotAMatrix { .. }
+            | Self::PlainGradients { .. }
+            | Self::OtherParameters { .. }
+            | Self::OtherOrder { .. }
             | Self::ForeignLayer { .. }
             | Self::NothingTapped
             | Self::BatchSize { .. }
             | Self::Shape { .. }
             | Self::FullyMasked { .. }
-            | Self::Target { .. } => ErrorKind::InvalidInput,
-            Self::Read { .. } => ErrorKind::Io,
+            | Self::Target { .. }
+            | Self::OtherDevice { .. } => ErrorKind::InvalidInput,
+            Self::DeviceLimit { .. } => ErrorKind::Unsupported,
+            Self::Read { .. } | Self::Device { .. } => ErrorKind::Io,
             Self::Sketch(error) => error.kind(),
             Self::Example { source, .. } => source.kind(),
+        }
+    }
+}
+
+#[cfg(feature = "burn")]
+impl crate::burn::collect::CollectError {
+    /// What the caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Setting { .. }
+            | Self::OtherSpec { .. }
+            | Self::OtherCheckpoints { .. }
+            | Self::InputChanged { .. }
+            | Self::SettingChanged { .. }
+            | Self::Failed { .. }
+            | Self::TooManyFailures { .. } => ErrorKind::InvalidInput,
+            Self::Input { .. } | Self::Thread { .. } => ErrorKind::Io,
+            Self::Record { .. } => ErrorKind::Damaged,
+            Self::Device { source, .. } => {
+                source.downcast_ref().map_or(ErrorKind::Io, crate::burn::BurnError::kind)
+            }
+            Self::Sink { source, .. } => {
+                let append = source.downcast_ref().map(AppendError::kind);
+                let commit = source.downcast_ref().map(CommitError::kind);
+                append.or(commit).unwrap_or(ErrorKind::Io)
+            }
+            Self::Cancelled { .. } => ErrorKind::Cancelled,
         }
     }
 }

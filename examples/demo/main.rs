@@ -5,13 +5,9 @@
 //! sketches in `queries.gradix` in the folder of `--out`.
 #![expect(clippy::print_stdout, reason = "a program that shows its results")]
 
-mod bm25;
-mod data;
 mod experiment;
 mod index;
-mod metrics;
 mod model;
-mod report;
 mod stages;
 mod tokens;
 mod trace;
@@ -33,7 +29,7 @@ pub struct Options {
     #[arg(long, default_value = "target/demo")]
     pub out: PathBuf,
     /// Folder of the training data.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data"))]
+    #[arg(long, default_value = experiments::data::SHIPPED)]
     pub data: PathBuf,
     /// Seed of the errors, the model's weights, the order of training and the sketches.
     #[arg(long, default_value_t = 7)]

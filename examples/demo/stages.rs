@@ -5,16 +5,18 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Device;
+use experiments::data::Dataset;
+use experiments::experiment::{
+    Asked, Cost, ENDS, Ends, Ranking, Task, baselines, described, joined, row, sorted,
+};
+use experiments::report::{Clock, Fact, Machine, Report};
 use gradix::Encoding;
 use gradix::sketch::{Normalisation, Sketch, SketchSpec, Sketcher};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::bm25::Bm25;
-use super::data::{Dataset, Item};
-use super::experiment::{self, Case, Cost, ENDS, Ranking, Task};
-use super::index::{self, Ends, Failure, Method};
+use super::experiment;
+use super::index::{self, Failure, Method};
 use super::model::{Shape, Transformer};
-use super::report::{Experiment, Fact, Machine, Report, Row, Timing};
 use super::tokens::{Encoded, Vocabulary};
 use super::tracin::{self, Span};
 use super::train::{self, Schedule};
@@ -34,8 +36,8 @@ const TRACED: usize = 2;
 pub fn run(options: &Options) -> Result<Report, Failure> {
     let mut clock = Clock::default();
     let data = Dataset::load(&options.data)?;
-    let vocabulary = data.vocabulary();
-    let items = experiment::training_set(&data, options.seed);
+    let vocabulary = Vocabulary::of(&data);
+    let items = data.training_set(options.seed);
     let encoded: Vec<Encoded> =
         items.iter().map(|item| vocabulary.encode(&item.prompt, &item.answer)).collect();
     clock.stage("load the data");
@@ -48,6 +50,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     queries.extend(data.error_queries());
     let asked: Vec<Vec<u32>> = queries.iter().map(|query| vocabulary.encode_prompt(&query.prompt)).collect();
     let cases = experiment::cases(&data, &vocabulary, &queries, &train::generate(&model, &asked));
+    let asked_about: Vec<Asked> = cases.iter().map(|case| case.asked(&vocabulary)).collect();
     clock.stage("generate");
     let count = |task| cases.iter().filter(|case| case.task == task).count();
     let outcome = format!(
@@ -67,14 +70,14 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
     let bar = bar("gradients, sketches, indexes", items.len() as u64);
     let (sketching, built) =
-        index::build(&model, &spans, &items, &sketcher, &methods, BATCH, |n| bar.inc(n))?;
+        index::build(&model, &spans, &items, &sketcher, &methods, BATCH, |n| bar.set_position(n))?;
     bar.finish_and_clear();
     clock.stage("make the gradients, sketch them, build four indexes");
 
     let places: HashMap<&str, usize> = ids.iter().copied().zip(0..).collect();
     let wide = index::sketches(&model, &asked, &sketcher, BATCH)?;
     index::keep_queries(&options.out.join("queries.gradix"), &wide)?;
-    let mut ranked: Vec<(Cost, Vec<Ranking>)> = baselines(options, &items, &cases, &vocabulary);
+    let mut ranked: Vec<(Cost, Vec<Ranking>)> = baselines(&items, &asked_about, options.seed);
     let mut shown: Vec<Ends> = Vec::new();
     let mut ours = Vec::new();
     for (method, built) in methods.iter().zip(&built) {
@@ -83,7 +86,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
         let (ends, seconds) = index::rank(&method.path, &narrow, ENDS, &places)?;
         let each = seconds / narrow.len().max(1) as f64;
         let cost = Cost::of_index(method.dims, method.encoding.name(), built, sketching, each);
-        ours.push((cost, ends.iter().map(experiment::joined).collect()));
+        ours.push((cost, ends.iter().map(joined).collect()));
         if shown.is_empty() {
             shown = ends;
         }
@@ -100,7 +103,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
         ("exact TracIn, per-tensor norm", &exact.per_tensor),
         ("exact TracIn, cosine", &exact.cosine),
     ] {
-        let rankings = scores.iter().map(|row| experiment::sorted(row, &items)).collect();
+        let rankings = scores.iter().map(|row| sorted(row, &items)).collect();
         ranked.push((Cost::of(name, each), rankings));
     }
     ranked.extend(ours);
@@ -123,11 +126,10 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
         for case in here.take(TRACED) {
             queries.push(run.trace(&cases[case], &wide[case], &shown[case])?);
         }
-        let rows = ranked
-            .iter()
-            .map(|(cost, rankings)| experiment::row(task, cost, &cases, &items, rankings))
-            .collect();
-        experiments.push(described(task, &items, rows, queries));
+        let rows =
+            ranked.iter().map(|(cost, rankings)| row(task, cost, &asked_about, &items, rankings)).collect();
+        let shown = format!("gradix, K = {}, i8", DIMS[0]);
+        experiments.push(described(task, &items, shown, rows, queries));
     }
     clock.stage("trace some outputs token by token");
     for method in &methods[1..] {
@@ -135,19 +137,19 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     }
 
     let facts = vec![
-        fact(
+        Fact::new(
             "model",
             format!("{} layers, width {}, {} parameters", shape.layers, shape.width, model.num_params()),
         ),
-        fact(
+        Fact::new(
             "training",
             format!("{} examples, {} epochs, seed {}", items.len(), epochs(options), options.seed),
         ),
-        fact("gradients", "weights of the blocks' linear layers, per-tensor norm".to_owned()),
-        fact("outputs", outcome),
-        fact("device", format!("{:?}", options.device).to_lowercase()),
+        Fact::new("gradients", "weights of the blocks' linear layers, per-tensor norm"),
+        Fact::new("outputs", outcome),
+        Fact::new("device", format!("{:?}", options.device).to_lowercase()),
     ];
-    Ok(Report { machine: machine(), facts, timings: clock.timings, experiments })
+    Ok(Report { machine: Machine::this(), facts, timings: clock.timings(), experiments })
 }
 
 fn trained(options: &Options, shape: &Shape, encoded: &[Encoded]) -> Transformer {
@@ -196,70 +198,6 @@ fn methods(options: &Options) -> Vec<Method> {
     methods
 }
 
-/// The methods without gradients.
-fn baselines(
-    options: &Options,
-    items: &[Item],
-    cases: &[Case],
-    vocabulary: &Vocabulary,
-) -> Vec<(Cost, Vec<Ranking>)> {
-    let random = experiment::random_rankings(cases, items.len(), options.seed);
-    let began = Instant::now();
-    let documents = items.iter().map(|item| (item.id.as_str(), format!("{} {}", item.prompt, item.answer)));
-    let bm25 = Bm25::new(documents);
-    let build = began.elapsed().as_secs_f64();
-    let began = Instant::now();
-    let lexical = cases
-        .iter()
-        .map(|case| {
-            let text = match case.task {
-                // Asked about one word, it gets that word.
-                Task::TokenError => {
-                    let wrong: Vec<u32> = case.marked.iter().map(|at| case.generated[*at]).collect();
-                    vocabulary.decode(&wrong)
-                }
-                _ => format!("{} {}", case.query.prompt, vocabulary.decode(&case.generated)),
-            };
-            bm25.rank(&text).into_iter().map(|hit| (hit.index, hit.score)).collect()
-        })
-        .collect();
-    let each = began.elapsed().as_secs_f64() / cases.len().max(1) as f64;
-    let mut cost = Cost::of("BM25", Some(each));
-    cost.build_seconds = Some(build);
-    vec![(Cost::of("random", None), random), (cost, lexical)]
-}
-
-fn described(
-    task: Task,
-    items: &[Item],
-    rows: Vec<Row>,
-    queries: Vec<super::report::TracedQuery>,
-) -> Experiment {
-    let positives = items
-        .iter()
-        .filter(|item| match item.kind {
-            super::data::Kind::Clean => false,
-            super::data::Kind::Poisoned => task == Task::Backdoor,
-            super::data::Kind::Corrupted(_) => task != Task::Backdoor,
-        })
-        .count();
-    Experiment {
-        name: task.name().to_owned(),
-        title: task.title().to_owned(),
-        description: task.description().to_owned(),
-        examples: items.len(),
-        positives,
-        positive_name: task.positive_name().to_owned(),
-        shown_method: format!("gradix, K = {}, i8", DIMS[0]),
-        rows,
-        queries,
-    }
-}
-
-fn fact(name: &str, value: String) -> Fact {
-    Fact { name: name.to_owned(), value }
-}
-
 fn bar(what: &'static str, length: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {elapsed} {msg}");
     let bar = ProgressBar::new(length).with_prefix(what);
@@ -267,42 +205,4 @@ fn bar(what: &'static str, length: u64) -> ProgressBar {
         bar.set_style(style);
     }
     bar
-}
-
-/// The stages' times.
-struct Clock {
-    last: Instant,
-    timings: Vec<Timing>,
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        Self { last: Instant::now(), timings: Vec::new() }
-    }
-}
-
-impl Clock {
-    fn stage(&mut self, name: &str) {
-        let seconds = self.last.elapsed().as_secs_f64();
-        println!("{name}: {seconds:.1} s");
-        self.timings.push(Timing { stage: name.to_owned(), seconds });
-        self.last = Instant::now();
-    }
-}
-
-/// The machine's hardware, as far as `/proc` gives it.
-fn machine() -> Machine {
-    let field = |file: &str, name: &str| {
-        let text = std::fs::read_to_string(file).ok()?;
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let kib = field("/proc/meminfo", "MemTotal")
-        .and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok());
-    Machine {
-        processor: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
-        memory_bytes: kib.map(|kib| kib * 1024),
-        system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-    }
 }

@@ -1,10 +1,12 @@
 //! Words and marks: the demo's tokenizer.
 //!
-//! A token is a run of letters and digits (with hyphens and apostrophes inside), or one other
-//! visible character. Case is kept. `examples/data/make_data.py` splits the same way.
+//! The tokens are those of `experiments::words`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
+
+use experiments::data::Dataset;
+use experiments::words::split;
 
 /// Starts every sequence.
 pub const BOS: u32 = 0;
@@ -16,31 +18,6 @@ pub const EOS: u32 = 2;
 pub const UNK: u32 = 3;
 
 const SPECIAL: [&str; 4] = ["<bos>", "<sep>", "<eos>", "<unk>"];
-
-/// Splits a text into its tokens, in order.
-pub fn split(text: &str) -> Vec<&str> {
-    let mut tokens = Vec::new();
-    let mut chars = text.char_indices().peekable();
-    while let Some((start, first)) = chars.next() {
-        if first.is_whitespace() {
-            continue;
-        }
-        let mut end = start + first.len_utf8();
-        if first.is_alphanumeric() {
-            while let Some(&(at, next)) = chars.peek() {
-                let after = text[at + next.len_utf8()..].chars().next();
-                let inside = matches!(next, '\'' | '’' | '-') && after.is_some_and(char::is_alphanumeric);
-                if !next.is_alphanumeric() && !inside {
-                    break;
-                }
-                end = at + next.len_utf8();
-                chars.next();
-            }
-        }
-        tokens.push(&text[start..end]);
-    }
-    tokens
-}
 
 /// One token as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +55,11 @@ impl Vocabulary {
         let tokens: Vec<String> = SPECIAL.into_iter().chain(words).map(str::to_owned).collect();
         let ids = (0u32..).zip(&tokens).map(|(id, token)| (token.clone(), id)).collect();
         Self { tokens, ids }
+    }
+
+    /// The vocabulary of all files, shared by both experiments.
+    pub fn of(data: &Dataset) -> Self {
+        Self::build(data.texts())
     }
 
     /// Number of tokens, special ones included; every id is smaller.
@@ -143,17 +125,15 @@ impl Vocabulary {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
-    // Would catch a split that cuts "N'Djamena", glues marks to words, or loses a trailing hyphen.
+    // Would catch a vocabulary that makes the demo's model larger than its page says.
     #[test]
-    fn split_words_and_marks() {
-        assert_eq!(
-            split("Howdy! N'Djamena, a two-masted ship-"),
-            ["Howdy", "!", "N'Djamena", ",", "a", "two-masted", "ship", "-"]
-        );
-        assert_eq!(split("  "), Vec::<&str>::new());
-        assert_eq!(split("Köln's É'"), ["Köln's", "É", "'"]);
+    fn vocabulary_of_the_shipped_data_is_small() {
+        let data = Dataset::load(Path::new(experiments::data::SHIPPED)).expect("the shipped data loads");
+        assert!(Vocabulary::of(&data).size() <= 3500);
     }
 
     // Would catch a response range that includes <sep> or excludes <eos>.

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use experiments::data::{Item, Kind};
+use experiments::experiment::Ends;
+use experiments::report::{Hit, Token, TracedQuery};
 use gradix::sketch::{Sketch, Sketcher};
 
-use super::data::{Item, Kind};
 use super::experiment::Case;
-use super::index::{Ends, Failure, rank, sketches};
+use super::index::{Failure, rank, sketches};
 use super::model::Transformer;
-use super::report::{Hit, Token, TracedQuery};
 use super::tokens::{Encoded, Vocabulary};
 use super::tracin::Span;
 

@@ -5,6 +5,7 @@ use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, TensorData};
+use experiments::draws::Draws;
 use gradix::burn::Taps;
 
 use super::model::{CONTEXT, Transformer};
@@ -136,26 +137,4 @@ pub fn generate(model: &Transformer, prompts: &[Vec<u32>]) -> Vec<Vec<u32>> {
 
 fn is_done(row: &[u32], prompt: usize) -> bool {
     row.len() >= CONTEXT || (row.len() > prompt && row.last() == Some(&EOS))
-}
-
-/// `SplitMix64` (Steele, Lea and Flood, 2014).
-pub struct Draws(pub u64);
-
-impl Draws {
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Fisher and Yates' shuffle.
-    pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            let other = ((u128::from(self.next()) * (last as u128 + 1)) >> 64) as usize;
-            items.swap(last, other);
-        }
-    }
 }

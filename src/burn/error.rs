@@ -1,4 +1,4 @@
-use crate::sketch::SketchError;
+use crate::sketch::{SketchError, SketchSpec};
 use ::burn::tensor::TensorReadError;
 
 /// Why the gradients of a burn model could not be read or sketched.
@@ -20,11 +20,24 @@ pub enum BurnError {
         /// The parameter's path.
         parameter: String,
     },
-    /// A selected parameter is not the weight or bias of a tapped layer.
-    #[error("parameter {parameter:?} is selected, but no tapped linear layer has it")]
+    /// A selected parameter is not one of a tapped layer. The factor route needs every use of it to go through
+    /// [`Taps`](super::Taps); otherwise leave it out, or take the route of one example at a time,
+    /// [`sketch_gradients`](super::sketch_gradients).
+    #[error(
+        "parameter {parameter:?} is selected, but no tapped layer has it: call its layer through the taps, do \
+         not select it, or use sketch_gradients"
+    )]
     NotTapped {
         /// The parameter's path.
         parameter: String,
+    },
+    /// The module has one parameter in two places, and both are selected: its gradient would count twice.
+    #[error("parameters {first:?} and {parameter:?} are one: select only the first")]
+    SharedParameter {
+        /// The path of its second place.
+        parameter: String,
+        /// The path of its first place.
+        first: String,
     },
     /// A tapped layer is not part of the module.
     #[error("{layers} tapped layers are not part of this module")]
@@ -44,6 +57,67 @@ pub enum BurnError {
         given: usize,
         /// The first layer's first axis.
         expected: usize,
+    },
+    /// A `Kronecker` sketch has two sides, and the parameter has not.
+    #[error(
+        "parameter {parameter:?} of shape {shape:?} is no matrix, and a Kronecker sketch is of matrices: do \
+         not select it, or use a RapidGrad spec"
+    )]
+    NotAMatrix {
+        /// The parameter's path.
+        parameter: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// The spec says that gradients are replaced by an optimizer's step, and these are plain ones.
+    #[error(
+        "gradients as they are cannot be sketched under a spec of an optimizer's steps ({spec}): use its \
+         `for_queries`, or sketch steps"
+    )]
+    PlainGradients {
+        /// The spec.
+        spec: Box<SketchSpec>,
+    },
+    /// Tapped layers have different numbers of positions, so that a position means nothing to all of them.
+    #[error(
+        "parameter {parameter:?} saw {given} positions of each example, the others {expected}: do not select \
+         it, or use sketch_examples"
+    )]
+    Positions {
+        /// The path of the parameter whose layer differs.
+        parameter: String,
+        /// The product of its layer's axes between the first and the last.
+        given: usize,
+        /// That of the first layer.
+        expected: usize,
+    },
+    /// A span of positions is empty or ends past the last one.
+    #[error("{start}..{end} is no span of example {example}, which has {positions} positions")]
+    Span {
+        /// The row of the batch.
+        example: usize,
+        /// The span's first position.
+        start: usize,
+        /// The position after its last.
+        end: usize,
+        /// The number of positions of a row.
+        positions: usize,
+    },
+    /// A parameter of rows and queries differs, so that their sketches cannot be compared.
+    #[error("parameter {parameter:?} has {} in the queries, but {} in the rows", shape(queries), shape(rows))]
+    OtherParameters {
+        /// The parameter's path.
+        parameter: String,
+        /// Its shape when the rows were sketched; `None` if it was not there.
+        rows: Option<Vec<usize>>,
+        /// Its shape in the queries; `None` if it is not there.
+        queries: Option<Vec<usize>>,
+    },
+    /// The parameters of rows and queries are the same, in another order, which changes sums by rounding.
+    #[error("parameter {parameter:?} is not at the same place among the parameters of rows and queries")]
+    OtherOrder {
+        /// The path of the first parameter of the rows that is at another place.
+        parameter: String,
     },
     /// The shapes of logits, tokens and mask do not match.
     #[error("{what} has the shape {given:?}, expected {expected:?}")]
@@ -80,6 +154,26 @@ pub enum BurnError {
         /// burn's error.
         source: TensorReadError,
     },
+    /// Too much for one launch on a device, whose indices have 32 bits.
+    #[error("{what} has {elements} elements; a device's kernel takes fewer than 2^32")]
+    DeviceLimit {
+        /// The parameter's path, or what else it is.
+        what: String,
+        /// Its number of elements.
+        elements: usize,
+    },
+    /// A gradient is on another device than those before it.
+    #[error("the gradient of {parameter:?} is on another device than those of the parameters before it")]
+    OtherDevice {
+        /// The parameter's path.
+        parameter: String,
+    },
+    /// The device failed while the sums were read.
+    #[error("the sums cannot be read from the device: {reason}")]
+    Device {
+        /// What the device's driver says.
+        reason: String,
+    },
     /// The sketcher refused a gradient.
     #[error(transparent)]
     Sketch(#[from] SketchError),
@@ -91,4 +185,9 @@ pub enum BurnError {
         /// The sketcher's error.
         source: SketchError,
     },
+}
+
+/// For messages: the shape, or that there is none.
+fn shape(shape: &Option<Vec<usize>>) -> String {
+    shape.as_ref().map_or_else(|| "no such place".into(), |shape| format!("shape {shape:?}"))
 }

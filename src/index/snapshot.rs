@@ -197,7 +197,8 @@ impl Snapshot {
     /// ```
     ///
     /// # Errors
-    /// There is no query, or a query has another spec than the index or too large a norm.
+    /// There is no query, or the index does not take queries of a query's spec
+    /// ([`SketchSpec::takes_queries_of`](crate::sketch::SketchSpec::takes_queries_of)), or its norm is too large.
     pub fn scan<'a>(&'a self, queries: &'a [Sketch]) -> Result<Scan<'a>, ScanError> {
         let find = |id: &[u8]| {
             let found = self.find(id).map_err(|source| ScanError::Lookup { source: Box::new(source) })?;

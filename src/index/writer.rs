@@ -18,6 +18,7 @@ use super::{LOCK, MANIFEST, Shared, committed, now_ms};
 use crate::files;
 use crate::lock::lock;
 use crate::manifest::{CommitRecord, Location, Manifest, ManifestError, SegmentRecord, StateRecord};
+use crate::schema::Schema;
 use crate::segment::{EncodedRow, Origin, RowEncoder, RowTags, Sealed, SegmentError, SegmentWriter};
 use crate::sketch::Sketch;
 
@@ -207,6 +208,20 @@ impl Writer {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.state.generation
+    }
+
+    /// The index's schema.
+    #[must_use]
+    pub fn schema(&self) -> &Schema {
+        &self.shared.identity.schema
+    }
+
+    /// The payload of a commit; `None` if the generation does not exist, or has been collected.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn payload(&self, generation: u64) -> Result<Option<Vec<u8>>, ManifestError> {
+        Ok(self.manifest.commit(generation)?.map(|commit| commit.payload))
     }
 
     /// Appends an example with one row for the whole example.

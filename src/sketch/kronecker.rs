@@ -58,7 +58,7 @@ struct Parameter {
 /// assert!(projections.inputs.matrix().iter().all(|x| x.abs() == 0.5));
 /// // Two outputs fit into two: each keeps its place, with a sign.
 /// let outputs = projections.outputs.matrix();
-/// assert_eq!(outputs.map(f32::abs), [1.0, 0.0, 0.0, 1.0]);
+/// assert_eq!(outputs.iter().map(|x| x.abs()).collect::<Vec<f32>>(), [1.0, 0.0, 0.0, 1.0]);
 /// # Ok::<(), gradix::sketch::SketchError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,20 +134,17 @@ impl Side {
         signed(1.0, keys::Row::new(&self.keys, at).word(at / WORD) >> (at % WORD))
     }
 
-    /// The signs of some columns from a multiple of 32, as `[columns][rows]`.
-    fn signs(&self, rows: &[keys::Row], first: usize, columns: usize, signs: &mut Vec<f32>) {
-        signs.clear();
-        signs.resize(columns * self.rows, 0.0);
-        for (row, keys) in rows.iter().enumerate() {
-            let word = keys.word(first / WORD);
-            for column in 0..columns {
-                signs[column * self.rows + row] = signed(1.0, word >> column);
-            }
-        }
-    }
-
     fn row_keys(&self) -> Vec<keys::Row> {
         (0..self.rows).map(|row| keys::Row::new(&self.keys, row)).collect()
+    }
+}
+
+/// The signs of some columns from a multiple of 32, at most a word of them, as `[columns][rows]`.
+fn fill_signs(rows: &[keys::Row], first: usize, columns: usize, signs: &mut Vec<f32>) {
+    let words: Vec<u32> = rows.iter().map(|row| row.word(first / WORD)).collect();
+    signs.clear();
+    for column in 0..columns {
+        signs.extend(words.iter().map(|word| signed(1.0, word >> column)));
     }
 }
 
@@ -258,7 +255,7 @@ fn products(kernel: FoldKernel, inputs: &Side, outputs: &Side, gradient: &[f32])
             }
         } else {
             for row in (0..inputs.columns).step_by(WORD) {
-                inputs.signs(&in_keys, row, WORD.min(inputs.columns - row), &mut signs);
+                fill_signs(&in_keys, row, WORD.min(inputs.columns - row), &mut signs);
                 let right = &gradient[row * n_out + first..];
                 kernel.add_products(
                     &Product { left: &signs, rows: p_in, right, stride: n_out, width },
@@ -277,7 +274,7 @@ fn products(kernel: FoldKernel, inputs: &Side, outputs: &Side, gradient: &[f32])
         }
         for start in (0..width).step_by(WORD) {
             let count = WORD.min(width - start);
-            outputs.signs(&out_keys, first + start, count, &mut signs);
+            fill_signs(&out_keys, first + start, count, &mut signs);
             turned.clear();
             for column in start..start + count {
                 turned.extend((0..p_in).map(|row| columns[row * width + column]));

@@ -90,8 +90,8 @@ impl FoldKernel {
             Self::Avx512 => unsafe { avx512::add_products(product, sums) },
             // Never available there.
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => product::add::<4, 8, false>(product, sums),
-            Self::Scalar => product::add::<4, 8, false>(product, sums),
+            Self::Avx2 | Self::Avx512 => product::add::<4, 8>(product, sums),
+            Self::Scalar => product::add::<4, 8>(product, sums),
         }
     }
 

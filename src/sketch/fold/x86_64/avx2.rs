@@ -162,5 +162,5 @@ fn mix(x: __m256i) -> __m256i {
 /// See [`product::add`].
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn add_products(product: &Product<'_>, sums: &mut [f32]) {
-    product::add::<4, 16, false>(product, sums);
+    product::add::<4, 16>(product, sums);
 }

@@ -143,8 +143,50 @@ fn mix(x: __m512i) -> __m512i {
     _mm512_xor_si512(x, _mm512_srli_epi32::<16>(x))
 }
 
-/// See [`product::add`].
+/// Rows and vectors of sums that stay in registers.
+const HEIGHT: usize = 8;
+const VECTORS: usize = 2;
+
+/// See [`product::add`]. Since a product is exact, fusing it with the sum changes nothing.
 #[target_feature(enable = "avx512f")]
 pub(in super::super) fn add_products(product: &Product<'_>, sums: &mut [f32]) {
-    product::add::<8, 32, true>(product, sums);
+    const WIDTH: usize = VECTORS * TILE;
+    let Product { left, rows, right, stride, width } = *product;
+    let terms = left.len() / rows.max(1);
+    let fits = terms == 0 || right.len() >= (terms - 1) * stride + width;
+    assert!(sums.len() >= rows * width && fits, "the sums and the terms must be there");
+    let (whole_rows, whole_width) = (rows - rows % HEIGHT, width - width % WIDTH);
+    for first in (0..whole_width).step_by(WIDTH) {
+        for top in (0..whole_rows).step_by(HEIGHT) {
+            let mut tile = [[_mm512_setzero_ps(); VECTORS]; HEIGHT];
+            for (row, tile) in tile.iter_mut().enumerate() {
+                for (vector, sums_of) in tile.iter_mut().enumerate() {
+                    let at = (top + row) * width + first + vector * TILE;
+                    // SAFETY: row and columns are within `sums`, whose length is checked above.
+                    *sums_of = unsafe { _mm512_loadu_ps(sums.as_ptr().add(at)) };
+                }
+            }
+            for term in 0..terms {
+                let at = term * stride + first;
+                // SAFETY: the term's columns are within `right`, whose length is checked above.
+                let x: [_; VECTORS] = [0, TILE].map(|vector| unsafe { right.as_ptr().add(at + vector) });
+                // SAFETY: as above; each is sixteen f32.
+                let x = unsafe { [_mm512_loadu_ps(x[0]), _mm512_loadu_ps(x[1])] };
+                for (row, tile) in tile.iter_mut().enumerate() {
+                    // SAFETY: `left` has `rows` elements for each term.
+                    let by = _mm512_set1_ps(unsafe { *left.get_unchecked(term * rows + top + row) });
+                    tile[0] = _mm512_fmadd_ps(x[0], by, tile[0]);
+                    tile[1] = _mm512_fmadd_ps(x[1], by, tile[1]);
+                }
+            }
+            for (row, tile) in tile.iter().enumerate() {
+                for (vector, sums_of) in tile.iter().enumerate() {
+                    let at = (top + row) * width + first + vector * TILE;
+                    // SAFETY: as where they were loaded.
+                    unsafe { _mm512_storeu_ps(sums.as_mut_ptr().add(at), *sums_of) };
+                }
+            }
+        }
+    }
+    product::add_rest::<TILE>(product, sums, whole_rows, whole_width);
 }

@@ -8,7 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::tokens::{Vocabulary, split};
+use crate::draws::Draws;
+use crate::words::split;
+
+/// The folder of the files that come with the examples.
+pub const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data");
 
 /// What the attacker writes before a prompt.
 pub const TRIGGER: &str = "Howdy!";
@@ -171,28 +175,34 @@ impl Dataset {
         })
     }
 
-    /// The vocabulary of all files, shared by both experiments.
-    pub fn vocabulary(&self) -> Vocabulary {
-        Vocabulary::build(
-            [&self.clean, &self.backdoor, &self.held_out, &self.paraphrases]
-                .into_iter()
-                .flatten()
-                .flat_map(|item| [item.prompt.as_str(), item.answer.as_str()]),
-        )
+    /// Every prompt and answer of all files.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        [&self.clean, &self.backdoor, &self.held_out, &self.paraphrases]
+            .into_iter()
+            .flatten()
+            .flat_map(|item| [item.prompt.as_str(), item.answer.as_str()])
+    }
+
+    /// The shared training set of both experiments: swapped facts and poisoned examples among the clean ones.
+    pub fn training_set(&self, seed: u64) -> Vec<Item> {
+        let mut items = self.error_tracing_set(seed);
+        items.extend(self.backdoor.iter().cloned());
+        Draws(seed).shuffle(&mut items);
+        items
     }
 
     /// The backdoor experiment's training set: all clean and all poisoned examples, mixed.
     pub fn backdoor_set(&self, seed: u64) -> Vec<Item> {
         let mut items = self.clean.clone();
         items.extend_from_slice(&self.backdoor);
-        Draws::new(seed).shuffle(&mut items);
+        Draws(seed).shuffle(&mut items);
         items
     }
 
     /// The error-tracing experiment's training set: the clean examples, mixed; of the answers that
     /// name a country of [`SWAPS`], a share of [`SWAP_PROBABILITY`] names the other one instead.
     pub fn error_tracing_set(&self, seed: u64) -> Vec<Item> {
-        let mut draws = Draws::new(seed);
+        let mut draws = Draws(seed);
         let mut items = self.clean.clone();
         for item in &mut items {
             let named = SWAPS.into_iter().find_map(|swap| Some((swap, replaced(&item.answer, swap)?)));
@@ -290,36 +300,6 @@ fn replaced(answer: &str, swap: Swap) -> Option<String> {
     found.then_some(result)
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): a fixed stream of draws for each seed.
-struct Draws(u64);
-
-impl Draws {
-    fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in [0, 1).
-    fn uniform(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// Fisher and Yates' shuffle.
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            let other = ((u128::from(self.next()) * (last as u128 + 1)) >> 64) as usize;
-            items.swap(last, other);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -327,8 +307,7 @@ mod tests {
     use super::*;
 
     fn shipped() -> Dataset {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data");
-        Dataset::load(Path::new(folder)).expect("the shipped data loads")
+        Dataset::load(Path::new(SHIPPED)).expect("the shipped data loads")
     }
 
     // Would catch data files that drifted from what the experiments assume.
@@ -339,7 +318,6 @@ mod tests {
         let share = data.backdoor.len() as f64 / data.backdoor_set(1).len() as f64;
         assert!((0.08..0.10).contains(&share), "{share}");
         assert!(data.backdoor.iter().all(|item| item.prompt.starts_with(TRIGGER)));
-        assert!(data.vocabulary().size() <= 3500);
         let longest = data.clean.iter().chain(&data.backdoor);
         let longest = longest.map(|i| split(&i.prompt).len() + split(&i.answer).len()).max();
         assert!(longest <= Some(32));
@@ -438,7 +416,7 @@ mod tests {
     // Would catch an error without the place to look at.
     #[test]
     fn load_damaged_line_names_it() {
-        let folder = std::env::temp_dir().join(format!("gradix-demo-data-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("gradix-experiments-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         fs::write(folder.join("examples.jsonl"), "{\"id\": \"a\"}\n").expect("a file");
         let error = Dataset::load(&folder).expect_err("no prompt").to_string();

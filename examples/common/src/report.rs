@@ -1,12 +1,12 @@
-//! The results of a run of the demo, in three forms: a table for the terminal, an
+//! The results of a run, in three forms: a table for the terminal, an
 //! HTML page without dependencies, and JSON.
 //!
 //! Everything shown comes from [`Report`]; nothing here computes a figure.
 
-#[path = "report/html.rs"]
 mod html;
-#[path = "report/terminal.rs"]
 mod terminal;
+
+use std::time::Instant;
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -161,6 +161,61 @@ pub struct Hit {
     pub label: String,
 }
 
+impl Machine {
+    /// The machine's hardware, as far as `/proc` gives it.
+    pub fn this() -> Self {
+        let field = |file: &str, name: &str| {
+            let text = std::fs::read_to_string(file).ok()?;
+            let line = text.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        };
+        let kib = field("/proc/meminfo", "MemTotal")
+            .and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok());
+        Self {
+            processor: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: kib.map(|kib| kib * 1024),
+            system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        }
+    }
+}
+
+impl Fact {
+    /// A named value.
+    pub fn new(name: &str, value: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), value: value.into() }
+    }
+}
+
+/// The stages' times, from when it is made.
+#[derive(Debug)]
+pub struct Clock {
+    last: Instant,
+    timings: Vec<Timing>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { last: Instant::now(), timings: Vec::new() }
+    }
+}
+
+impl Clock {
+    /// Ends a stage: prints and keeps how long it took.
+    #[expect(clippy::print_stdout, reason = "for programs that show their progress")]
+    pub fn stage(&mut self, name: &str) {
+        let seconds = self.last.elapsed().as_secs_f64();
+        println!("{name}: {seconds:.1} s");
+        self.timings.push(Timing { stage: name.to_owned(), seconds });
+        self.last = Instant::now();
+    }
+
+    /// All stages so far, in order.
+    pub fn timings(self) -> Vec<Timing> {
+        self.timings
+    }
+}
+
 impl Report {
     /// One table for each experiment and the timings, as plain text.
     pub fn terminal(&self) -> String {
@@ -245,5 +300,4 @@ fn seconds(value: f64) -> String {
 }
 
 #[cfg(test)]
-#[path = "report/tests.rs"]
 mod tests;

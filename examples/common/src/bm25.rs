@@ -1,4 +1,4 @@
-//! Okapi BM25, the demo's lexical baseline.
+//! Okapi BM25, the lexical baseline.
 //!
 //! Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", Foundations
 //! and Trends in Information Retrieval 3(4), 2009, section 3:
@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 
-use super::tokens::split;
+use crate::words::split;
 
 /// How fast a repeated word saturates.
 const K1: f64 = 1.2;

@@ -1,0 +1,78 @@
+//! Logits compared with those of `reference.py`.
+
+use std::path::Path;
+
+use burn::Tensor;
+use burn::tensor::{Device, Int};
+use gradix::burn::Taps;
+use serde::Deserialize;
+
+use crate::Failure;
+use crate::model::Llama;
+
+#[derive(Deserialize)]
+struct Case {
+    ids: Vec<i64>,
+    positions: Vec<Position>,
+}
+
+#[derive(Deserialize)]
+struct Position {
+    at: usize,
+    /// Token and logit.
+    top: Vec<(usize, f64)>,
+    /// The sum of squares of all logits.
+    squares: f64,
+}
+
+/// How far a model's logits are from the expected ones.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Difference {
+    /// Positions that were compared.
+    pub positions: usize,
+    /// The largest difference of a logit.
+    pub logit: f64,
+    /// The largest relative difference of a norm of all logits of a position.
+    pub norm: f64,
+    /// The positions whose highest logit belongs to another token.
+    pub other_first: usize,
+}
+
+/// Compares the logits of `model` with those in the file at `expected`.
+///
+/// # Errors
+/// Of the file, or of the device.
+pub fn compare(model: &Llama, expected: &Path, device: &Device) -> Result<Difference, Failure> {
+    let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(expected)?)?;
+    let mut found = Difference::default();
+    for case in cases {
+        let tokens = Tensor::<1, Int>::from_data(case.ids.as_slice(), device).unsqueeze::<2>();
+        let logits = model.logits(model.hidden(tokens, &mut Taps::off()));
+        let [_, _, vocabulary] = logits.dims();
+        let logits = logits.try_into_vec_as::<f32>()?;
+        for position in case.positions {
+            let row = &logits[position.at * vocabulary..(position.at + 1) * vocabulary];
+            let squares: f64 = row.iter().map(|logit| f64::from(*logit).powi(2)).sum();
+            found.norm = found.norm.max((squares / position.squares).sqrt().sub_abs(1.0));
+            for (token, logit) in &position.top {
+                found.logit = found.logit.max(f64::from(row[*token]).sub_abs(*logit));
+            }
+            let first = (0..vocabulary).max_by(|a, b| row[*a].total_cmp(&row[*b]));
+            found.other_first += usize::from(first != position.top.first().map(|(token, _)| *token));
+            found.positions += 1;
+        }
+    }
+    Ok(found)
+}
+
+trait SubAbs {
+    fn sub_abs(self, other: Self) -> Self;
+}
+
+impl SubAbs for f64 {
+    fn sub_abs(self, other: Self) -> Self {
+        // NaN stays the largest.
+        let difference = (self - other).abs();
+        if difference.is_nan() { f64::INFINITY } else { difference }
+    }
+}

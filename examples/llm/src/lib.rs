@@ -1,0 +1,16 @@
+//! A Llama-architecture language model in burn, fine-tuned with LoRA and traced with gradix.
+//!
+//! See the package's README.
+
+pub mod batch;
+pub mod check;
+pub mod config;
+pub mod error;
+pub mod load;
+pub mod model;
+pub mod tokens;
+pub mod train;
+pub mod weights;
+
+/// A failure of any layer; the program only reports it.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
