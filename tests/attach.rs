@@ -251,7 +251,7 @@ fn what_was_not_committed_is_cleaned_up() {
         assert_eq!(indexes::segment_files(&killed).len(), 2);
         let index = Index::open(&killed).unwrap();
         let mut writer = index.writer().unwrap();
-        assert_eq!(indexes::segment_files(&killed), [PathBuf::new(); 0]);
+        assert!(indexes::segment_files(&killed).is_empty());
         writer.attach(&part.path, how).unwrap();
         writer.commit().unwrap();
         assert_has(&index, &["a"]);

@@ -17,7 +17,7 @@ pub(super) struct Folds<'a> {
 enum Sums {
     Host(Vec<Fold>),
     #[cfg(feature = "cubecl")]
-    Device(DeviceFold),
+    Device(Box<DeviceFold>),
 }
 
 impl<'a> Folds<'a> {
@@ -34,7 +34,7 @@ impl<'a> Folds<'a> {
         match &mut self.sums {
             Some(Sums::Host(folds)) => add(&mut folds[first..], path, first, gradients),
             #[cfg(feature = "cubecl")]
-            Some(Sums::Device(fold)) => fold.add(path, first, gradients),
+            Some(Sums::Device(fold)) => fold.add(path, first, &gradients),
             None => Ok(()),
         }
     }
@@ -62,7 +62,7 @@ impl Sums {
         if sketcher.sums_on_devices()
             && let Some(fold) = DeviceFold::start(sketcher, rows, first)?
         {
-            return Ok(Self::Device(fold));
+            return Ok(Self::Device(Box::new(fold)));
         }
         #[cfg(not(feature = "cubecl"))]
         let _ = first;

@@ -2,8 +2,9 @@
 
 use super::BurnError;
 use super::folds::Folds;
-use super::parameters::Path;
-use crate::sketch::{Sketch, Sketcher};
+use super::kronecker::Sums;
+use super::parameters::{Parameters, Path};
+use crate::sketch::{Sketch, Sketcher, SketcherKind};
 use ::burn::Tensor;
 use ::burn::module::{Module, ModuleVisitor, Param};
 use ::burn::tensor::Gradients;
@@ -11,13 +12,15 @@ use ::burn::tensor::Gradients;
 /// Computes the sketch of the gradients of the parameters whose path `select` accepts.
 ///
 /// Removes each selected gradient from `gradients` and folds it: on the device of the gradient if that is wgpu
-/// or CUDA, else on the host.
+/// or CUDA, else on the host. Under a `Kronecker` spec, it is projected on its device, whichever that is.
 /// Frozen parameters have no gradient and are skipped, so that `|_| true` selects all trained parameters.
 /// Gradients of other parameters stay in `gradients`.
 ///
 /// # Errors
 /// - [`BurnError::NothingSelected`] if no selected parameter has a gradient;
 /// - [`BurnError::MissingGradient`] if a selected parameter that requires a gradient has none;
+/// - [`BurnError::NotAMatrix`] for a selected vector under a `Kronecker` spec;
+/// - [`BurnError::PlainGradients`] if the spec has an optimizer;
 /// - [`BurnError::Read`] if the device fails;
 /// - [`BurnError::Sketch`] if a gradient is not finite or no block of the spec matches a parameter.
 pub fn sketch_gradients<M: Module>(
@@ -26,9 +29,23 @@ pub fn sketch_gradients<M: Module>(
     gradients: &mut Gradients,
     select: impl Fn(&str) -> bool,
 ) -> Result<Sketch, BurnError> {
-    let mut folds = Folds::start(sketcher, 1);
-    for_each_tensor(model, gradients, select, |path, gradient| folds.add(path, 0, gradient))
-        .and_then(|()| folds.finish())
+    if sketcher.spec().optimizer().is_some() {
+        return Err(BurnError::PlainGradients { spec: Box::new(sketcher.spec().clone()) });
+    }
+    let sketches = if let SketcherKind::Kronecker { .. } = sketcher.spec().sketcher() {
+        let shapes = Parameters::of(model, &select);
+        let mut sums = Sums::new(sketcher);
+        for_each_tensor(model, gradients, select, |path, gradient| {
+            let shape = shapes.iter().find(|(name, _)| *name == path).map_or(&[][..], |(_, shape)| shape);
+            sums.add_matrices(path, shape, gradient)
+        })
+        .and_then(|()| sums.finish(1))
+    } else {
+        let mut folds = Folds::start(sketcher, 1);
+        for_each_tensor(model, gradients, select, |path, gradient| folds.add(path, 0, gradient))
+            .and_then(|()| folds.finish())
+    };
+    sketches
         .map_err(|error| match error {
             BurnError::Example { source, .. } => BurnError::Sketch(source),
             other => other,

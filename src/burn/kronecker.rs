@@ -17,43 +17,58 @@ pub(super) fn sketch_rows(sketcher: &Sketcher, factors: &Factors) -> Result<Vec<
     let rows = factors.rows();
     let mut sums = Sums::new(sketcher);
     for parameter in factors.selected() {
-        let refused =
-            || BurnError::NotAMatrix { parameter: parameter.path.clone(), shape: parameter.shape.clone() };
-        let Projections { block, inputs, outputs, .. } = projections(sketcher, parameter)?;
+        let Parameter { path, shape, .. } = parameter;
+        let Projections { block, inputs, outputs, .. } = projections(sketcher, path, shape)?;
         for used in factors.uses(parameter, 0, rows) {
-            let Use::Matrix(left, right) = used else { return Err(refused()) };
+            let Use::Matrix(left, right) = used else { return Err(not_a_matrix(path, shape)) };
             let right = right.cast(DType::F32);
             let device = right.device();
             let left = left.wide().times(on_device(&inputs, &device));
             let right = times(right, on_device(&outputs, &device));
-            let elements = inputs.rows() * outputs.rows();
-            sums.add(block, left.swap_dims(1, 2).matmul(right).reshape([rows, elements]));
+            sums.add(block, left.swap_dims(1, 2).matmul(right));
         }
     }
-    sums.finish(sketcher, rows)
+    sums.finish(rows)
 }
 
-fn projections(sketcher: &Sketcher, parameter: &Parameter) -> Result<Projections, BurnError> {
-    match parameter.shape[..] {
-        [n_in, n_out] => Ok(sketcher.projections(&parameter.path, n_in, n_out)?),
-        _ => {
-            let (parameter, shape) = (parameter.path.clone(), parameter.shape.clone());
-            Err(BurnError::NotAMatrix { parameter, shape })
-        }
-    }
+fn projections(sketcher: &Sketcher, path: &str, shape: &[usize]) -> Result<Projections, BurnError> {
+    let &[n_in, n_out] = shape else { return Err(not_a_matrix(path, shape)) };
+    Ok(sketcher.projections(path, n_in, n_out)?)
 }
 
-/// The sums of each block: `[rows, dims]`.
-pub(super) struct Sums(Vec<Option<Tensor<2>>>);
+fn not_a_matrix(path: &str, shape: &[usize]) -> BurnError {
+    BurnError::NotAMatrix { parameter: path.to_owned(), shape: shape.to_vec() }
+}
 
-impl Sums {
-    pub(super) fn new(sketcher: &Sketcher) -> Self {
-        Self(vec![None; sketcher.spec().blocks().len()])
+/// The sums of each block on the device: `[rows, p_in, p_out]`.
+pub(super) struct Sums<'a> {
+    sketcher: &'a Sketcher,
+    blocks: Vec<Option<Tensor<3>>>,
+}
+
+impl<'a> Sums<'a> {
+    pub(super) fn new(sketcher: &'a Sketcher) -> Self {
+        Self { sketcher, blocks: vec![None; sketcher.spec().blocks().len()] }
     }
 
-    /// Adds a parameter's part of all rows.
-    pub(super) fn add(&mut self, block: usize, part: Tensor<2>) {
-        let sum = &mut self.0[block];
+    /// Adds the gradients `[rows, elements]` of one parameter.
+    pub(super) fn add_matrices(
+        &mut self,
+        path: &str,
+        shape: &[usize],
+        gradients: Tensor<2>,
+    ) -> Result<(), BurnError> {
+        let Projections { block, inputs, outputs, .. } = projections(self.sketcher, path, shape)?;
+        let device = gradients.device();
+        let [rows, _] = gradients.dims();
+        let gradients = gradients.cast(DType::F32).reshape([rows, inputs.columns(), outputs.columns()]);
+        let inputs = on_device(&inputs, &device).transpose().unsqueeze::<3>();
+        self.add(block, times(inputs.matmul(gradients), on_device(&outputs, &device)));
+        Ok(())
+    }
+
+    fn add(&mut self, block: usize, part: Tensor<3>) {
+        let sum = &mut self.blocks[block];
         *sum = Some(match sum.take() {
             Some(sum) => sum + part,
             None => part,
@@ -61,14 +76,16 @@ impl Sums {
     }
 
     /// Reads all rows in one transfer.
-    pub(super) fn finish(self, sketcher: &Sketcher, rows: usize) -> Result<Vec<Sketch>, BurnError> {
-        let spec = Arc::new(sketcher.spec().clone());
-        let Some(device) = self.0.iter().flatten().next().map(Tensor::device) else { return Ok(Vec::new()) };
-        let blocks = spec.blocks().iter().zip(self.0);
-        let blocks = blocks.map(|(block, sum)| {
-            sum.unwrap_or_else(|| Tensor::zeros([rows, block.dims as usize], (&device, DType::F32)))
+    pub(super) fn finish(self, rows: usize) -> Result<Vec<Sketch>, BurnError> {
+        let spec = Arc::new(self.sketcher.spec().clone());
+        let Some(device) = self.blocks.iter().flatten().next().map(Tensor::device) else {
+            return Ok(Vec::new());
+        };
+        let blocks = spec.blocks().iter().zip(self.blocks).map(|(block, sum)| {
+            let dims = [rows, block.dims as usize];
+            sum.map_or_else(|| Tensor::zeros(dims, (&device, DType::F32)), |sum| sum.reshape(dims))
         });
-        let values = Tensor::cat(blocks.collect(), 1)
+        let values = Tensor::<2>::cat(blocks.collect(), 1)
             .try_into_vec_as::<f32>()
             .map_err(|source| BurnError::Read { tensor: "sketches".into(), source })?;
         let sketches = values.chunks_exact(spec.dims()).enumerate();

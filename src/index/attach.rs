@@ -142,7 +142,7 @@ impl Writer {
     fn check_parts(&self, parts: &[Part]) -> Result<(), AttachError> {
         let identity = &self.shared.identity;
         let mut known: HashSet<Uuid> = self.sealed.iter().map(|sealed| sealed.segment).collect();
-        known.extend(self.open.as_ref().map(|open| open.segment()));
+        known.extend(self.open.as_ref().map(crate::segment::SegmentWriter::segment));
         let mut examples = self.pending.examples() as u64;
         for part in parts {
             let path = || part.path.clone();

@@ -240,7 +240,15 @@ impl Examiner {
         let oracle = oracle.once_opened();
         let done: gradix::Result<()> = (|| {
             let mut session = Session::open(&folder, oracle, seed, calls::mark)?;
-            for name in ["append", "commit", "replace", "commit with payload", "compact", "collect"] {
+            for name in [
+                "append",
+                "commit",
+                "replace",
+                "commit with payload",
+                "attach and move",
+                "compact",
+                "collect",
+            ] {
                 (operation(name).run)(&mut session)?;
             }
             Ok(())

@@ -3,6 +3,12 @@
 //! `format-spec/sketch.md` ("The order on a device") fixes what they add in which order. Only integers,
 //! signs and sums are in them: nothing that one compiler fuses or rounds otherwise than the next.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    clippy::used_underscore_binding,
+    reason = "a launch takes its arguments by value, and the macro names the type's binding"
+)]
+
 use cubecl::prelude::*;
 
 /// Elements of a tile, and lanes of a base.

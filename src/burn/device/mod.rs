@@ -73,7 +73,7 @@ impl DeviceFold {
         &mut self,
         parameter: &str,
         first: usize,
-        gradients: Tensor<2>,
+        gradients: &Tensor<2>,
     ) -> Result<(), BurnError> {
         let [rows, elements] = gradients.dims();
         let (name, start, gather) = self.sketcher.gather(parameter, elements)?;

@@ -100,7 +100,7 @@ fn tensor(values: &[f32], rows: usize, device: &Device) -> Tensor<2> {
 fn folded(sketcher: &Sketcher, rows: usize, tensors: &[(&str, Tensor<2>)]) -> Result<Vec<Sketch>, BurnError> {
     let mut fold = DeviceFold::start(sketcher, rows, &tensors[0].1)?.expect("a device with kernels");
     for (name, tensor) in tensors {
-        fold.add(name, 0, tensor.clone())?;
+        fold.add(name, 0, tensor)?;
     }
     fold.finish()
 }
