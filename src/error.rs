@@ -526,6 +526,8 @@ impl crate::burn::collect::CollectError {
             Self::Setting { .. }
             | Self::OtherSpec { .. }
             | Self::OtherCheckpoints { .. }
+            | Self::OtherCheckpoint { .. }
+            | Self::OtherParameters { .. }
             | Self::InputChanged { .. }
             | Self::SettingChanged { .. }
             | Self::Failed { .. }
@@ -538,7 +540,8 @@ impl crate::burn::collect::CollectError {
             Self::Sink { source, .. } => {
                 let append = source.downcast_ref().map(AppendError::kind);
                 let commit = source.downcast_ref().map(CommitError::kind);
-                append.or(commit).unwrap_or(ErrorKind::Io)
+                let part = source.downcast_ref().map(PartError::kind);
+                append.or(commit).or(part).unwrap_or(ErrorKind::Io)
             }
             Self::Cancelled { .. } => ErrorKind::Cancelled,
         }
