@@ -510,7 +510,7 @@ impl crate::burn::BurnError {
             | Self::Target { .. }
             | Self::OtherDevice { .. } => ErrorKind::InvalidInput,
             Self::DeviceLimit { .. } => ErrorKind::Unsupported,
-            Self::Read { .. } | Self::Device { .. } => ErrorKind::Io,
+            Self::Read { .. } | Self::Device { .. } | Self::DeviceCheck { .. } => ErrorKind::Io,
             Self::Sketch(error) => error.kind(),
             Self::Example { source, .. } => source.kind(),
         }
