@@ -72,7 +72,7 @@
 //! let queries = sketch_pieces(&sketcher, &replica(), &[Piece::new(&output, Span::WHOLE)])?;
 //! let ranking = index.snapshot()?.scan(&queries)?.top_k(3).run()?;
 //! assert_eq!(ranking.proponents(0)[0].id_lossy(), "text 3");
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), Cause>(())
 //! ```
 //!
 //! **Batches are a function of the input.** The input is cut into windows at fixed positions, a window's pieces are
