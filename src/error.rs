@@ -500,6 +500,10 @@ impl crate::burn::BurnError {
             | Self::Span { .. }
             | Self::NotAMatrix { .. }
             | Self::PlainGradients { .. }
+            | Self::OtherState { .. }
+            | Self::NoState { .. }
+            | Self::StateShape { .. }
+            | Self::InvalidState { .. }
             | Self::OtherParameters { .. }
             | Self::OtherOrder { .. }
             | Self::ForeignLayer { .. }
@@ -510,7 +514,7 @@ impl crate::burn::BurnError {
             | Self::Target { .. }
             | Self::OtherDevice { .. } => ErrorKind::InvalidInput,
             Self::DeviceLimit { .. } => ErrorKind::Unsupported,
-            Self::Read { .. } | Self::Device { .. } => ErrorKind::Io,
+            Self::Read { .. } | Self::Device { .. } | Self::Record { .. } => ErrorKind::Io,
             Self::Sketch(error) => error.kind(),
             Self::Example { source, .. } => source.kind(),
         }

@@ -14,7 +14,8 @@
 //! exists; such a spec takes matrices only.
 //!
 //! From the same backward, [`sketch_positions`] gives a sketch for each position of each example, or for spans
-//! of positions. [`Parameters`] tells whether rows and queries are of the same parameters.
+//! of positions, and [`sketch_steps`] one of what an Adam optimizer in a given state ([`AdamState`]) would do with each
+//! example. [`Parameters`] tells whether rows and queries are of the same parameters.
 //!
 //! A parameter's name is its path in the module (`layers.0.attention.query.weight`), and the
 //! parameters are folded in the order in which the module declares them.
@@ -64,6 +65,7 @@ mod folds;
 mod gradients;
 mod kronecker;
 mod loss;
+mod optimizer;
 mod parameters;
 mod positions;
 mod spans;
@@ -74,6 +76,7 @@ pub use examples::sketch_examples;
 pub use factors::for_each_example_gradient;
 pub use gradients::{for_each_gradient, sketch_gradients};
 pub use loss::{sequence_loss, target_loss};
+pub use optimizer::{AdamState, sketch_steps};
 pub use parameters::{Parameters, parameter_paths};
 pub use positions::{sketch_positions, windows};
 pub use taps::Taps;
