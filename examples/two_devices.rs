@@ -145,6 +145,9 @@ fn collect(
 }
 
 /// One process: collects its half into parts in a folder, of which the index knows nothing yet.
+///
+/// # Errors
+/// Of the collection, or of the folder of parts.
 pub fn collect_half(half: usize, description: &Path, parts: &Path) -> Result<(), Cause> {
     let mut writer = Index::options().detached(description, parts)?;
     collect(&format!("half {half}"), OnDevice::of(half), sentences(half), &mut writer)
@@ -152,6 +155,9 @@ pub fn collect_half(half: usize, description: &Path, parts: &Path) -> Result<(),
 
 /// Starts a process for each half by `process`, which is given what [`collect_half`] needs, and makes one index of what
 /// they build.
+///
+/// # Errors
+/// A process that has failed, by its half; or parts that cannot be attached.
 pub fn collect_in_processes(
     folder: &Path,
     process: impl Fn(usize, &Path, &Path) -> std::io::Result<Command>,
@@ -159,12 +165,10 @@ pub fn collect_in_processes(
     let index = create(&folder.join("index.gradix"))?;
     let description = index.path().join("INDEX");
     let parts: Vec<PathBuf> = (0..HALVES).map(|half| folder.join(format!("half-{half}"))).collect();
-    let mut processes = Vec::new();
-    for (half, parts) in parts.iter().enumerate() {
-        processes.push(process(half, &description, parts)?.spawn()?);
-    }
+    let start = |(half, parts): (usize, &PathBuf)| process(half, &description, parts)?.spawn();
+    let processes: Vec<_> = parts.iter().enumerate().map(start).collect();
     // All are waited for, also if one has failed.
-    let ends: Vec<_> = processes.iter_mut().map(|process| process.wait()).collect();
+    let ends: Vec<_> = processes.into_iter().map(|process| process?.wait()).collect();
     for (half, end) in ends.into_iter().enumerate() {
         let status = end?;
         if !status.success() {
@@ -188,6 +192,9 @@ pub fn collect_in_processes(
 }
 
 /// The same index from this process alone.
+///
+/// # Errors
+/// Of the collection, or of the index.
 pub fn collect_alone(path: &Path) -> Result<Index, Cause> {
     let index = create(path)?;
     let all = (0..HALVES).flat_map(sentences);
@@ -196,6 +203,9 @@ pub fn collect_alone(path: &Path) -> Result<Index, Cause> {
 }
 
 /// The ids of the examples that speak most for a sentence, the first one first.
+///
+/// # Errors
+/// Of the model, or of the scan.
 pub fn ask(index: &Index, text: &str) -> Result<Vec<String>, Cause> {
     let output = Sentence { id: "output".into(), text: text.into() };
     let queries = sketch_pieces(&sketcher()?, &OnDevice::of(0), &[Piece::new(&output, Span::WHOLE)])?;

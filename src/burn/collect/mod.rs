@@ -108,6 +108,10 @@
 //! blocks, so that a scan with [`Scan::weights`](crate::Scan::weights) is TracIn's weighted sum over checkpoints. A replica
 //! may share with another one all tensors that their models do not differ in: clones of a burn model do.
 //!
+//! **Optimizer-aware rows.** A replica whose [`Replica::sketch`] calls [`sketch_steps`](crate::burn::sketch_steps) under a
+//! spec with an optimizer, and [`sketch_examples`](crate::burn::sketch_examples) under one without, serves rows and queries.
+//! The spec records the optimizer's state, so a collection with another one is refused.
+//!
 //! **Token losses.** A row for each token, or for windows of tokens, of an example's answer: [`Example::spans`], for which
 //! [`windows`] makes lists. The gradient of token t's loss is a backward of its own: the backward of a sum of losses
 //! gives the sum of their gradients, and burn keeps no graph for a second one. So T spans of an example are T pieces,
