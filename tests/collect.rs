@@ -18,7 +18,10 @@ use gradix::burn::collect::{
     Cause, Checkpoint, CollectError, Collected, Collector, Example, OnFailure, Piece, Progress, Reason,
     Record, Refused, Replica, RowKind, Sink, sketch_pieces, windows,
 };
-use gradix::burn::{BurnError, Parameters, Taps, sketch_gradients, sketch_positions, target_loss};
+use gradix::burn::{
+    AdamState, BurnError, Parameters, Taps, sketch_examples, sketch_gradients, sketch_positions,
+    sketch_steps, target_loss,
+};
 use gradix::sketch::{Sketch, SketchError, SketchSpec, Sketcher};
 use gradix::{AppendError, Attach, CancelToken, Encoding, GcOptions, Index, Part, Schema, Span, Writer};
 
@@ -900,6 +903,124 @@ fn checkpoints_are_blocks_of_one_row() {
     let one = Collector::new(&sketcher).checkpoints(both()).device(Flex::new());
     let error = one.run(texts, &mut index.writer().unwrap()).unwrap_err();
     assert!(matches!(error, CollectError::OtherCheckpoints { device: 1, .. }), "{error:?}");
+}
+
+/// Rows are Adam's steps, and queries gradients.
+struct Stepping {
+    flex: Flex,
+    state: AdamState,
+}
+
+impl Stepping {
+    fn of(seed: u64, steps: u64) -> Self {
+        let flex = Flex::of(seed);
+        let mut state = AdamState::new(0.9, 0.99, 1e-4);
+        let device = Device::flex();
+        for (path, shape) in Parameters::of(&flex.model, linears).iter() {
+            let moment = |size| match *shape {
+                [a] => Tensor::<1>::full([a], size, &device).unsqueeze::<2>(),
+                [a, b] => Tensor::<2>::full([a, b], size, &device),
+                _ => panic!("{shape:?}"),
+            };
+            let (first, second) = (moment(0.01), moment(0.002));
+            match *shape {
+                [a] => state.insert(path, steps, first.reshape([a]), second.reshape([a])),
+                _ => state.insert(path, steps, first, second),
+            }
+            .unwrap();
+        }
+        Self { flex, state }
+    }
+}
+
+impl Replica<Text> for Stepping {
+    type Model = Small;
+
+    fn model(&self) -> &Small {
+        &self.flex.model
+    }
+
+    fn losses(&self, batch: &[Piece<'_, Text>], taps: &mut Taps) -> Result<Tensor<1>, Cause> {
+        self.flex.losses(batch, taps)
+    }
+
+    fn select(&self, path: &str) -> bool {
+        linears(path)
+    }
+
+    fn sketch(
+        &self,
+        sketcher: &Sketcher,
+        taps: Taps,
+        gradients: &mut Gradients,
+    ) -> Result<Vec<Sketch>, BurnError> {
+        match sketcher.spec().optimizer() {
+            Some(_) => sketch_steps(sketcher, self.model(), taps, gradients, linears, &self.state),
+            None => sketch_examples(sketcher, self.model(), taps, gradients, linears),
+        }
+    }
+}
+
+/// Would catch rows of an optimizer's steps that are plain gradients, or of another state than the spec says; and an index
+/// of them that takes no queries.
+#[test]
+fn rows_of_optimizer_steps_take_plain_queries() {
+    let checkpoints = || {
+        let mut both = [Stepping::of(3, 10), Stepping::of(4, 20)];
+        let mut states = [0, 1].map(|at| both[at].state.clone());
+        AdamState::join(&mut states).unwrap();
+        both.iter_mut().zip(states).for_each(|(it, state)| it.state = state);
+        both
+    };
+    let under = |both: [Stepping; 2]| {
+        let [early, late] = both;
+        [Checkpoint::new("step-10", early), Checkpoint::new("step-20", late)]
+    };
+    let plain = SketchSpec::rapid_grad_blocks(17, [("step-10", 64), ("step-20", 64)]);
+    let spec = plain.with_optimizer(checkpoints()[0].state.step());
+    let sketcher = Sketcher::new(spec.clone()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let index =
+        Index::create(folder.path().join("i"), &Schema::new(spec.clone(), Encoding::F32).unwrap()).unwrap();
+    let texts = texts(40);
+    let mut writer = index.writer().unwrap();
+    let collector =
+        || Collector::new(&sketcher).window_rows(16).batch_rows(4).checkpoints(under(checkpoints()));
+    collector().run(texts[..32].to_vec(), &mut writer).unwrap();
+    let done = collector().checkpoints(under(checkpoints())).run(texts.clone(), &mut writer).unwrap();
+    assert_eq!((done.resumed_at, done.examples), (32, 8));
+
+    let snapshot = index.snapshot().unwrap();
+    let text = &texts[35];
+    let row = snapshot.get(&text.id).unwrap().unwrap().rows.remove(0).sketch;
+    for (block, stepping) in checkpoints().into_iter().enumerate() {
+        let own = sketcher.under(["step-10", "step-20"][block]);
+        let piece = [Piece::new(text, Span::WHOLE)];
+        let expected = sketch_pieces(&own, &stepping, &piece).unwrap();
+        let bits: Vec<u32> = row.block(block).unwrap().iter().map(|value| value.to_bits()).collect();
+        assert_close(&bits, expected[0].block(block).unwrap());
+        // A step and a gradient have different lengths by far.
+        let queries = Sketcher::new(spec.for_queries()).unwrap().under(["step-10", "step-20"][block]);
+        let gradient = sketch_pieces(&queries, &stepping, &piece).unwrap().remove(0);
+        let norm = |values: &[f32]| values.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let (step, plain) = (norm(row.block(block).unwrap()), norm(gradient.block(block).unwrap()));
+        assert!(step > 3.0 * plain, "{step} {plain}");
+        let ranking = snapshot.scan(&[gradient]).unwrap().top_k(40).run().unwrap();
+        assert_eq!(ranking.proponents(0).len(), 40);
+    }
+
+    let other = Index::create(folder.path().join("o"), &Schema::new(spec, Encoding::F32).unwrap()).unwrap();
+    let mut writer = other.writer().unwrap();
+    let [_, late] = checkpoints();
+    let alone = Collector::new(&sketcher).checkpoints(under([Stepping::of(3, 11), late]));
+    let error = alone.run(texts.clone(), &mut writer).unwrap_err();
+    let CollectError::Device { source, .. } = &error else { panic!("{error:?}") };
+    assert!(matches!(source.downcast_ref(), Some(BurnError::OtherState { .. })), "{source:?}");
+    let positions = Collector::new(&sketcher).rows(RowKind::Positions).checkpoints(under(checkpoints()));
+    let error = positions.run(texts, &mut writer).unwrap_err();
+    let CollectError::Device { source, .. } = &error else { panic!("{error:?}") };
+    assert!(matches!(source.downcast_ref(), Some(BurnError::PlainGradients { .. })), "{source:?}");
+    assert_eq!(writer.generation(), 0);
 }
 
 /// Would catch a setting that cannot work, and ends in a division by zero or a run without an end.

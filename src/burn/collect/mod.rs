@@ -72,7 +72,7 @@
 //! let queries = sketch_pieces(&sketcher, &replica(), &[Piece::new(&output, Span::WHOLE)])?;
 //! let ranking = index.snapshot()?.scan(&queries)?.top_k(3).run()?;
 //! assert_eq!(ranking.proponents(0)[0].id_lossy(), "text 3");
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), Cause>(())
 //! ```
 //!
 //! **Batches are a function of the input.** The input is cut into windows at fixed positions, a window's pieces are
@@ -107,6 +107,10 @@
 //! blocks of these names (`step-100`, or `step-100.layers.3`). A row is the sum of the checkpoints' sketches, each in its own
 //! blocks, so that a scan with [`Scan::weights`](crate::Scan::weights) is TracIn's weighted sum over checkpoints. A replica
 //! may share with another one all tensors that their models do not differ in: clones of a burn model do.
+//!
+//! **Optimizer-aware rows.** A replica whose [`Replica::sketch`] calls [`sketch_steps`](crate::burn::sketch_steps) under a
+//! spec with an optimizer, and [`sketch_examples`](crate::burn::sketch_examples) under one without, serves rows and queries.
+//! The spec records the optimizer's state, so a collection with another one is refused.
 //!
 //! **Token losses.** A row for each token, or for windows of tokens, of an example's answer: [`Example::spans`], for which
 //! [`windows`] makes lists. The gradient of token t's loss is a backward of its own: the backward of a sum of losses
