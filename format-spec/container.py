@@ -231,7 +231,10 @@ def read_schema(file, body):
     stepped = "optimizer" in value
     spec = fields(", spec", value, ["sketcher", "blocks"] + ["optimizer"] * stepped)
     sketcher = spec.get("sketcher", dict)
-    rapid, kron = sketcher.get("kind") == "rapid_grad", sketcher.get("kind") == "kronecker"
+    kind = sketcher.get("kind")
+    if kind not in ("rapid_grad", "kronecker", "dense"):
+        spec.refuse(f"unknown sketcher {kind!r}")
+    rapid, kron = kind == "rapid_grad", kind == "kronecker"
     sides = None
     if kron:
         s = fields(", sketcher", sketcher, ["kind", "version", "seed", "sides"])
@@ -246,7 +249,6 @@ def read_schema(file, body):
         s.one_of("routing", ["global", "prefix"])
     else:
         s = fields(", sketcher", sketcher, ["kind", "name", "digest"])
-        s.one_of("kind", ["dense"])
         s.get("name", str)
         s.get("digest", str)
     blocks, names = [], set()

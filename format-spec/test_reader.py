@@ -385,9 +385,10 @@ class Containers(Case):
         self.put(w)
         self.refused("sides")
         # A kind that is not known is named.
-        w.schema["spec"]["sketcher"] = {"kind": "sjlt", "seed": "7"}
-        self.put(w)
-        self.refused("schema")
+        for kind in ("sjlt", 7, None, ["kronecker"]):
+            w.schema["spec"]["sketcher"] = {"kind": kind, "seed": "7"}
+            self.put(w)
+            self.refused(f"unknown sketcher {kind!r}")
 
     def test_optimizers(self):
         adam = {"kind": "adam", "beta_1": "0.9", "beta_2": "0.999", "epsilon": "0.00000001", "state": "sha256:5d1f"}

@@ -5,8 +5,8 @@ use std::io;
 
 use crate::codec::EncodeError;
 use crate::index::{
-    AppendError, CommitError, CreateError, GetError, MaintenanceError, OpenError, RecoverError,
-    SnapshotError, WriterError,
+    AppendError, AttachError, CommitError, CreateError, DetachedError, GetError, MaintenanceError, OpenError,
+    PartError, RecoverError, SnapshotError, WriterError,
 };
 use crate::manifest::ManifestError;
 use crate::scan::{KernelError, ScanError};
@@ -54,12 +54,18 @@ pub enum Error {
     /// From [`Writer::append`](crate::Writer::append) and the other changes to an index.
     #[error(transparent)]
     Append(#[from] AppendError),
-    /// From [`Writer::commit`](crate::Writer::commit).
+    /// From [`Writer::attach`](crate::Writer::attach).
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// From [`Writer::commit`](crate::Writer::commit) and [`DetachedWriter::finish`](crate::DetachedWriter::finish).
     #[error(transparent)]
     Commit(#[from] CommitError),
     /// From [`Index::create`](crate::Index::create).
     #[error(transparent)]
     Create(#[from] CreateError),
+    /// From [`Index::detached`](crate::Index::detached).
+    #[error(transparent)]
+    Detached(#[from] DetachedError),
     /// From [`Snapshot::get`](crate::Snapshot::get) and the iterators of a snapshot.
     #[error(transparent)]
     Get(#[from] GetError),
@@ -69,6 +75,9 @@ pub enum Error {
     /// From [`Index::open`](crate::Index::open).
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// From [`Part::read`](crate::Part::read).
+    #[error(transparent)]
+    Part(#[from] PartError),
     /// From [`Index::recover`](crate::Index::recover).
     #[error(transparent)]
     Recover(#[from] RecoverError),
@@ -149,11 +158,14 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Append(error) => error.kind(),
+            Self::Attach(error) => error.kind(),
             Self::Commit(error) => error.kind(),
             Self::Create(error) => error.kind(),
+            Self::Detached(error) => error.kind(),
             Self::Get(error) => error.kind(),
             Self::Maintenance(error) => error.kind(),
             Self::Open(error) => error.kind(),
+            Self::Part(error) => error.kind(),
             Self::Recover(error) => error.kind(),
             Self::Snapshot(error) => error.kind(),
             Self::Writer(error) => error.kind(),
@@ -195,12 +207,35 @@ impl AppendError {
     }
 }
 
+impl AttachError {
+    /// What the caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoParts { .. } => ErrorKind::NotFound,
+            Self::Part(error) => error.kind(),
+            Self::Foreign { .. } | Self::OtherSchema { .. } => ErrorKind::InvalidInput,
+            Self::AttachedAlready { .. } | Self::Occupied { .. } | Self::DuplicateId { .. } => {
+                ErrorKind::AlreadyExists
+            }
+            Self::OtherFileSystem { .. } | Self::CannotLink { .. } => ErrorKind::Unsupported,
+            Self::Changed { .. } => ErrorKind::Damaged,
+            Self::CommitFull { .. } | Self::Forked => ErrorKind::InvalidState,
+            Self::Io { .. } => ErrorKind::Io,
+            Self::Segment(error) => error.kind(),
+            Self::Manifest(error) => error.kind(),
+            Self::Poisoned => ErrorKind::Poisoned,
+        }
+    }
+}
+
 impl CommitError {
     /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::PayloadLength { .. } => ErrorKind::InvalidInput,
+            Self::AttachedFileChanged { .. } => ErrorKind::Damaged,
             Self::Segment(error) => error.kind(),
             Self::Manifest(error) => error.kind(),
             Self::Poisoned => ErrorKind::Poisoned,
@@ -219,6 +254,21 @@ impl CreateError {
             Self::Io { .. } => ErrorKind::Io,
             Self::Manifest(error) => error.kind(),
             Self::Open(error) => error.kind(),
+        }
+    }
+}
+
+impl DetachedError {
+    /// What the caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Open(error) => error.kind(),
+            Self::Writer(error) => error.kind(),
+            Self::Part(error) => error.kind(),
+            Self::Foreign { .. } => ErrorKind::InvalidInput,
+            Self::Occupied { .. } => ErrorKind::AlreadyExists,
+            Self::Io { .. } => ErrorKind::Io,
         }
     }
 }
@@ -266,6 +316,23 @@ impl OpenError {
     }
 }
 
+impl PartError {
+    /// What the caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unfinished { .. } => ErrorKind::NotFound,
+            Self::Newer { .. } | Self::UnknownFeature { .. } => ErrorKind::Newer,
+            Self::Damaged { .. }
+            | Self::Missing { .. }
+            | Self::Length { .. }
+            | Self::Digest { .. }
+            | Self::Counts { .. } => ErrorKind::Damaged,
+            Self::Io { .. } => ErrorKind::Io,
+        }
+    }
+}
+
 impl RecoverError {
     /// What the caller can do about this error.
     #[must_use]
@@ -304,6 +371,7 @@ impl WriterError {
             Self::ReadOnly { .. } => ErrorKind::InvalidState,
             Self::UnknownFeature { .. } => ErrorKind::Newer,
             Self::Io { .. } => ErrorKind::Io,
+            Self::Segment(error) => error.kind(),
             Self::Manifest(error) => error.kind(),
         }
     }
@@ -427,13 +495,26 @@ impl crate::burn::BurnError {
             Self::NothingSelected { .. }
             | Self::MissingGradient { .. }
             | Self::NotTapped { .. }
+            | Self::SharedParameter { .. }
+            | Self::Positions { .. }
+            | Self::Span { .. }
+            | Self::NotAMatrix { .. }
+            | Self::PlainGradients { .. }
+            | Self::OtherState { .. }
+            | Self::NoState { .. }
+            | Self::StateShape { .. }
+            | Self::InvalidState { .. }
+            | Self::OtherParameters { .. }
+            | Self::OtherOrder { .. }
             | Self::ForeignLayer { .. }
             | Self::NothingTapped
             | Self::BatchSize { .. }
             | Self::Shape { .. }
             | Self::FullyMasked { .. }
-            | Self::Target { .. } => ErrorKind::InvalidInput,
-            Self::Read { .. } => ErrorKind::Io,
+            | Self::Target { .. }
+            | Self::OtherDevice { .. } => ErrorKind::InvalidInput,
+            Self::DeviceLimit { .. } => ErrorKind::Unsupported,
+            Self::Read { .. } | Self::Device { .. } | Self::Record { .. } => ErrorKind::Io,
             Self::Sketch(error) => error.kind(),
             Self::Example { source, .. } => source.kind(),
         }
@@ -449,6 +530,8 @@ impl crate::burn::collect::CollectError {
             Self::Setting { .. }
             | Self::OtherSpec { .. }
             | Self::OtherCheckpoints { .. }
+            | Self::OtherCheckpoint { .. }
+            | Self::OtherParameters { .. }
             | Self::InputChanged { .. }
             | Self::SettingChanged { .. }
             | Self::Failed { .. }
@@ -461,7 +544,8 @@ impl crate::burn::collect::CollectError {
             Self::Sink { source, .. } => {
                 let append = source.downcast_ref().map(AppendError::kind);
                 let commit = source.downcast_ref().map(CommitError::kind);
-                append.or(commit).unwrap_or(ErrorKind::Io)
+                let part = source.downcast_ref().map(PartError::kind);
+                append.or(commit).or(part).unwrap_or(ErrorKind::Io)
             }
             Self::Cancelled { .. } => ErrorKind::Cancelled,
         }

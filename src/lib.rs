@@ -190,6 +190,11 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// The code of docs/detached.md.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/detached.md")]
+struct DetachedSegments;
+
 #[cfg(feature = "burn")]
 pub mod burn;
 mod bytes;
@@ -215,10 +220,11 @@ mod random;
 pub use codec::{EncodeError, Encoding, Tier};
 pub use error::{Error, ErrorKind, Result};
 pub use index::{
-    AppendError, Collection, ColumnStats, Commit, CommitError, CompactOptions, Compaction, CreateError,
-    Example, ExampleRow, Finding, GcOptions, GetError, Ids, Index, IndexOptions, LeftOut, LeftOutReason,
-    MaintenanceError, OpenError, PreparedCommit, RecoverError, Recovery, Report, Row, Rows, SegmentStats,
-    Snapshot, SnapshotError, SourceCount, Stats, StoredRow, Writer, WriterError,
+    AppendError, Attach, AttachError, Attached, Collection, ColumnStats, Commit, CommitError, CompactOptions,
+    Compaction, CreateError, DetachedError, DetachedWriter, Example, ExampleRow, Finding, GcOptions,
+    GetError, Ids, Index, IndexOptions, LeftOut, LeftOutReason, MaintenanceError, OpenError, Part, PartError,
+    PartSegment, PreparedCommit, RecoverError, Recovery, Report, Row, Rows, SegmentStats, Snapshot,
+    SnapshotError, SourceCount, Stats, StoredRow, Writer, WriterError,
 };
 pub use manifest::ManifestError;
 pub use scan::{CancelToken, Grouping, Hit, Metric, Ranking, Scan, ScanError, SpanFilter};

@@ -16,11 +16,11 @@ use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Gradients, Int, TensorData};
 use gradix::burn::collect::{
     Cause, Checkpoint, CollectError, Collected, Collector, Example, OnFailure, Piece, Progress, Reason,
-    Record, Refused, Replica, Sink, sketch_pieces, windows,
+    Record, Refused, Replica, RowKind, Sink, sketch_pieces, windows,
 };
-use gradix::burn::{BurnError, Taps, sketch_gradients, target_loss};
+use gradix::burn::{BurnError, Parameters, Taps, sketch_gradients, sketch_positions, target_loss};
 use gradix::sketch::{Sketch, SketchError, SketchSpec, Sketcher};
-use gradix::{AppendError, CancelToken, Encoding, GcOptions, Index, Schema, Span, Writer};
+use gradix::{AppendError, Attach, CancelToken, Encoding, GcOptions, Index, Part, Schema, Span, Writer};
 
 const VOCABULARY: usize = 11;
 const WIDTH: usize = 8;
@@ -323,6 +323,66 @@ fn spans_are_the_losses_of_their_tokens() {
     assert_eq!((done.examples, done.rows, done.tokens), (9, found.len() as u64, tokens));
 }
 
+/// Would catch position rows of another example or span, a span that is left out, and a backward for each of them.
+#[test]
+fn position_rows_come_from_one_backward() {
+    let mut texts = texts(10);
+    for text in &mut texts {
+        text.spans = windows(0..text.tokens.len() as u32, 3);
+        text.spans.push(Span::WHOLE);
+    }
+    texts[4].wrong = Wrong::Steep;
+    let folder = tempfile::tempdir().unwrap();
+    let index = create(&folder.path().join("i"));
+    let flex = Flex::new();
+    let batches = Arc::clone(&flex.batches);
+    let collector = Collector::new(&sketcher()).rows(RowKind::Positions).batch_rows(5).device(flex);
+    let mut writer = index.writer().unwrap();
+    let done = collector.run(texts.clone(), &mut writer).unwrap();
+    // Two batches, and one of them again without the bad example.
+    assert_eq!(batches.load(Ordering::Relaxed), 3);
+    assert_eq!(failures(&writer), BTreeMap::from([(texts[4].id.clone(), Reason::Sketch)]));
+    let found = rows(&index);
+    let model = Small::new(3);
+    let mut row = found.iter();
+    let good = || texts.iter().filter(|text| text.wrong == Wrong::Nothing);
+    for text in good() {
+        let whole = alone(&model, text, (text.prompt..text.tokens.len()).collect());
+        let mut sum = vec![0f32; 64];
+        let device = model.devices()[0].clone().autodiff();
+        let data = TensorData::new(text.tokens.clone(), [1, text.tokens.len()]);
+        let tokens = Tensor::<2, Int>::from_data(data, &device);
+        let mut taps = Taps::on();
+        let targets: Vec<usize> = (text.prompt..text.tokens.len()).collect();
+        let loss = target_loss(model.forward(tokens.clone(), &mut taps), tokens, &[targets]).unwrap();
+        let ranges = [text
+            .spans
+            .iter()
+            .map(|span| match span.is_whole() {
+                true => 0..text.tokens.len(),
+                false => span.start as usize..span.end as usize,
+            })
+            .collect()];
+        let mut gradients = loss.backward();
+        let expected = sketch_positions(&sketcher(), &model, taps, &mut gradients, linears, &ranges).unwrap();
+        for (span, expected) in text.spans.iter().zip(&expected[0]) {
+            let (id, found, _, _, bits) = row.next().unwrap();
+            assert_eq!((id, found), (&text.id, span));
+            let values: Vec<f32> = bits.iter().map(|bits| f32::from_bits(*bits)).collect();
+            if span.is_whole() {
+                assert_close(bits, whole.values());
+            } else if expected.values().iter().any(|value| *value != 0.0) {
+                assert_close(bits, expected.values());
+                sum.iter_mut().zip(&values).for_each(|(sum, value)| *sum += value);
+            }
+        }
+        assert_close(&sum.iter().map(|value| value.to_bits()).collect::<Vec<_>>(), whole.values());
+    }
+    assert!(row.next().is_none());
+    let tokens: usize = good().map(|text| text.tokens.len()).sum();
+    assert_eq!((done.examples, done.rows, done.tokens), (10, found.len() as u64, tokens as u64));
+}
+
 /// Would catch a query that is not made as the rows are.
 #[test]
 fn pieces_are_sketched_as_rows_are() {
@@ -599,6 +659,58 @@ fn changed_input_is_named() {
     assert_eq!(ids(&index).len(), 120);
 }
 
+/// Would catch rows of other parameters, of another kind or of other weights in one collection, and queries of other
+/// parameters than the rows'.
+#[test]
+fn changed_parameters_are_named() {
+    let texts = texts(120);
+    let folder = tempfile::tempdir().unwrap();
+    let index = create(&folder.path().join("i"));
+    let mut writer = index.writer().unwrap();
+    interrupt(&texts, &mut writer, 1);
+    writer.append("mine", &alone(&Small::new(3), &texts[0], vec![2])).unwrap();
+    writer.commit().unwrap();
+    let generation = writer.generation();
+    let head = || Flex { select: |path| path.starts_with("head"), ..Flex::new() };
+    let error = collector(0).device(head()).run(texts.clone(), &mut writer).unwrap_err();
+    let CollectError::OtherParameters { device: None, than: "the rows", parameter, .. } = &error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(parameter.as_deref(), Some("mixing.weight"));
+    let shown = error.to_string();
+    assert!(
+        shown.ends_with("\"mixing.weight\" is not there in it, and has the shape [8, 8] there"),
+        "{shown}"
+    );
+    let error = collector(1).device(head()).run(texts.clone(), &mut writer).unwrap_err();
+    assert!(matches!(error, CollectError::OtherParameters { device: Some(1), .. }), "{error:?}");
+    for (collector, name) in [
+        (collector(1).weights("step 2"), "weights"),
+        (collector(1).rows(RowKind::Positions), "rows"),
+        (collector(0).checkpoints([Checkpoint::new("step-1", Flex::new())]), "checkpoints"),
+    ] {
+        let error = collector.run(texts.clone(), &mut writer).unwrap_err();
+        assert!(
+            matches!(error, CollectError::SettingChanged { setting, .. } if setting == name),
+            "{name}: {error:?}"
+        );
+    }
+    assert_eq!(writer.generation(), generation);
+
+    let snapshot = index.snapshot().unwrap();
+    assert_eq!(Record::last(&snapshot, "another").unwrap(), None);
+    let last = Record::last(&snapshot, "").unwrap().unwrap();
+    let model = Small::new(9);
+    last.check_parameters("", &Parameters::of(&model, linears)).unwrap();
+    let error = last.check_parameters("", &Parameters::of(&model, |_| true)).unwrap_err();
+    assert!(error.to_string().contains("\"tokens.weight\" has the shape [11, 8] in it"), "{error}");
+    let error = last.check_parameters("step-1", &Parameters::of(&model, linears)).unwrap_err();
+    assert!(matches!(error, CollectError::OtherCheckpoint { .. }), "{error:?}");
+    // With the right ones it goes on.
+    let done = collector(1).run(texts, &mut writer).unwrap();
+    assert_eq!(done.resumed_at, last.end);
+}
+
 /// Would catch counts that do not add up, and shares that are more than there is.
 #[test]
 fn progress_adds_up() {
@@ -808,6 +920,30 @@ fn impossible_settings_are_refused() {
     refused(collector(1).max_tokens(0), "max_tokens");
     refused(collector(1).queue(0), "queue");
     refused(collector(1).named("x".repeat(256)), "named");
+    refused(collector(1).weights("x".repeat(256)), "weights");
+}
+
+/// Would catch checkpoints that a scan cannot weight one by one.
+#[test]
+fn checkpoints_that_share_a_prefix_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |blocks: [(&'static str, u32); 2], prefixes: [&str; 2]| {
+        let spec = SketchSpec::rapid_grad_blocks(17, blocks);
+        let schema = Schema::new(spec.clone(), Encoding::F32).unwrap();
+        let index = Index::create(folder.path().join(blocks[1].0), &schema).unwrap();
+        let both = prefixes.map(|prefix| Checkpoint::new(prefix, Flex::new()));
+        let collector = Collector::new(&Sketcher::new(spec).unwrap()).checkpoints(both);
+        match collector.run(texts(3), &mut index.writer().unwrap()).unwrap_err() {
+            CollectError::Setting { setting: "checkpoints", reason } => reason,
+            error => panic!("{error:?}"),
+        }
+    };
+    let reason = refused([("step-1", 64), ("step-1.head", 64)], ["step-1", "step-2"]);
+    assert!(reason.contains("a weight would be of the first alone"), "{reason}");
+    let reason = refused([("step-1", 64), ("step-2", 64)], ["step-1", "step-1.late"]);
+    assert!(reason.contains("a weight would be of both"), "{reason}");
+    let reason = refused([("step-1", 64), ("step-3", 64)], ["step-1", "step-1"]);
+    assert!(reason.contains("occurs twice"), "{reason}");
 }
 
 /// Would catch an empty input that makes a commit, or waits for rows that do not come.
@@ -861,6 +997,8 @@ fn batches_are_bounded_by_padded_tokens() {
 
 const PATH: &str = "GRADIX_TEST_COLLECT";
 const DEVICES: &str = "GRADIX_TEST_COLLECT_DEVICES";
+/// Where parts are built; without it rows go into the index.
+const BUILT: &str = "GRADIX_TEST_COLLECT_BUILT";
 const MANY: usize = 4000;
 
 /// Not a test by itself: the collection that is killed.
@@ -868,8 +1006,42 @@ const MANY: usize = 4000;
 fn child() {
     let Ok(path) = std::env::var(PATH) else { return };
     let devices = std::env::var(DEVICES).unwrap().parse().unwrap();
+    if let Ok(built) = std::env::var(BUILT) {
+        let description = Path::new(&path).join("INDEX");
+        let mut parts = Index::options().detached(description, built).unwrap();
+        collector(devices).run(texts(MANY), &mut parts).unwrap();
+        return;
+    }
     let index = Index::open(path).unwrap();
     collector(devices).run(texts(MANY), &mut index.writer().unwrap()).unwrap();
+}
+
+/// Starts the collection again and again and kills it, from before the first commit to behind the last one; returns
+/// how often it was killed between these two, as `rows` of what is durable tell.
+fn kill_until_done(index: &Index, devices: usize, built: Option<&Path>, rows: impl Fn() -> usize) -> usize {
+    let (mut kills, mut between) = (0, 0);
+    let mut delay = Duration::from_millis(30);
+    loop {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["child", "--exact"]).env(PATH, index.path()).env(DEVICES, devices.to_string());
+        if let Some(built) = built {
+            command.env(BUILT, built);
+        }
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(delay);
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success());
+            assert!(kills > 2 && between > 0, "{kills} kills, {between} between first and last commit");
+            return between;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        let found = rows();
+        assert!(found.is_multiple_of(16) || found == MANY, "half a window");
+        between += usize::from(found > 0 && found < MANY);
+        delay = delay * 5 / 4;
+    }
 }
 
 /// Would catch a moment at which a kill loses rows, computes them twice, or leaves an index that does not go on.
@@ -879,33 +1051,36 @@ fn killed_collection_ends_with_the_rows_of_an_undisturbed_one() {
     for devices in [1, 2] {
         let folder = tempfile::tempdir().unwrap();
         let index = create(&folder.path().join("i"));
-        let (mut kills, mut between) = (0, 0);
-        // From before the first commit to behind the last one.
-        let mut delay = Duration::from_millis(30);
-        loop {
-            let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["child", "--exact"])
-                .env(PATH, index.path())
-                .env(DEVICES, devices.to_string())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            std::thread::sleep(delay);
-            if let Some(status) = child.try_wait().unwrap() {
-                assert!(status.success());
-                break;
-            }
-            child.kill().unwrap();
-            child.wait().unwrap();
-            kills += 1;
-            let found = ids(&index).len();
-            assert!(found % 16 == 0 || found == MANY, "half a window");
-            between += usize::from(found > 0 && found < MANY);
-            delay = delay * 5 / 4;
-        }
-        assert!(kills > 2 && between > 0, "{kills} kills, {between} between the first and the last commit");
+        kill_until_done(&index, devices, None, || ids(&index).len());
         assert!(rows(&index) == expected, "{devices} devices");
         assert!(index.verify().unwrap().findings.is_empty());
     }
+}
+
+/// Would catch a detached collection that begins anew after a kill, or parts that do not add up to the input.
+#[test]
+fn killed_detached_collection_goes_on_behind_its_last_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = create(&folder.path().join("i"));
+    let built = folder.path().join("built");
+    let parts = || {
+        let parts = std::fs::read_dir(&built).into_iter().flatten().map(|entry| entry.unwrap().path());
+        let examples = parts.filter_map(|path| Some(Part::read(path).ok()?.examples()));
+        examples.sum::<u64>() as usize
+    };
+    kill_until_done(&index, 1, Some(&built), parts);
+    let mut writer = index.writer().unwrap();
+    let attached = writer.attach(&built, Attach::Move).unwrap();
+    let ends: Vec<u64> =
+        attached.parts.iter().map(|part| Record::parse(&part.payload).unwrap().unwrap().end).collect();
+    assert!(ends.len() > 2 && ends.is_sorted() && ends.last() == Some(&(MANY as u64)), "{ends:?}");
+    writer.commit().unwrap();
+    // The parts of one commit have no order among each other.
+    let mut found = rows(&index);
+    found.sort();
+    assert!(found == undisturbed(&texts(MANY)), "the ids are in the order of the input");
+    // The parts have been moved, and what they recorded has stayed.
+    let mut again = index.detached(&built).unwrap();
+    let done = collector(1).run(texts(MANY), &mut again).unwrap();
+    assert_eq!((done.resumed_at, done.examples, done.commits), (MANY as u64, 0, 0));
 }

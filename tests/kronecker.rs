@@ -214,7 +214,7 @@ fn sides_beyond_the_format_are_refused() {
 }
 
 /// Catches a prefix that is not part of what is hashed and routed, or that is put together the wrong way
-/// around.
+/// around; and an empty one that changes the hash, which one block for all would not notice.
 #[test]
 fn prefix_stands_before_every_name() {
     let matrix = Matrix::new([9, 9], |[i, o]| (i * o) as f64 - 3.0);
@@ -233,6 +233,11 @@ fn prefix_stands_before_every_name() {
         let both = sketch(&sketcher.under("step-1"), &[("w", &matrix)]).plus(&expected).unwrap();
         let together = sketch(&sketcher, &[("step-1.w", &matrix), ("step-2.layers.w", &matrix)]);
         assert_eq!(both, together);
+    }
+    for spec in [SketchSpec::rapid_grad(7, 16), SketchSpec::kronecker(7, [("w", 2, 2)])] {
+        let sketcher = Sketcher::new(spec).unwrap();
+        let expected = sketch(&sketcher, &[("w", &matrix)]);
+        assert_eq!(sketch(&sketcher.under(""), &[("w", &matrix)]), expected);
     }
 }
 

@@ -6,18 +6,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use burn::Tensor;
 use burn::module::Module;
 use experiments::data::Item;
 use experiments::experiment::{Built, Ends, Place};
-use gradix::burn::sketch_examples;
-use gradix::sketch::{Sketch, Sketcher};
-use gradix::{Encoding, Index, Row, Schema};
+use gradix::burn::Taps;
+use gradix::burn::collect::{
+    Cause, Collected, Collector, Example, OnFailure, Piece, Refused, Replica, Sink, sketch_pieces,
+};
+use gradix::sketch::{Sketch, SketchSpec, Sketcher};
+use gradix::{Encoding, Index, Row, Schema, Writer};
 
 use super::model::{Transformer, is_kept};
-use super::tracin::{Span, backward, by_length};
+use super::tracin::{Span, by_length, losses};
 
 /// A failure of any layer; the demo only reports it.
-pub type Failure = Box<dyn Error>;
+pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// One index that is compared.
 pub struct Method {
@@ -29,28 +33,48 @@ pub struct Method {
     pub path: PathBuf,
 }
 
-/// The sketches of spans, batch by batch, short sequences first: `sink` gets a span's place and its
-/// sketch. Never more than one batch of them is in memory.
-///
-/// # Errors
-/// Of the adapter, or of `sink`.
-pub fn sketch_spans(
-    model: &Transformer,
-    spans: &[Span],
-    sketcher: &Sketcher,
-    batch: usize,
-    mut sink: impl FnMut(usize, Sketch) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let frozen = model.clone().no_grad();
-    for places in by_length(spans).chunks(batch) {
-        let chunk: Vec<&Span> = places.iter().map(|place| &spans[*place]).collect();
-        let (taps, mut gradients) = backward(&frozen, &chunk)?;
-        let sketches = sketch_examples(sketcher, &frozen, taps, &mut gradients, is_kept)?;
-        for (place, sketch) in places.iter().zip(sketches) {
-            sink(*place, sketch)?;
-        }
+/// A training example or a query, as the collector takes it.
+struct Text<'a> {
+    item: Option<&'a Item>,
+    span: &'a Span,
+}
+
+impl Example for Text<'_> {
+    fn id(&self) -> &[u8] {
+        self.item.map_or(b"query", |item| item.id.as_bytes())
     }
-    Ok(())
+
+    fn tokens(&self) -> usize {
+        self.span.sequence.ids.len()
+    }
+
+    fn source(&self) -> Option<&str> {
+        self.item.map(|item| item.source.as_str())
+    }
+
+    fn metadata(&self) -> &[u8] {
+        self.item.map_or(&[], |item| item.answer.as_bytes())
+    }
+}
+
+/// The model on its device, without gradients of its own.
+struct Frozen(Transformer);
+
+impl Replica<Text<'_>> for Frozen {
+    type Model = Transformer;
+
+    fn model(&self) -> &Transformer {
+        &self.0
+    }
+
+    fn losses(&self, batch: &[Piece<'_, Text<'_>>], taps: &mut Taps) -> Result<Tensor<1>, Cause> {
+        let spans: Vec<&Span> = batch.iter().map(|piece| piece.example.span).collect();
+        Ok(losses(&self.0, &spans, taps)?)
+    }
+
+    fn select(&self, path: &str) -> bool {
+        is_kept(path)
+    }
 }
 
 /// The sketches of a few spans, in their order.
@@ -63,11 +87,15 @@ pub fn sketches(
     sketcher: &Sketcher,
     batch: usize,
 ) -> Result<Vec<Sketch>, Failure> {
+    let frozen = Frozen(model.clone().no_grad());
+    let texts: Vec<Text<'_>> = spans.iter().map(|span| Text { item: None, span }).collect();
     let mut found: Vec<Option<Sketch>> = vec![None; spans.len()];
-    sketch_spans(model, spans, sketcher, batch, |place, sketch| {
-        found[place] = Some(sketch);
-        Ok(())
-    })?;
+    for places in by_length(spans).chunks(batch) {
+        let pieces: Vec<_> = places.iter().map(|at| Piece::new(&texts[*at], gradix::Span::WHOLE)).collect();
+        for (place, sketch) in places.iter().zip(sketch_pieces(sketcher, &frozen, &pieces)?) {
+            found[*place] = Some(sketch);
+        }
+    }
     found.into_iter().map(|sketch| sketch.ok_or_else(|| "a span without a sketch".into())).collect()
 }
 
@@ -80,12 +108,58 @@ pub fn narrowed(sketch: &Sketch, dims: usize) -> Result<Sketch, Failure> {
     Ok(sketch.nested(u32::try_from(factor)?)?)
 }
 
+/// The indexes that are compared, each of which gets every sketch at its own width.
+struct Compared<'a> {
+    spec: &'a SketchSpec,
+    methods: &'a [Method],
+    writers: Vec<Writer>,
+    built: Vec<Built>,
+}
+
+impl Sink for Compared<'_> {
+    fn spec(&self) -> &SketchSpec {
+        self.spec
+    }
+
+    fn append(&mut self, examples: &[Collected<'_>]) -> Result<Vec<Refused>, Cause> {
+        for example in examples {
+            for (_, sketch) in &example.rows {
+                let targets = self.methods.iter().zip(&mut self.writers).zip(&mut self.built);
+                for ((method, writer), built) in targets {
+                    let narrow = narrowed(sketch, method.dims)?;
+                    let began = Instant::now();
+                    let row = Row::new(&narrow).source(example.source.unwrap_or_default());
+                    writer.append_rows(example.id, &[row.metadata(example.metadata)])?;
+                    built.append_seconds += began.elapsed().as_secs_f64();
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn commit(&mut self, payload: Vec<u8>) -> Result<(), Cause> {
+        for (writer, built) in self.writers.iter_mut().zip(&mut self.built) {
+            let began = Instant::now();
+            writer.prepare_commit()?.payload(payload.clone()).commit()?;
+            built.append_seconds += began.elapsed().as_secs_f64();
+        }
+        Ok(())
+    }
+
+    fn abort(&mut self) -> Result<(), Cause> {
+        for writer in &mut self.writers {
+            writer.abort()?;
+        }
+        Ok(())
+    }
+}
+
 /// Builds one index for each method from the sketches of `spans`, one for each of `items`. The
 /// sketches are made once, at the sketcher's width, and narrowed. Returns the seconds of sketching too;
 /// `progress` gets how many examples are done.
 ///
 /// # Errors
-/// Of the adapter or the engine.
+/// Of the collector or the engine. An example that fails is an error, too.
 pub fn build(
     model: &Transformer,
     spans: &[Span],
@@ -95,9 +169,8 @@ pub fn build(
     batch: usize,
     mut progress: impl FnMut(u64),
 ) -> Result<(f64, Vec<Built>), Failure> {
-    let start = Instant::now();
-    let mut indexes = Vec::new();
     let mut built = vec![Built::default(); methods.len()];
+    let mut writers = Vec::new();
     for (method, built) in methods.iter().zip(&mut built) {
         if method.path.exists() {
             fs::remove_dir_all(&method.path)?;
@@ -105,28 +178,20 @@ pub fn build(
         let factor = u32::try_from(sketcher.spec().dims() / method.dims)?;
         let schema = Schema::new(sketcher.spec().nested(factor)?, method.encoding)?;
         built.row_bytes = schema.row_bytes();
-        indexes.push(Index::options().create(&method.path, &schema)?);
+        writers.push(Index::options().create(&method.path, &schema)?.writer()?);
     }
-    let mut writers = indexes.iter().map(Index::writer).collect::<Result<Vec<_>, _>>()?;
-    let mut appending = 0.0;
-    sketch_spans(model, spans, sketcher, batch, |place, sketch| {
-        for ((method, writer), built) in methods.iter().zip(&mut writers).zip(&mut built) {
-            let narrow = narrowed(&sketch, method.dims)?;
-            let began = Instant::now();
-            let item = &items[place];
-            let row = Row::new(&narrow).source(&item.source).metadata(item.answer.as_bytes());
-            writer.append_rows(&item.id, &[row])?;
-            built.append_seconds += began.elapsed().as_secs_f64();
-            appending += began.elapsed().as_secs_f64();
-        }
-        progress(1);
-        Ok(())
-    })?;
-    let sketching = start.elapsed().as_secs_f64() - appending;
-    for ((writer, built), method) in writers.iter_mut().zip(&mut built).zip(methods) {
-        let began = Instant::now();
-        writer.commit()?;
-        built.append_seconds += began.elapsed().as_secs_f64();
+    let mut compared = Compared { spec: sketcher.spec(), methods, writers, built };
+    let texts = items.iter().zip(spans).map(|(item, span)| Text { item: Some(item), span });
+    let done = Collector::new(sketcher)
+        .device(Frozen(model.clone().no_grad()))
+        .window_rows(512)
+        .batch_rows(batch)
+        .on_failure(OnFailure::Fatal)
+        .progress(|done| progress(done.examples))
+        .run(texts, &mut compared)?;
+    let sketching = done.elapsed.as_secs_f64() * (1.0 - done.shares.append);
+    let mut built = compared.built;
+    for (built, method) in built.iter_mut().zip(methods) {
         built.index_bytes = folder_bytes(&method.path)?;
     }
     Ok((sketching, built))

@@ -70,7 +70,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
     let bar = bar("gradients, sketches, indexes", items.len() as u64);
     let (sketching, built) =
-        index::build(&model, &spans, &items, &sketcher, &methods, BATCH, |n| bar.inc(n))?;
+        index::build(&model, &spans, &items, &sketcher, &methods, BATCH, |n| bar.set_position(n))?;
     bar.finish_and_clear();
     clock.stage("make the gradients, sketch them, build four indexes");
 

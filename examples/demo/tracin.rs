@@ -33,20 +33,28 @@ impl Span {
     }
 }
 
-/// Runs spans through a frozen model and one backward: the taps, and the gradients of their zeros.
-pub fn backward(frozen: &Transformer, spans: &[&Span]) -> Result<(Taps, burn::tensor::Gradients), BurnError> {
+/// The loss of each span, from a forward through a frozen model and the taps.
+///
+/// # Errors
+/// Of the loss.
+pub fn losses(frozen: &Transformer, spans: &[&Span], taps: &mut Taps) -> Result<Tensor<1>, BurnError> {
     let device = frozen.devices()[0].clone().autodiff();
     let rows: Vec<&[u32]> = spans.iter().map(|span| span.sequence.ids.as_slice()).collect();
     let tokens = padded(&rows, &device);
-    let mut taps = Taps::on();
-    let logits = frozen.logits(frozen.hidden(tokens.clone(), &mut taps));
-    let loss = if spans.iter().all(|span| span.tokens.is_none()) {
+    let logits = frozen.logits(frozen.hidden(tokens.clone(), taps));
+    if spans.iter().all(|span| span.tokens.is_none()) {
         let response = response_mask(spans, tokens.dims(), &device);
-        sequence_loss(logits, tokens, response)?
+        sequence_loss(logits, tokens, response)
     } else {
         let targets: Vec<Vec<usize>> = spans.iter().map(|span| span.targets()).collect();
-        target_loss(logits, tokens, &targets)?
-    };
+        target_loss(logits, tokens, &targets)
+    }
+}
+
+/// Runs spans through a frozen model and one backward: the taps, and the gradients of their zeros.
+fn backward(frozen: &Transformer, spans: &[&Span]) -> Result<(Taps, burn::tensor::Gradients), BurnError> {
+    let mut taps = Taps::on();
+    let loss = losses(frozen, spans, &mut taps)?;
     Ok((taps, loss.sum().backward()))
 }
 

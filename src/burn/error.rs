@@ -1,4 +1,5 @@
-use crate::sketch::SketchError;
+use crate::sketch::{OptimizerStep, SketchError, SketchSpec};
+use ::burn::store::RecordError;
 use ::burn::tensor::TensorReadError;
 
 /// Why the gradients of a burn model could not be read or sketched.
@@ -20,11 +21,24 @@ pub enum BurnError {
         /// The parameter's path.
         parameter: String,
     },
-    /// A selected parameter is not the weight or bias of a tapped layer.
-    #[error("parameter {parameter:?} is selected, but no tapped linear layer has it")]
+    /// A selected parameter is not one of a tapped layer. The factor route needs every use of it to go through
+    /// [`Taps`](super::Taps); otherwise leave it out, or take the route of one example at a time,
+    /// [`sketch_gradients`](super::sketch_gradients).
+    #[error(
+        "parameter {parameter:?} is selected, but no tapped layer has it: call its layer through the taps, do \
+         not select it, or use sketch_gradients"
+    )]
     NotTapped {
         /// The parameter's path.
         parameter: String,
+    },
+    /// The module has one parameter in two places, and both are selected: its gradient would count twice.
+    #[error("parameters {first:?} and {parameter:?} are one: select only the first")]
+    SharedParameter {
+        /// The path of its second place.
+        parameter: String,
+        /// The path of its first place.
+        first: String,
     },
     /// A tapped layer is not part of the module.
     #[error("{layers} tapped layers are not part of this module")]
@@ -44,6 +58,110 @@ pub enum BurnError {
         given: usize,
         /// The first layer's first axis.
         expected: usize,
+    },
+    /// A `Kronecker` sketch has two sides, and the parameter has not.
+    #[error(
+        "parameter {parameter:?} of shape {shape:?} is no matrix, and a Kronecker sketch is of matrices: do \
+         not select it, or use a RapidGrad spec"
+    )]
+    NotAMatrix {
+        /// The parameter's path.
+        parameter: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// The spec says that gradients are replaced by an optimizer's step, and these are plain ones.
+    #[error(
+        "gradients as they are cannot be sketched under a spec of an optimizer's steps ({spec}): use its \
+         `for_queries`, or sketch_steps"
+    )]
+    PlainGradients {
+        /// The spec.
+        spec: Box<SketchSpec>,
+    },
+    /// The spec records another optimizer's state than the one whose steps are to be sketched.
+    #[error(
+        "the spec records {}, and the steps are of {state}: a spec is of one state, see AdamState::step",
+        step(spec)
+    )]
+    OtherState {
+        /// What the spec records, if it records one; of several states, what the first is.
+        spec: Option<Box<OptimizerStep>>,
+        /// What the state is.
+        state: Box<OptimizerStep>,
+    },
+    /// The optimizer's state has no moments of a selected parameter.
+    #[error("the optimizer has no state of parameter {parameter:?}: it was not trained; do not select it")]
+    NoState {
+        /// The parameter's path.
+        parameter: String,
+    },
+    /// The optimizer's moments of a parameter have another shape than the parameter.
+    #[error(
+        "parameter {parameter:?} has the shape {expected:?}, and the optimizer's moments of it {state:?}"
+    )]
+    StateShape {
+        /// The parameter's path.
+        parameter: String,
+        /// The moments' shape.
+        state: Vec<usize>,
+        /// The parameter's.
+        expected: Vec<usize>,
+    },
+    /// An optimizer's state of a parameter cannot be used.
+    #[error("the optimizer's state of {parameter:?} cannot be used: {reason}")]
+    InvalidState {
+        /// The parameter's path; if there is none, what the record calls it.
+        parameter: String,
+        /// Why.
+        reason: String,
+    },
+    /// An optimizer's record could not be read.
+    #[error("the optimizer's record cannot be read")]
+    Record {
+        /// burn's error.
+        source: RecordError,
+    },
+    /// Tapped layers have different numbers of positions, so that a position means nothing to all of them.
+    #[error(
+        "parameter {parameter:?} saw {given} positions of each example, the others {expected}: do not select \
+         it, or use sketch_examples"
+    )]
+    Positions {
+        /// The path of the parameter whose layer differs.
+        parameter: String,
+        /// The product of its layer's axes between the first and the last.
+        given: usize,
+        /// That of the first layer.
+        expected: usize,
+    },
+    /// A span of positions is empty or ends past the last one.
+    #[error("{start}..{end} is no span of example {example}, which has {positions} positions")]
+    Span {
+        /// The row of the batch.
+        example: usize,
+        /// The span's first position.
+        start: usize,
+        /// The position after its last.
+        end: usize,
+        /// The number of positions of a row.
+        positions: usize,
+    },
+    /// A parameter of rows and queries differs, so that their sketches cannot be compared.
+    #[error("parameter {parameter:?} has {} in the queries, but {} in the rows", shape(queries), shape(rows))]
+    OtherParameters {
+        /// The parameter's path.
+        parameter: String,
+        /// Its shape when the rows were sketched; `None` if it was not there.
+        rows: Option<Vec<usize>>,
+        /// Its shape in the queries; `None` if it is not there.
+        queries: Option<Vec<usize>>,
+    },
+    /// The parameters of rows and queries are the same, in another order, which changes sums by rounding.
+    #[error("parameter {parameter:?} is not at the same place among the parameters of rows and queries")]
+    OtherOrder {
+        /// The path of the first parameter of the rows that is at another place.
+        parameter: String,
     },
     /// The shapes of logits, tokens and mask do not match.
     #[error("{what} has the shape {given:?}, expected {expected:?}")]
@@ -80,6 +198,26 @@ pub enum BurnError {
         /// burn's error.
         source: TensorReadError,
     },
+    /// Too much for one launch on a device, whose indices have 32 bits.
+    #[error("{what} has {elements} elements; a device's kernel takes fewer than 2^32")]
+    DeviceLimit {
+        /// The parameter's path, or what else it is.
+        what: String,
+        /// Its number of elements.
+        elements: usize,
+    },
+    /// A gradient is on another device than those before it.
+    #[error("the gradient of {parameter:?} is on another device than those of the parameters before it")]
+    OtherDevice {
+        /// The parameter's path.
+        parameter: String,
+    },
+    /// The device failed while the sums were read.
+    #[error("the sums cannot be read from the device: {reason}")]
+    Device {
+        /// What the device's driver says.
+        reason: String,
+    },
     /// The sketcher refused a gradient.
     #[error(transparent)]
     Sketch(#[from] SketchError),
@@ -91,4 +229,14 @@ pub enum BurnError {
         /// The sketcher's error.
         source: SketchError,
     },
+}
+
+/// For messages: the shape, or that there is none.
+fn shape(shape: &Option<Vec<usize>>) -> String {
+    shape.as_ref().map_or_else(|| "no such place".into(), |shape| format!("shape {shape:?}"))
+}
+
+/// For messages: the step, or that there is none.
+fn step(step: &Option<Box<OptimizerStep>>) -> String {
+    step.as_ref().map_or_else(|| "no optimizer".into(), ToString::to_string)
 }

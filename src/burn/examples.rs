@@ -1,27 +1,31 @@
 //! Sketches every example of a batch from one backward.
 
 use super::BurnError;
-use super::factors::for_each_example_gradient;
+use super::factors::Factors;
+use super::folds::Folds;
+use super::kronecker;
 use super::taps::Taps;
-use crate::sketch::{Fold, Sketch, SketchError, Sketcher};
+use crate::sketch::{Sketch, Sketcher, SketcherKind};
 use ::burn::module::Module;
 use ::burn::tensor::Gradients;
-use rayon::prelude::*;
 
 /// Computes the sketches of all examples of a batch, in the order of the batch.
 ///
 /// `taps` are the taps of the forward from which `gradients` was computed, and `gradients` must be of the
-/// **sum** of the examples' losses. Each parameter whose path `select` accepts must be the weight or bias of
-/// a tapped layer; it may be frozen. Up to the order of float additions, the result is that of
+/// **sum** of the examples' losses. Each parameter whose path `select` accepts must be one of a tapped layer;
+/// it may be frozen. Up to the order of float additions, the result is that of
 /// [`sketch_gradients`](super::sketch_gradients) on each example alone.
 ///
 /// # Errors
 /// - [`BurnError::NothingTapped`] if the taps recorded no layer;
 /// - [`BurnError::NothingSelected`] if `select` accepts no parameter;
 /// - [`BurnError::NotTapped`] for a selected parameter of any other layer;
+/// - [`BurnError::SharedParameter`] if two selected ones are one;
 /// - [`BurnError::ForeignLayer`] if a tapped layer is not part of `model`;
 /// - [`BurnError::MissingGradient`] if the loss does not depend on a selected layer;
 /// - [`BurnError::BatchSize`] if layers saw different batches;
+/// - [`BurnError::NotAMatrix`] for a selected vector under a `Kronecker` spec;
+/// - [`BurnError::PlainGradients`] if the spec has an optimizer;
 /// - [`BurnError::Read`] if the device fails, [`BurnError::Example`] if the sketcher returns an error.
 pub fn sketch_examples<M: Module>(
     sketcher: &Sketcher,
@@ -30,18 +34,18 @@ pub fn sketch_examples<M: Module>(
     gradients: &mut Gradients,
     select: impl Fn(&str) -> bool,
 ) -> Result<Vec<Sketch>, BurnError> {
-    let batch = taps.seen.first().map_or(0, |tap| tap.input.dims()[0]);
-    let mut folds: Vec<Fold> = (0..batch).map(|_| sketcher.start()).collect();
-    let named = |example: usize, source: SketchError| BurnError::Example { example, source };
-    for_each_example_gradient(model, taps, gradients, select, |path, first, rows| {
-        let [_, elements] = rows.dims();
-        let values = rows
-            .try_into_vec_as::<f32>()
-            .map_err(|source| BurnError::Read { tensor: path.to_owned(), source })?;
-        folds[first..].par_iter_mut().zip(values.par_chunks_exact(elements)).enumerate().try_for_each(
-            |(row, (fold, gradient))| fold.add(path, gradient).map_err(|source| named(first + row, source)),
-        )
-    })?;
-    let finished = folds.into_iter().enumerate();
-    finished.map(|(row, fold)| fold.finish().map_err(|source| named(row, source))).collect()
+    sketch_rows(sketcher, &Factors::of(model, taps, gradients, select)?)
+}
+
+/// The sketches of all rows, in their order.
+pub(super) fn sketch_rows(sketcher: &Sketcher, factors: &Factors) -> Result<Vec<Sketch>, BurnError> {
+    if sketcher.spec().optimizer().is_some() {
+        return Err(BurnError::PlainGradients { spec: Box::new(sketcher.spec().clone()) });
+    }
+    if let SketcherKind::Kronecker { .. } = sketcher.spec().sketcher() {
+        return kronecker::sketch_rows(sketcher, factors);
+    }
+    let mut folds = Folds::start(sketcher, factors.rows());
+    factors.for_each_gradient(|path, first, rows| folds.add(path, first, rows))?;
+    folds.finish()
 }

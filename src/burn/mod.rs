@@ -5,9 +5,17 @@
 //! tensor at a time, so that no copy of the whole gradient exists.
 //!
 //! Two functions compute the same sketches:
-//! - [`sketch_gradients`]: one example, one backward, the model's own gradients;
-//! - [`sketch_examples`]: a batch of examples, one backward. The model's forward calls its linear layers
-//!   through [`Taps`], which record the factors of each example's weight gradient.
+//! - [`sketch_gradients`]: one example, one backward, the model's own gradients, of layers of any kind;
+//! - [`sketch_examples`]: a batch of examples, one backward. The model's forward calls its layers through
+//!   [`Taps`], which record the factors of each example's gradient.
+//!
+//! Under a `RapidGrad` spec, [`sketch_examples`] multiplies the factors out, a run of examples at a time, and
+//! folds every element. Under a `Kronecker` spec it projects the factors instead, and no example's matrix ever
+//! exists; such a spec takes matrices only.
+//!
+//! From the same backward, [`sketch_positions`] gives a sketch for each position of each example, or for spans
+//! of positions, and [`sketch_steps`] one of what an Adam optimizer in a given state ([`AdamState`]) would do with each
+//! example. [`Parameters`] tells whether rows and queries are of the same parameters.
 //!
 //! A parameter's name is its path in the module (`layers.0.attention.query.weight`), and the
 //! parameters are folded in the order in which the module declares them.
@@ -48,12 +56,19 @@
 //! ```
 
 pub mod collect;
+#[cfg(feature = "cubecl")]
+mod device;
 mod error;
 mod examples;
 mod factors;
+mod folds;
 mod gradients;
+mod kronecker;
 mod loss;
+mod optimizer;
 mod parameters;
+mod positions;
+mod spans;
 mod taps;
 
 pub use error::BurnError;
@@ -61,5 +76,7 @@ pub use examples::sketch_examples;
 pub use factors::for_each_example_gradient;
 pub use gradients::{for_each_gradient, sketch_gradients};
 pub use loss::{sequence_loss, target_loss};
-pub use parameters::parameter_paths;
+pub use optimizer::{AdamState, sketch_steps};
+pub use parameters::{Parameters, parameter_paths};
+pub use positions::{sketch_positions, windows};
 pub use taps::Taps;

@@ -1,5 +1,8 @@
+use super::BurnError;
 use ::burn::Tensor;
 use ::burn::module::{Module, ModuleVisitor, Param};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// The visitor's position in the tree of modules.
 #[derive(Debug, Default)]
@@ -25,18 +28,91 @@ impl Path {
 /// burn draws a parameter's identifier at random for each model; its path is stable.
 #[must_use]
 pub fn parameter_paths<M: Module>(model: &M) -> Vec<String> {
-    let mut visitor = Paths::default();
-    model.visit(&mut visitor);
-    visitor.found
+    Parameters::of(model, |_| true).0.into_iter().map(|(path, _)| path).collect()
 }
 
-#[derive(Default)]
-struct Paths {
+/// The paths and shapes of selected parameters, in their order.
+///
+/// Sketches can be compared only if they are of the same parameters, which a sketch cannot tell: a parameter
+/// of another name is folded into other buckets, and the inner products are noise. So keep this beside the
+/// rows (it is `Serialize`; or its [`digest`](Parameters::digest), which is short) and
+/// [`check`](Parameters::check) it before a collection goes on and before a query.
+///
+/// Whether a parameter is frozen makes no difference.
+///
+/// ```
+/// use burn::{nn::LinearConfig, tensor::Device};
+/// use gradix::burn::Parameters;
+/// let rows = Parameters::of(&LinearConfig::new(4, 8).init(&Device::flex()), |_| true);
+/// let queries = Parameters::of(&LinearConfig::new(4, 2).init(&Device::flex()), |_| true);
+/// assert_ne!(rows.digest(), queries.digest());
+/// assert!(rows.check(&queries).unwrap_err().to_string().contains("weight"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Parameters(Vec<(String, Vec<usize>)>);
+
+impl Parameters {
+    /// The floating-point parameters of the model whose path `select` accepts.
+    #[must_use]
+    pub fn of<M: Module>(model: &M, select: impl Fn(&str) -> bool) -> Self {
+        let mut visitor = Visitor { path: Path::default(), select, found: Vec::new() };
+        model.visit(&mut visitor);
+        Self(visitor.found)
+    }
+
+    /// The paths and shapes.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.0.iter().map(|(path, shape)| (path.as_str(), shape.as_slice()))
+    }
+
+    /// `sha256:` and 64 hexadecimal digits: the SHA-256 of one line for each parameter, `path shape`, where
+    /// the shape is like `4x8` and each line ends with a line feed.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for (path, shape) in self.iter() {
+            let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
+            hash.update(format!("{path} {}\n", sizes.join("x")));
+        }
+        hexadecimal(hash)
+    }
+
+    /// Checks that these, the parameters of rows, are those of `queries`.
+    ///
+    /// # Errors
+    /// [`BurnError::OtherParameters`] names the first parameter that is missing, new, or of another shape;
+    /// [`BurnError::OtherOrder`] the first at another place.
+    pub fn check(&self, queries: &Self) -> Result<(), BurnError> {
+        let find = |list: &Self, path: &str| {
+            list.iter().find(|(name, _)| *name == path).map(|(_, shape)| shape.to_vec())
+        };
+        for (path, _) in self.iter().chain(queries.iter()) {
+            let (rows, queries) = (find(self, path), find(queries, path));
+            if rows != queries {
+                return Err(BurnError::OtherParameters { parameter: path.to_owned(), rows, queries });
+            }
+        }
+        match self.0.iter().zip(&queries.0).find(|(row, query)| row != query) {
+            Some(((path, _), _)) => Err(BurnError::OtherOrder { parameter: path.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `sha256:` and the digits.
+pub(super) fn hexadecimal(hash: Sha256) -> String {
+    let digits = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    format!("sha256:{digits}")
+}
+
+struct Visitor<S> {
     path: Path,
-    found: Vec<String>,
+    select: S,
+    found: Vec<(String, Vec<usize>)>,
 }
 
-impl ModuleVisitor for Paths {
+impl<S: Fn(&str) -> bool> ModuleVisitor for Visitor<S> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.enter(name);
     }
@@ -45,7 +121,11 @@ impl ModuleVisitor for Paths {
         self.path.exit();
     }
 
-    fn visit_float<const D: usize>(&mut self, _parameter: &Param<Tensor<D>>) {
-        self.found.push(self.path.name());
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        let path = self.path.name();
+        if (self.select)(&path) {
+            // Of a parameter that is not initialised, burn knows the shape before it may be transposed.
+            self.found.push((path, parameter.base().dims().to_vec()));
+        }
     }
 }

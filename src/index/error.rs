@@ -14,8 +14,13 @@ use crate::sketch::{SketchError, SketchSpec};
 pub(crate) fn show_id(id: &[u8]) -> String {
     match std::str::from_utf8(id) {
         Ok(text) => format!("{text:?}"),
-        Err(_) => id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        Err(_) => hex(id),
     }
+}
+
+/// Bytes in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Why an index could not be created. No existing file has been changed.
@@ -117,7 +122,7 @@ pub enum WriterError {
     /// Another writer is open, in this or another process.
     #[error("{}: another writer is open", path.display())]
     Busy {
-        /// The index.
+        /// The index, or the folder of a detached writer.
         path: PathBuf,
     },
     /// The index was opened read-only.
@@ -144,6 +149,9 @@ pub enum WriterError {
         /// The operating system's error.
         source: io::Error,
     },
+    /// The file of an unfinished segment could not be removed.
+    #[error("cannot remove a segment")]
+    Segment(#[from] SegmentError),
     /// The manifest could not be opened for writing.
     #[error("cannot open the manifest for writing")]
     Manifest(#[from] ManifestError),
@@ -274,6 +282,13 @@ pub enum CommitError {
     PayloadLength {
         /// Its length in bytes.
         length: usize,
+    },
+    /// A file has been written after it was [attached](crate::Writer::attach). The writer is unchanged:
+    /// [abort](crate::Writer::abort), and attach what is whole.
+    #[error("{}: was written after it was attached", path.display())]
+    AttachedFileChanged {
+        /// The file, by its builder's name.
+        path: PathBuf,
     },
     /// A segment could not be written, which poisons the writer.
     #[error("cannot write a segment")]
@@ -445,4 +460,271 @@ pub enum GetError {
     /// The manifest could not be read.
     #[error("cannot read the manifest")]
     Manifest(#[from] ManifestError),
+}
+
+/// Why a part could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PartError {
+    /// The folder has no `PART` file: its writer has not finished it, or it was not copied in full.
+    #[error("{}: not a finished part", path.display())]
+    Unfinished {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The part was written by a later version.
+    #[error("{}: container version {found} is newer than {supported}, the newest this version reads", path.display())]
+    Newer {
+        /// The `PART` file.
+        path: PathBuf,
+        /// Its container version.
+        found: u32,
+        /// The newest version that this version of gradix reads.
+        supported: u32,
+    },
+    /// The part needs a feature that this version does not have.
+    #[error("{}: needs features {bits:#x}, which this version does not support", path.display())]
+    UnknownFeature {
+        /// The `PART` file.
+        path: PathBuf,
+        /// The unsupported feature bits.
+        bits: u64,
+    },
+    /// `PART` is damaged.
+    #[error("{}: damaged at offset {offset}: {reason}", path.display())]
+    Damaged {
+        /// The `PART` file.
+        path: PathBuf,
+        /// The offset of the fault in the file.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A segment file of the part is not there.
+    #[error("{}: missing, though its part lists it", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A segment file is longer or shorter than it was when it was built.
+    #[error("{}: {found} bytes, but it was built with {expected}", path.display())]
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes when it was built.
+        expected: u64,
+        /// Its bytes now.
+        found: u64,
+    },
+    /// A segment file has other bytes than when it was built.
+    #[error("{}: its SHA-256 is {found}, but it was built with {expected}", path.display())]
+    Digest {
+        /// The file.
+        path: PathBuf,
+        /// Its digest when it was built, in hexadecimal.
+        expected: String,
+        /// Its digest now.
+        found: String,
+    },
+    /// A segment file does not have the rows or examples that `PART` states.
+    #[error("{}: {found_rows} rows and {found_examples} examples, where PART states {rows} and {examples}", path.display())]
+    Counts {
+        /// The file.
+        path: PathBuf,
+        /// The rows that `PART` states.
+        rows: u64,
+        /// The examples that `PART` states.
+        examples: u64,
+        /// The rows of the file.
+        found_rows: u64,
+        /// The examples of the file, or one more than stated if it has too many.
+        found_examples: u64,
+    },
+    /// A file system operation failed.
+    #[error("{}: cannot {operation}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operation.
+        operation: &'static str,
+        /// The operating system's error.
+        source: io::Error,
+    },
+}
+
+/// Why a detached writer could not be opened. Nothing has been changed, but what an interrupted one has left may be
+/// gone.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DetachedError {
+    /// The `INDEX` file cannot be read.
+    #[error("cannot read INDEX")]
+    Open(#[from] OpenError),
+    /// Another detached writer is open in the folder, the index needs a feature for writing that this version
+    /// does not have, or the lock cannot be taken.
+    #[error("cannot become the writer of the folder")]
+    Writer(#[from] WriterError),
+    /// A finished part in the folder cannot be read.
+    #[error("cannot read the last part")]
+    Part(#[from] PartError),
+    /// The last part in the folder belongs to another index, or to one with another schema.
+    #[error("{}: holds parts of another index: {found}, not {expected}", path.display())]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// The index of its last part.
+        found: Uuid,
+        /// The index to write for. The same one, if its schema is another.
+        expected: Uuid,
+    },
+    /// The folder of an unfinished part holds something that no detached writer has left. Move it away first.
+    #[error("{}: no detached writer has left it; move it away", path.display())]
+    Occupied {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// A file system operation failed.
+    #[error("{}: cannot {operation}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operation.
+        operation: &'static str,
+        /// The operating system's error.
+        source: io::Error,
+    },
+}
+
+/// Why nothing was attached. The part's files are as they were. The writer is unchanged, unless the error poisons
+/// it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The path is neither a part nor a folder that holds finished parts.
+    #[error("{}: holds no finished part", path.display())]
+    NoParts {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A part cannot be read, or its files are not those that were built.
+    #[error("cannot take a part")]
+    Part(#[from] PartError),
+    /// The part was built for another index.
+    #[error("{}: was built for index {found}, not for {expected}", path.display())]
+    Foreign {
+        /// The part's folder.
+        path: PathBuf,
+        /// The index for which it was built.
+        found: Uuid,
+        /// The writer's index.
+        expected: Uuid,
+    },
+    /// The part was built under another schema.
+    #[error("{}: was built under the schema with the digest {found}, but the index has {expected}", path.display())]
+    OtherSchema {
+        /// The part's folder.
+        path: PathBuf,
+        /// The digest of the part's schema, in hexadecimal.
+        found: String,
+        /// The digest of the index's schema.
+        expected: String,
+    },
+    /// The segment is in the index already, or was attached since the last commit.
+    #[error("{}: is attached already", path.display())]
+    AttachedAlready {
+        /// The file.
+        path: PathBuf,
+        /// The segment.
+        segment: Uuid,
+    },
+    /// Where the segment belongs there is a file that the manifest does not list. Move it away first.
+    #[error("{file}: is there already, though the index does not list it")]
+    Occupied {
+        /// The file in the index.
+        file: String,
+    },
+    /// An example is in the index already, or in another segment that was attached.
+    #[error("{}: example {} is in {holder} already", path.display(), show_id(id))]
+    DuplicateId {
+        /// The id.
+        id: Vec<u8>,
+        /// The file that repeats it.
+        path: PathBuf,
+        /// The file that has it.
+        holder: String,
+    },
+    /// The file cannot be linked, as it is on another file system than the index.
+    /// [`Attach::Copy`](crate::Attach::Copy) copies it.
+    #[error("{}: is on another file system than {to}, and cannot be linked", path.display())]
+    OtherFileSystem {
+        /// The file.
+        path: PathBuf,
+        /// Its name in the index.
+        to: String,
+    },
+    /// The file cannot be linked: the storage or the file system has no links, or does not permit this one.
+    /// [`Attach::Copy`](crate::Attach::Copy) copies it.
+    #[error("{}: cannot be linked to {to}", path.display())]
+    CannotLink {
+        /// The file.
+        path: PathBuf,
+        /// Its name in the index.
+        to: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file was written while it was attached.
+    #[error("{}: was written while it was attached", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// With the part, more examples would have changed since the last commit than
+    /// [`IndexOptions::commit_examples`](crate::IndexOptions::commit_examples) allows. Commit first; or attach parts
+    /// one by one, with a commit after each.
+    #[error("{examples} examples would have changed since the last commit; the maximum is {limit}")]
+    CommitFull {
+        /// The examples, with those of the part.
+        examples: u64,
+        /// The limit.
+        limit: usize,
+    },
+    /// A file system operation on the part failed.
+    #[error("{}: cannot {operation}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operation.
+        operation: &'static str,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The segment is not sound; or it could not be linked, written or read in the index, which may poison the
+    /// writer.
+    #[error("cannot attach a segment")]
+    Segment(#[from] SegmentError),
+    /// The manifest could not be read, or could not be written; the latter poisons the writer.
+    #[error("cannot use the manifest")]
+    Manifest(#[from] ManifestError),
+    /// An earlier write failed. Drop this writer and open another; committed data is intact.
+    #[error("an earlier write failed; open the index again")]
+    Poisoned,
+    /// This process was forked from the one that opened the writer. Open the index again, and a writer once that
+    /// process has dropped its own.
+    #[error("the writer belongs to the process that this one was forked from")]
+    Forked,
+}
+
+impl AttachError {
+    /// From the error of a writer that cannot be used, or cannot seal its open segment.
+    pub(super) fn unusable(error: CommitError) -> Self {
+        match error {
+            CommitError::Forked => Self::Forked,
+            CommitError::Segment(error) => Self::Segment(error),
+            CommitError::Manifest(error) => Self::Manifest(error),
+            CommitError::Poisoned
+            | CommitError::PayloadLength { .. }
+            | CommitError::AttachedFileChanged { .. } => Self::Poisoned,
+        }
+    }
 }

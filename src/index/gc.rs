@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::attachment::remove_segment;
 use super::error::MaintenanceError;
 use super::now_ms;
 use super::writer::Writer;
 use crate::lock::lock;
 use crate::manifest::{Batch, ManifestError, StateRecord};
-use crate::segment::file_name;
+use crate::segment::SegmentError;
 
 /// The number of bytes at which a write batch of the collection is applied.
 const BATCH_BYTES: usize = 8 << 20;
@@ -140,18 +141,16 @@ impl Writer {
         }
         batch.apply()?;
         let storage = &self.shared.storage;
-        let io = |name: &str, operation, source| crate::segment::SegmentError::Io {
-            file: storage.describe(name),
-            operation,
-            source,
-        };
         let mut batch = self.manifest.batch();
         for (segment, _) in &gone {
-            let name = file_name(*segment);
-            storage.remove(&name).map_err(|source| io(&name, "remove", source))?;
+            remove_segment(storage.as_ref(), *segment)?;
             batch.remove_intent(*segment)?;
         }
-        storage.sync().map_err(|source| io("", "sync", source))?;
+        storage.sync().map_err(|source| SegmentError::Io {
+            file: storage.describe(""),
+            operation: "sync",
+            source,
+        })?;
         batch.apply()?;
         Ok((gone.len() as u64, gone.iter().fold(0u64, |sum, (_, record)| sum.saturating_add(record.bytes))))
     }

@@ -1,6 +1,6 @@
 //! The bytes of the `INDEX` file, specified by `format-spec/index-file.md`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
@@ -47,7 +47,11 @@ pub(crate) fn write(folder: &Path, index: Uuid, body: &[u8]) -> Result<(), Creat
 
 /// Reads and checks `INDEX`.
 pub(crate) fn read(folder: &Path) -> Result<(Identity, Features), OpenError> {
-    let path = folder.join(NAME);
+    read_file(folder, folder.join(NAME))
+}
+
+/// As [`read`], from a copy of the file. Messages about what is no index name `folder`.
+pub(crate) fn read_file(folder: &Path, path: PathBuf) -> Result<(Identity, Features), OpenError> {
     let not_an_index = |reason| OpenError::NotAnIndex { path: folder.to_owned(), reason };
     let damaged = |offset: usize, reason: String| OpenError::Damaged {
         path: path.clone(),

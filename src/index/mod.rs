@@ -5,6 +5,8 @@
 //! - Which generations can be read? `readable`.
 //! - How do rows get in? `rows` checks and encodes them, `pending` holds uncommitted changes,
 //!   `writer` commits.
+//! - How do rows get in that were built elsewhere? `detached` writes them, `part` describes them, `attach` takes
+//!   them, `attachment` is what the index keeps of it.
 //! - How are rows read? `snapshot` (by id, and ranked by a scan), `iterate` (in row order),
 //!   `ids`, `sources`.
 //! - How is the index maintained? `compact`, `gc`, `verify`, `stats`; `recover`, if its manifest is lost.
@@ -12,13 +14,17 @@
 //! This is the only folder that uses both segments and manifest. It depends on all others except the burn
 //! adapter.
 
+mod attach;
+mod attachment;
 mod committed;
 mod compact;
+mod detached;
 pub(crate) mod error;
 mod gc;
 mod ids;
 mod index_file;
 mod iterate;
+mod part;
 mod pending;
 mod readable;
 mod recover;
@@ -29,14 +35,17 @@ mod stats;
 mod verify;
 mod writer;
 
+pub use attach::{Attach, Attached};
 pub use compact::{CompactOptions, Compaction};
+pub use detached::DetachedWriter;
 pub use error::{
-    AppendError, CommitError, CreateError, GetError, MaintenanceError, OpenError, RecoverError,
-    SnapshotError, WriterError,
+    AppendError, AttachError, CommitError, CreateError, DetachedError, GetError, MaintenanceError, OpenError,
+    PartError, RecoverError, SnapshotError, WriterError,
 };
 pub use gc::{Collection, GcOptions};
 pub use ids::Ids;
 pub use iterate::{Rows, StoredRow};
+pub use part::{Part, PartSegment};
 pub use recover::{LeftOut, LeftOutReason, Recovery};
 pub use rows::Row;
 pub use snapshot::{Example, ExampleRow, Snapshot};
@@ -61,6 +70,7 @@ use crate::schema::{self, Schema};
 use crate::segment::storage::{FileStorage, Storage};
 use crate::segment::{Identity, SegmentReader};
 use crate::sketch::SketchError;
+use detached::Limits;
 use index_file::CONTAINER_VERSION;
 use readable::{Horizon, View};
 
@@ -290,6 +300,27 @@ impl IndexOptions {
 }
 
 impl IndexOptions {
+    /// Opens a writer that builds segments apart from the index, of which it needs a copy of the file `INDEX` only,
+    /// in a folder that is created if need be. Its segments have the [size](IndexOptions::segment_bytes), its parts
+    /// the [maximum of examples](IndexOptions::commit_examples) of these options; the others do not matter.
+    ///
+    /// # Errors
+    /// The file is not an `INDEX`, or the index needs a feature that this version cannot write; another detached
+    /// writer is open in the folder, or it holds parts of another index; or the file system fails.
+    pub fn detached(
+        self,
+        index_file: impl AsRef<Path>,
+        folder: impl AsRef<Path>,
+    ) -> Result<DetachedWriter, DetachedError> {
+        let file = index_file.as_ref();
+        let (identity, features) = index_file::read_file(file, file.to_owned())?;
+        if features.write != 0 {
+            return Err(WriterError::UnknownFeature { path: file.to_owned(), bits: features.write }.into());
+        }
+        let limits = Limits { segment_bytes: self.segment_bytes, commit_examples: self.commit_examples };
+        DetachedWriter::open(Arc::new(identity), folder.as_ref(), limits)
+    }
+
     /// As [`Index::recover`], with the segments in the [storage](IndexOptions::storage) of these options.
     ///
     /// # Errors
@@ -403,6 +434,22 @@ impl Index {
     /// Another writer is open, the index is read-only, or the manifest or the file system fails.
     pub fn writer(&self) -> Result<Writer, WriterError> {
         Writer::open(&self.shared)
+    }
+
+    /// Opens a writer that builds segments of this index apart from it, in a folder that is created if need be.
+    /// There may be any number of them, each in a folder of its own, beside [the writer](Index::writer), which
+    /// [attaches](Writer::attach) what they have finished. [`IndexOptions::detached`] does without the index.
+    ///
+    /// # Errors
+    /// The index needs a feature that this version cannot write; another detached writer is open in the folder, or
+    /// it holds parts of another index; or the file system fails.
+    pub fn detached(&self, folder: impl AsRef<Path>) -> Result<DetachedWriter, DetachedError> {
+        let Shared { path, identity, features_write, segment_bytes, commit_examples, .. } = &*self.shared;
+        if *features_write != 0 {
+            return Err(WriterError::UnknownFeature { path: path.clone(), bits: *features_write }.into());
+        }
+        let limits = Limits { segment_bytes: *segment_bytes, commit_examples: *commit_examples };
+        DetachedWriter::open(Arc::clone(identity), folder.as_ref(), limits)
     }
 
     /// A view of the newest generation.

@@ -48,6 +48,15 @@ impl Pending {
         self.examples.insert(id.into(), Some(location));
     }
 
+    /// Adds the examples of attached segments, none of which is there already.
+    pub fn attach(&mut self, examples: HashMap<Box<[u8]>, Location>) {
+        self.examples.reserve(examples.len());
+        for (id, location) in examples {
+            self.appended_rows += u64::from(location.rows);
+            self.examples.insert(id, Some(location));
+        }
+    }
+
     /// Marks the example's rows at `location` as dead.
     pub fn delete(&mut self, id: &[u8], location: Location) {
         let rows = location.first_row..location.first_row + location.rows;

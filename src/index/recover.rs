@@ -12,6 +12,7 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 use uuid::Uuid;
 
+use super::attachment::{describe_note, read_note};
 use super::error::{RecoverError, WriterError};
 use super::index_file::CONTAINER_VERSION;
 use super::verify::{self, Finding, Report};
@@ -55,7 +56,7 @@ pub struct Recovery {
     /// Examples in the segments that a later one of the same id replaces. Their rows are dead.
     pub superseded: u64,
     /// How many of these are in a segment of which it is not known that it was written before that of the
-    /// later one. 0, unless segments were built apart from an index.
+    /// later one. 0, unless segments were attached, and the files are gone that say for which commit.
     pub ambiguous: u64,
 }
 
@@ -78,7 +79,8 @@ pub enum LeftOutReason {
     /// It is not named as a segment is: by a UUID in lower case.
     OtherName,
     /// It cannot be opened as a segment of this index: it is damaged, belongs to another index or schema,
-    /// or was written by a later version.
+    /// or was written by a later version. Or the file beside it is damaged that says for which commit it was attached:
+    /// without that file it is used, as one of the first commit.
     Unusable {
         /// The error.
         error: String,
@@ -266,11 +268,23 @@ fn find(
             leave_out(LeftOutReason::OtherName);
             continue;
         };
-        let origin = match SegmentReader::open(storage, identity, segment) {
+        let stated = match SegmentReader::open(storage, identity, segment) {
             Ok(reader) => reader.origin(),
             Err(error) if is_passing(&error) => return Err(error.into()),
             Err(error) => {
                 leave_out(LeftOutReason::Unusable { error: Finding::from_error("", &error).message });
+                continue;
+            }
+        };
+        let noted = match stated.generation {
+            0 => read_note(storage, identity.index, segment)?.unwrap_or(Ok(stated)),
+            _ => Ok(stated),
+        };
+        let origin = match noted {
+            Ok(origin) => origin,
+            Err(reason) => {
+                let error = format!("{}: {reason}", describe_note(storage, segment));
+                leave_out(LeftOutReason::Unusable { error });
                 continue;
             }
         };
@@ -324,7 +338,7 @@ impl Builder<'_> {
             if same.0 != origin {
                 same = (origin, HashSet::new());
             }
-            self.add(&reader, &same.1, &mut open, recovery)?;
+            self.add(&reader, origin, &same.1, &mut open, recovery)?;
             same.1.insert(segment);
             recovery.segments.push(reader.file().to_owned());
         }
@@ -354,11 +368,12 @@ impl Builder<'_> {
     fn add<'m>(
         &'m self,
         reader: &SegmentReader,
+        origin: Origin,
         same: &HashSet<Uuid>,
         open: &mut Open<'m>,
         recovery: &mut Recovery,
     ) -> Result<(), RecoverError> {
-        let (segment, generation) = (reader.segment(), reader.origin().generation.max(1));
+        let (segment, generation) = (reader.segment(), origin.generation.max(1));
         let mut dead = RoaringBitmap::new();
         let mut examples = 0;
         for (ordinal, group) in reader.groups().iter().enumerate().rev() {

@@ -1,5 +1,7 @@
 //! Checks a caller's rows against the index, and encodes them.
 
+use rayon::prelude::*;
+
 use super::error::AppendError;
 use crate::schema::Schema;
 use crate::segment::{EncodedRow, MAX_ID, MAX_METADATA, MAX_SOURCE, RowEncoder, RowTags, Span};
@@ -85,6 +87,18 @@ pub(super) fn encode(
     }
     let encode = |(ordinal, row)| encode_row(schema, encoder, id, ordinal, row);
     rows.iter().enumerate().map(encode).collect()
+}
+
+/// Checks and encodes examples of one row each, on rayon's global thread pool. The error is that of the first that
+/// has one.
+pub(super) fn encode_batch<I: AsRef<[u8]> + Sync>(
+    schema: &Schema,
+    encoder: &RowEncoder,
+    batch: &[(I, Row<'_>)],
+) -> Result<Vec<Vec<EncodedRow>>, AppendError> {
+    let encoded: Vec<Result<_, AppendError>> =
+        batch.par_iter().map(|(id, row)| encode(schema, encoder, id.as_ref(), &[*row])).collect();
+    encoded.into_iter().collect()
 }
 
 fn encode_row(

@@ -155,6 +155,17 @@ impl Snapshot {
         Ok(commit.map(|commit| commit.payload).unwrap_or_default())
     }
 
+    /// The payload of an earlier commit, or of this one; `None` if the generation does not exist, or has been collected.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn payload_of(&self, generation: u64) -> Result<Option<Vec<u8>>, ManifestError> {
+        if generation > self.inner.generation {
+            return Ok(None);
+        }
+        Ok(self.manifest()?.commit(generation)?.map(|commit| commit.payload))
+    }
+
     /// Reads the example with this id; `None` if there is none.
     ///
     /// # Errors
@@ -197,7 +208,8 @@ impl Snapshot {
     /// ```
     ///
     /// # Errors
-    /// There is no query, or a query has another spec than the index or too large a norm.
+    /// There is no query, or the index does not take queries of a query's spec
+    /// ([`SketchSpec::takes_queries_of`](crate::sketch::SketchSpec::takes_queries_of)), or its norm is too large.
     pub fn scan<'a>(&'a self, queries: &'a [Sketch]) -> Result<Scan<'a>, ScanError> {
         let find = |id: &[u8]| {
             let found = self.find(id).map_err(|source| ScanError::Lookup { source: Box::new(source) })?;

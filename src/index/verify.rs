@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::Shared;
+use super::attachment::{describe_note, read_note};
 use super::error::{SnapshotError, show_id};
 use super::snapshot::Snapshot;
 use crate::codec;
@@ -97,6 +98,7 @@ pub(super) fn run(shared: &Arc<Shared>) -> Result<Report, SnapshotError> {
     let mut all_read = true;
     for (segment, record) in snapshot.segments().iter().zip(snapshot.records()) {
         verify_segment(&segment.reader, snapshot.schema(), Some(record.sha256), &mut report);
+        verify_note(shared, &segment.reader, record.added, &mut report);
         all_read &= verify_places(&snapshot, segment, &mut report);
     }
     // Unreadable ids are findings already, and the count of examples is incomplete.
@@ -165,6 +167,25 @@ fn each_alone(shared: &Arc<Shared>, mut report: Report) -> Result<Report, Snapsh
         }
     }
     Ok(report)
+}
+
+/// Checks that the note of an attached segment, from which a lost manifest is recovered, says what the manifest does.
+/// Without a note the segment would be recovered as one of the first commit.
+fn verify_note(shared: &Shared, reader: &SegmentReader, added: u64, report: &mut Report) {
+    if reader.origin().generation != 0 {
+        return;
+    }
+    let (storage, segment) = (shared.storage.as_ref(), reader.segment());
+    let message = match read_note(storage, shared.identity.index, segment) {
+        Ok(None) => return,
+        Ok(Some(Ok(origin))) if origin.generation == added => return,
+        Ok(Some(Ok(origin))) => {
+            format!("it states generation {}, where the manifest has {added}", origin.generation)
+        }
+        Ok(Some(Err(reason))) => reason,
+        Err(error) => Finding::from_error("", &error).message,
+    };
+    report.findings.push(Finding::new(describe_note(storage, segment), message));
 }
 
 /// Checks every checksum of a file, its digest, and every row's codes, scale and norm.

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
 use uuid::Uuid;
 
+use super::attachment::{Attachments, remove_segment};
 use super::error::{AppendError, CommitError, WriterError};
+use super::part::MAX_PAYLOAD;
 use super::pending::Pending;
 use super::readable::{View, check_identity};
 use super::rows::{self, Row};
@@ -18,13 +19,8 @@ use crate::files;
 use crate::lock::lock;
 use crate::manifest::{CommitRecord, Location, Manifest, ManifestError, SegmentRecord, StateRecord};
 use crate::schema::Schema;
-use crate::segment::{
-    EncodedRow, Origin, RowEncoder, RowTags, Sealed, SegmentError, SegmentWriter, file_name,
-};
+use crate::segment::{EncodedRow, Origin, RowEncoder, RowTags, Sealed, SegmentError, SegmentWriter};
 use crate::sketch::Sketch;
-
-/// The maximum length of a commit's payload, in bytes.
-const MAX_PAYLOAD: usize = 1 << 20;
 
 /// The bytes of a commit's batch from which on the log is moved to tables at once: each reader of another
 /// process would otherwise replay it.
@@ -51,8 +47,9 @@ pub struct Writer {
     pub(super) state: StateRecord,
     pub(super) pending: Pending,
     encoder: RowEncoder,
-    open: Option<SegmentWriter>,
+    pub(super) open: Option<SegmentWriter>,
     pub(super) sealed: Vec<Sealed>,
+    pub(super) attachments: Attachments,
     pub(super) poisoned: bool,
     /// When this writer made each generation that is still kept: by a clock that is never set.
     pub(super) made: BTreeMap<u64, Instant>,
@@ -88,13 +85,13 @@ impl Lock {
     }
 
     /// Whether this is the process that took it, and not one that was forked from it.
-    fn is_own(&self) -> bool {
+    pub fn is_own(&self) -> bool {
         self.process == std::process::id()
     }
 
     /// Whether the locked file is still the one in the index's folder.
     #[cfg(unix)]
-    fn is_in_place(&self) -> bool {
+    pub fn is_in_place(&self) -> bool {
         use std::os::unix::fs::MetadataExt as _;
         let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
         match (self.file.metadata(), std::fs::symlink_metadata(&self.path)) {
@@ -105,7 +102,7 @@ impl Lock {
 
     /// Windows does not let an open file be replaced.
     #[cfg(not(unix))]
-    fn is_in_place(&self) -> bool {
+    pub fn is_in_place(&self) -> bool {
         self.path.exists()
     }
 }
@@ -174,6 +171,7 @@ impl Writer {
             encoder: RowEncoder::new(&shared.identity.schema),
             open: None,
             sealed: Vec::new(),
+            attachments: Attachments::default(),
             poisoned: false,
             made: BTreeMap::new(),
             lock,
@@ -190,17 +188,15 @@ impl Writer {
         if intents.is_empty() {
             return Ok(());
         }
-        let storage = &self.shared.storage;
-        let io = |name: &str, operation| {
-            let path = storage.describe(name).into();
-            move |source| WriterError::Io { path, operation, source }
-        };
+        let storage = self.shared.storage.as_ref();
         for &segment in &intents {
             tracing::info!(%segment, "removing an unfinished segment of an earlier writer");
-            let name = file_name(segment);
-            storage.remove(&name).map_err(io(&name, "remove"))?;
+            remove_segment(storage, segment)?;
         }
-        storage.sync().map_err(io("", "sync"))?;
+        storage.sync().map_err(|source| {
+            let path = storage.describe("").into();
+            WriterError::Io { path, operation: "sync", source }
+        })?;
         let mut batch = self.manifest.batch();
         for segment in intents {
             batch.remove_intent(segment)?;
@@ -270,10 +266,7 @@ impl Writer {
     /// As [`Writer::append_rows`], for the first example that cannot be appended.
     pub fn append_batch<I: AsRef<[u8]> + Sync>(&mut self, batch: &[(I, Row<'_>)]) -> Result<(), AppendError> {
         self.check_room(batch.len())?;
-        let (schema, encoder) = (&self.shared.identity.schema, &self.encoder);
-        let encoded: Vec<Result<_, AppendError>> =
-            batch.par_iter().map(|(id, row)| rows::encode(schema, encoder, id.as_ref(), &[*row])).collect();
-        let encoded: Vec<Vec<EncodedRow>> = encoded.into_iter().collect::<Result<_, _>>()?;
+        let encoded = rows::encode_batch(&self.shared.identity.schema, &self.encoder, batch)?;
         let mut ids = HashSet::with_capacity(batch.len());
         for (id, _) in batch {
             let id = id.as_ref();
@@ -503,6 +496,12 @@ impl Writer {
         self.made.insert(state.generation, Instant::now());
         self.sealed.clear();
         self.pending = Pending::default();
+        for part in std::mem::take(&mut self.attachments).moves {
+            if let Err(error) = part.complete() {
+                let folder = part.folder.display();
+                tracing::warn!(%error, %folder, "the part is in the index, but its folder still has files");
+            }
+        }
         if bytes >= LARGE_BATCH
             && let Err(error) = self.manifest.settle()
         {
@@ -517,18 +516,19 @@ impl Writer {
         let open = self.open.take().map(|open| open.segment());
         let unpublished: Vec<Uuid> = self.sealed.drain(..).map(|sealed| sealed.segment).chain(open).collect();
         self.pending = Pending::default();
+        self.attachments = Attachments::default();
+        self.remove_unpublished(&unpublished)
+    }
+
+    /// Removes the files of segments that have intents, and then these.
+    pub(super) fn remove_unpublished(&self, unpublished: &[Uuid]) -> Result<(), CommitError> {
         if unpublished.is_empty() {
             return Ok(());
         }
         let storage = &self.shared.storage;
         let mut batch = self.manifest.batch();
-        for segment in unpublished {
-            let name = file_name(segment);
-            storage.remove(&name).map_err(|source| SegmentError::Io {
-                file: storage.describe(&name),
-                operation: "remove",
-                source,
-            })?;
+        for &segment in unpublished {
+            remove_segment(storage.as_ref(), segment)?;
             batch.remove_intent(segment)?;
         }
         storage.sync().map_err(|source| SegmentError::Io {
@@ -545,7 +545,9 @@ impl From<CommitError> for AppendError {
         match error {
             CommitError::Segment(error) => Self::Segment(error),
             CommitError::Manifest(error) => Self::Manifest(error),
-            CommitError::Poisoned | CommitError::PayloadLength { .. } => Self::Poisoned,
+            CommitError::Poisoned
+            | CommitError::PayloadLength { .. }
+            | CommitError::AttachedFileChanged { .. } => Self::Poisoned,
             CommitError::Forked => Self::Forked,
         }
     }
@@ -603,10 +605,13 @@ impl PreparedCommit<'_> {
     /// Publishes the commit: makes it durable and visible atomically.
     ///
     /// # Errors
-    /// The payload is too long, in which case nothing has changed; or as [`Writer::commit`].
+    /// The payload is too long, or a file was written after it was attached, in which cases nothing has changed; or as [`Writer::commit`].
     pub fn commit(self) -> Result<Commit, CommitError> {
         if self.payload.len() > MAX_PAYLOAD {
             return Err(CommitError::PayloadLength { length: self.payload.len() });
+        }
+        if let Some(file) = self.writer.attachments.changed() {
+            return Err(CommitError::AttachedFileChanged { path: file.to_owned() });
         }
         self.writer.publish(self.payload, &[])
     }

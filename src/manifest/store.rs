@@ -344,6 +344,12 @@ impl Manifest {
         Ok(all)
     }
 
+    /// Whether the index has a segment in any readable generation.
+    pub fn has_segment(&self, segment: Uuid) -> Result<bool, ManifestError> {
+        let record: Option<SegmentRecord> = self.get(SEGMENTS, segment.as_bytes())?;
+        Ok(record.is_some())
+    }
+
     pub fn intents(&self) -> Result<Vec<Uuid>, ManifestError> {
         let mut all = Vec::new();
         self.for_each(INTENTS, &[], |key, value| {

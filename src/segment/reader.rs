@@ -65,9 +65,17 @@ impl SegmentReader {
         identity: &Arc<Identity>,
         segment: Uuid,
     ) -> Result<Self, SegmentError> {
-        let name = file_name(segment);
-        let described = storage.describe(&name);
-        let file = match storage.open(&name) {
+        Self::open_as(storage, identity, segment, storage.describe(&file_name(segment)))
+    }
+
+    /// As [`SegmentReader::open`], with another name for messages.
+    pub fn open_as(
+        storage: &dyn Storage,
+        identity: &Arc<Identity>,
+        segment: Uuid,
+        described: String,
+    ) -> Result<Self, SegmentError> {
+        let file = match storage.open(&file_name(segment)) {
             Ok(bytes) => SegmentFile { name: described, bytes },
             Err(source) => return Err(SegmentError::Io { file: described, operation: "open", source }),
         };

@@ -35,6 +35,15 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// `NotFound`, or an error of the storage.
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageBytes>>;
 
+    /// Gives a file of the file system, which nobody writes to any more, a name in this storage too, without copying
+    /// it. Its bytes are durable when this has returned, its name after [`Storage::sync`]. Default: `Unsupported`.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `CrossesDevices`, `Unsupported`, or an error of the storage.
+    fn link(&self, _file: &Path, _name: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Removes a file. It is not an error if the file does not exist.
     ///
     /// # Errors
@@ -176,6 +185,16 @@ impl Storage for FileStorage {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageBytes>> {
         Ok(Arc::new(FolderFile::open(self.path(name)?, self.is_mapped, &self.descriptors)?))
+    }
+
+    fn link(&self, file: &Path, name: &str) -> io::Result<()> {
+        let path = self.path(name)?;
+        // A link to a link would be made too.
+        drop(files::open_regular(file)?);
+        fs::hard_link(file, &path)?;
+        // It may have been copied here, and never synced.
+        let mut options = OpenOptions::new();
+        files::open_regular_with(options.read(true).write(cfg!(windows)), &path)?.sync_all()
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

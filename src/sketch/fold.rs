@@ -5,6 +5,8 @@
 //! Here sign and bucket are computed by a hash of the element's index, so that no table of the gradient's
 //! length exists.
 
+#[cfg(feature = "cubecl")]
+mod gather;
 mod kernel;
 mod product;
 mod scalar;
@@ -18,6 +20,8 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
+#[cfg(feature = "cubecl")]
+pub(crate) use gather::Gather;
 pub use kernel::FoldKernel;
 pub(super) use product::Product;
 use tiling::{Keys, TILE, Tile, Tiling};
@@ -119,6 +123,34 @@ impl RapidGrad {
             return Err(SketchError::not_finite(name, gradient));
         }
         Ok(())
+    }
+
+    /// Where a device finds the tiles of a parameter's elements, at least one, and adds them: the first of the
+    /// block's bases, and the tiles by base.
+    #[cfg(feature = "cubecl")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a tensor has at most 2^31 tiles, a block fewer bases"
+    )]
+    pub(super) fn gather(
+        &self,
+        spec: &SketchSpec,
+        name: &str,
+        elements: usize,
+    ) -> Result<(usize, Gather), SketchError> {
+        let Parameter { block, keys } = self.parameter(spec, name)?;
+        if elements as u64 > MAX_ELEMENTS {
+            return Err(SketchError::TooLong { parameter: name.to_owned(), elements });
+        }
+        let (start, bases) = self.places[block];
+        let tiling = Tiling::new(&keys, elements, bases);
+        Ok((start, Gather::new(&tiling, elements.div_ceil(TILE) as u32, bases as u32)))
+    }
+
+    /// The values that a device has summed in the order of [`Sums`].
+    #[cfg(feature = "cubecl")]
+    pub(super) fn finish_row(&self, row: &[f32]) -> Vec<f32> {
+        self.finish(&Sums(row.as_chunks().0.iter().copied().map(Tile).collect()))
     }
 
     /// The values, block after block.

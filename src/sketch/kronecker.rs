@@ -58,7 +58,7 @@ struct Parameter {
 /// assert!(projections.inputs.matrix().iter().all(|x| x.abs() == 0.5));
 /// // Two outputs fit into two: each keeps its place, with a sign.
 /// let outputs = projections.outputs.matrix();
-/// assert_eq!(outputs.map(f32::abs), [1.0, 0.0, 0.0, 1.0]);
+/// assert_eq!(outputs.iter().map(|x| x.abs()).collect::<Vec<f32>>(), [1.0, 0.0, 0.0, 1.0]);
 /// # Ok::<(), gradix::sketch::SketchError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]

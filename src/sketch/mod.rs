@@ -13,6 +13,8 @@ mod spec;
 
 pub use error::SketchError;
 pub use fold::FoldKernel;
+#[cfg(feature = "cubecl")]
+pub(crate) use fold::Gather;
 pub use kronecker::{Projections, Side};
 pub use optimizer::OptimizerStep;
 pub use sketcher::{Fold, Sketcher};

@@ -4,6 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "cubecl")]
+use super::Normalisation;
+#[cfg(feature = "cubecl")]
+use super::fold::Gather;
 use super::fold::{self, FoldKernel, RapidGrad};
 use super::kronecker::{Kronecker, Projections};
 use super::{Sketch, SketchError, SketchSpec, SketcherKind};
@@ -83,7 +87,7 @@ impl Sketcher {
     }
 
     /// The same sketcher, to which every parameter is called `prefix.name`: in the choice of its block, in what
-    /// is hashed, and in errors.
+    /// is hashed, and in errors. An empty prefix changes nothing.
     ///
     /// This is how checkpoints share a row: the spec has a group of blocks for each, the gradients of each are
     /// sketched under its name, and [`Sketch::plus`] puts them together. [`Scan::weights`](crate::Scan::weights)
@@ -102,6 +106,9 @@ impl Sketcher {
     /// ```
     #[must_use]
     pub fn under(&self, prefix: &str) -> Self {
+        if prefix.is_empty() {
+            return self.clone();
+        }
         Self { prefix: format!("{}{prefix}.", self.prefix).into(), ..self.clone() }
     }
 
@@ -127,6 +134,41 @@ impl Sketcher {
                 method.projections(&self.spec, &self.named(parameter), [n_in, n_out])
             }
         }
+    }
+
+    /// The parameter's whole name, where its block starts in a row of sums, in tiles, and the block's tiles by
+    /// base.
+    #[cfg(feature = "cubecl")]
+    pub(crate) fn gather(
+        &self,
+        parameter: &str,
+        elements: usize,
+    ) -> Result<(String, usize, Gather), SketchError> {
+        let Method::RapidGrad(method) = &self.method else {
+            return Err(SketchError::NotAMatrix {
+                parameter: parameter.to_owned(),
+                spec: (*self.spec).clone(),
+            });
+        };
+        let name = self.named(parameter);
+        let (start, gather) = method.gather(&self.spec, &name, elements)?;
+        Ok((name.into_owned(), start, gather))
+    }
+
+    /// Whether [`gather`](Self::gather) and [`finish_row`](Self::finish_row) give what [`Fold`] gives.
+    #[cfg(feature = "cubecl")]
+    pub(crate) fn sums_on_devices(&self) -> bool {
+        matches!(self.spec.sketcher(), SketcherKind::RapidGrad { normalisation: Normalisation::None, .. })
+    }
+
+    /// The sketch whose sums a device has made: those of the bases, block after block, with 16 lanes each.
+    #[cfg(feature = "cubecl")]
+    pub(crate) fn finish_row(&self, row: &[f32]) -> Result<Sketch, SketchError> {
+        let values = match &self.method {
+            Method::RapidGrad(method) => method.finish_row(row),
+            Method::Kronecker(_) => row.to_vec(),
+        };
+        Sketch::summed(Arc::clone(&self.spec), values)
     }
 
     /// Starts the sketch of one gradient.

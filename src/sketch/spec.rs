@@ -393,13 +393,14 @@ impl fmt::Display for SketchSpec {
             write!(f, ", after {step}")?;
         }
         let (shown, rest) = self.blocks.split_at(self.blocks.len().min(4));
+        let sides = match &self.sketcher {
+            SketcherKind::Kronecker { sides, .. } => &sides[..],
+            SketcherKind::RapidGrad { .. } | SketcherKind::Dense { .. } => &[],
+        };
         for (ordinal, block) in shown.iter().enumerate() {
-            match &self.sketcher {
-                SketcherKind::Kronecker { sides, .. } if sides.len() > ordinal => {
-                    let [p_in, p_out] = sides[ordinal];
-                    write!(f, "; {} x {p_in} x {p_out}", block.name)?;
-                }
-                _ => write!(f, "; {} x {}", block.name, block.dims)?,
+            match sides.get(ordinal) {
+                Some([p_in, p_out]) => write!(f, "; {} x {p_in} x {p_out}", block.name)?,
+                None => write!(f, "; {} x {}", block.name, block.dims)?,
             }
         }
         if !rest.is_empty() {

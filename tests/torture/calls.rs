@@ -760,24 +760,38 @@ unsafe extern "C" fn renameat(folder: c_int, from: *const c_char, other: c_int, 
     on_path(from, Class::Rename, call, |recording, at| renamed(recording, at, to))
 }
 
+fn linked(recording: &mut Recording, at: &(Inode, Name), to: *const c_char) {
+    // SAFETY: the caller of a system call passes a string that ends.
+    let path = unsafe { CStr::from_ptr(to) }.to_bytes();
+    let (Some(inode), Some((parent, name))) = (recording.inode(at), recording.find(path)) else {
+        give_up("a link out of the folder", path)
+    };
+    recording.names.insert((parent, Arc::clone(&name)), inode);
+    recording.push(Event::Link { inode, parent, name });
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn link(from: *const c_char, to: *const c_char) -> c_int {
     let call = real!("link", fn(*const c_char, *const c_char) -> c_int);
     // SAFETY: the caller's arguments.
-    on_path(
-        from,
-        Class::Rename,
-        || unsafe { call(from, to) },
-        |recording, at| {
-            // SAFETY: the caller of a system call passes a string that ends.
-            let path = unsafe { CStr::from_ptr(to) }.to_bytes();
-            let (Some(inode), Some((parent, name))) = (recording.inode(&at), recording.find(path)) else {
-                give_up("a link out of the folder", path)
-            };
-            recording.names.insert((parent, Arc::clone(&name)), inode);
-            recording.push(Event::Link { inode, parent, name });
-        },
-    )
+    on_path(from, Class::Rename, || unsafe { call(from, to) }, |recording, at| linked(recording, &at, to))
+}
+
+/// As `link`: with absolute paths the folders do not matter.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn linkat(
+    folder: c_int,
+    from: *const c_char,
+    other: c_int,
+    to: *const c_char,
+    flags: c_int,
+) -> c_int {
+    let call = real!("linkat", fn(c_int, *const c_char, c_int, *const c_char, c_int) -> c_int);
+    let call = || {
+        // SAFETY: the caller's arguments.
+        unsafe { call(folder, from, other, to, flags) }
+    };
+    on_path(from, Class::Rename, call, |recording, at| linked(recording, &at, to))
 }
 
 fn unlinked(recording: &mut Recording, at: (Inode, Name)) {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use gradix::{GcOptions, Index, Snapshot, SnapshotError};
+use gradix::{GcOptions, Index, Part, Snapshot, SnapshotError};
 
 use crate::fixtures::told;
 use crate::workload::{Content, Oracle, Session, StoredRow, operation, rows_of};
@@ -69,6 +69,15 @@ pub fn compare(snapshot: &Snapshot, content: &Content) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A part that is offered to an index is whole as long as the index does not have it.
+fn assert_offer(path: &Path, oracle: &Oracle, generation: u64) -> Result<(), Failure> {
+    let Some(offer) = oracle.offered.as_ref().filter(|offer| offer.generation > generation) else {
+        return Ok(());
+    };
+    let part = Part::read(path.with_file_name(&offer.part)).and_then(|part| part.verify());
+    part.map_err(|error| refused("part lost", &format!("looking at {}", offer.part), &error))
+}
+
 fn assert_sound(index: &Index) -> Result<(), Failure> {
     let report = index.verify().map_err(|error| refused("unsound", "verifying", &error))?;
     if report.is_sound() { Ok(()) } else { Err(failure("unsound", format!("{:?}", report.findings))) }
@@ -104,6 +113,7 @@ pub fn as_reader(path: &Path, oracle: &Oracle) -> Result<Option<u64>, Failure> {
     };
     let generation = newest(&index, oracle, 0)?.generation();
     assert_sound(&index)?;
+    assert_offer(path, oracle, generation)?;
     for earlier in oracle.oldest.saturating_sub(1)..generation {
         match index.snapshot_at(earlier) {
             Ok(snapshot) => {
@@ -129,7 +139,11 @@ pub fn assert_no_orphans(path: &Path, index: &Index) -> Result<(), Failure> {
     let stats = index.stats().map_err(|error| refused("unreadable", "stats", &error))?;
     let listed: BTreeSet<String> =
         stats.segments.iter().map(|segment| format!("{}.seg", segment.segment)).collect();
-    let files = names("segments")?;
+    let mut files = names("segments")?;
+    // The notes of segments that were attached.
+    files.retain(|name| {
+        name.strip_suffix(".attached").is_none_or(|stem| !listed.contains(&format!("{stem}.seg")))
+    });
     if files != listed {
         return Err(failure("orphans", format!("files {files:?}, where {listed:?} are listed")));
     }
@@ -169,7 +183,16 @@ fn go_on(path: &Path, mut session: Session) -> Result<(), Failure> {
         return Err(refused("cannot go on", "collecting", &error));
     }
     assert_no_orphans(path, &session.index)?;
-    let story = ["append", "commit", "append spans", "delete", "commit with payload", "compact", "collect"];
+    let story = [
+        "append",
+        "commit",
+        "append spans",
+        "delete",
+        "commit with payload",
+        "attach and move",
+        "compact",
+        "collect",
+    ];
     for name in story {
         let done = (operation(name).run)(&mut session);
         done.map_err(|error| refused("cannot go on", name, &error))?;

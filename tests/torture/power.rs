@@ -118,7 +118,7 @@ impl Examiner {
             }
             if first && matches!(event, Event::Mark(Mark::Publishing { .. })) && !self.is_late() {
                 publications += 1;
-                if publications % 4 == 1 {
+                if publications % 8 == 1 {
                     // The next writer has segments to remove; it is cut off too, at every moment.
                     let unsynced = disk.unsynced();
                     let tree = disk.after_cut(&unsynced, &unsynced.everything());
@@ -240,7 +240,15 @@ impl Examiner {
         let oracle = oracle.once_opened();
         let done: gradix::Result<()> = (|| {
             let mut session = Session::open(&folder, oracle, seed, calls::mark)?;
-            for name in ["append", "commit", "replace", "commit with payload", "compact", "collect"] {
+            for name in [
+                "append",
+                "commit",
+                "replace",
+                "commit with payload",
+                "attach and move",
+                "compact",
+                "collect",
+            ] {
                 (operation(name).run)(&mut session)?;
             }
             Ok(())

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
 use gradix::sketch::Sketch;
 use gradix::{
-    CompactOptions, Encoding, GcOptions, Index, IndexOptions, Result, Row, Schema, Span, Tier, Writer,
+    Attach, CompactOptions, Encoding, GcOptions, Index, IndexOptions, Part, PartError, Result, Row, Schema,
+    Span, Tier, Writer,
 };
 
 use crate::fixtures::random::Random;
@@ -49,6 +51,16 @@ pub const OPERATIONS: &[Operation] = &[
     Operation { name: "abort when prepared", run: abort_when_prepared },
     Operation { name: "collect", run: collect },
     Operation { name: "append", run: append },
+    Operation { name: "attach links", run: attach_links },
+    Operation { name: "attach, then abort", run: attach_then_abort },
+    Operation { name: "append", run: append },
+    Operation { name: "delete", run: delete },
+    Operation { name: "attach and move", run: attach_and_move },
+    Operation { name: "attach a copy", run: attach_copy },
+    Operation { name: "attach what was never synced", run: attach_unsynced },
+    Operation { name: "compact", run: compact },
+    Operation { name: "collect", run: collect },
+    Operation { name: "append", run: append },
     Operation { name: "reopen the index", run: reopen_index },
 ];
 
@@ -76,6 +88,16 @@ pub enum Mark {
     Found { generation: u64 },
     /// Generations before this one are about to be collected.
     Collecting { oldest: u64 },
+    /// From now on, this finished part (its folder, from that of the index's folder on) is whole until the generation is
+    /// published that takes it; or none is.
+    Offering(Option<Offer>),
+}
+
+/// A part that is somebody's only copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    pub part: String,
+    pub generation: u64,
 }
 
 impl Mark {
@@ -94,6 +116,8 @@ impl Mark {
             Self::Acknowledged { generation } => format!("acknowledged {generation}\n"),
             Self::Found { generation } => format!("found {generation}\n"),
             Self::Collecting { oldest } => format!("collecting {oldest}\n"),
+            Self::Offering(None) => "withdrawing\n".into(),
+            Self::Offering(Some(Offer { part, generation })) => format!("offering {generation} {part}\n"),
         }
     }
 
@@ -117,6 +141,11 @@ impl Mark {
             "acknowledged" => Self::Acknowledged { generation: number()? },
             "found" => Self::Found { generation: number()? },
             "collecting" => Self::Collecting { oldest: number()? },
+            "withdrawing" => Self::Offering(None),
+            "offering" => {
+                let generation = number()?;
+                Self::Offering(Some(Offer { part: words.next()?.to_owned(), generation }))
+            }
             _ => return None,
         })
     }
@@ -133,6 +162,8 @@ pub struct Oracle {
     publishing: Option<(u64, Arc<Content>)>,
     /// Generations before this one may have been collected.
     pub oldest: u64,
+    /// A part that must be whole.
+    pub offered: Option<Offer>,
 }
 
 impl Oracle {
@@ -148,7 +179,9 @@ impl Oracle {
                     }
                 }
                 self.acknowledged = *generation;
+                self.offered = None;
             }
+            Mark::Offering(offer) => self.offered.clone_from(offer),
             Mark::Collecting { oldest } => {
                 self.oldest = *oldest;
                 self.contents.retain(|&generation, _| generation + KEPT >= *oldest);
@@ -524,4 +557,106 @@ fn reopen_index(session: &mut Session) -> Result<()> {
     session.index = options().open(&session.path)?;
     session.open_writer()?;
     Ok(())
+}
+
+/// What the workload itself does to files; its calls are made to fail too.
+fn own(path: &Path, done: io::Result<()>) -> Result<()> {
+    let path = path.to_owned();
+    Ok(done.map_err(|source| PartError::Io { path, operation: "work on", source })?)
+}
+
+/// Removes finished and moved parts of earlier operations; what is unfinished the next detached writer removes.
+fn remove_parts(folder: &Path) -> io::Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() && path.extension().is_none_or(|end| end != "unfinished") {
+            // Its description last: files without one are never attached.
+            let mut files =
+                fs::read_dir(&path)?.map(|file| Ok(file?.path())).collect::<io::Result<Vec<_>>>()?;
+            files.sort_by_key(|file| file.ends_with("PART"));
+            files.into_iter().try_for_each(fs::remove_file)?;
+            fs::remove_dir(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Builds a part with some examples, beside the index, and says what is in it.
+fn build(session: &mut Session) -> Result<(Part, Vec<(String, u64)>)> {
+    session.make_room()?;
+    let folder = session.path.with_extension("parts");
+    session.mark(&Mark::Offering(None));
+    own(&folder, remove_parts(&folder))?;
+    let mut detached = session.index.detached(&folder)?;
+    let mut examples = Vec::new();
+    for _ in 0..3 {
+        let (id, number) = session.new_id();
+        let rows = rows_of(number);
+        let rows: Vec<Row<'_>> = rows.iter().map(lend).collect();
+        detached.append_rows(&id, &rows)?;
+        examples.push((id, number));
+    }
+    let part = detached.finish(format!("payload of {}", examples[0].0))?;
+    let name = part.path.strip_prefix(folder.parent().expect("a folder in another")).expect("within it");
+    let (part_name, generation) = (name.to_str().expect("ASCII").to_owned(), session.oracle.acknowledged + 1);
+    session.mark(&Mark::Offering(Some(Offer { part: part_name, generation })));
+    Ok((part, examples))
+}
+
+fn attach(session: &mut Session, part: &Path, examples: Vec<(String, u64)>, how: Attach) -> Result<()> {
+    session.open_writer()?.attach(part, how)?;
+    session.next.examples.extend(examples);
+    session.is_changed = true;
+    session.publish("")
+}
+
+fn attach_links(session: &mut Session) -> Result<()> {
+    let (part, examples) = build(session)?;
+    attach(session, &part.path, examples, Attach::Link)?;
+    // The builder's files may go at any time now.
+    let folder = session.path.with_extension("parts");
+    own(&folder, remove_parts(&folder))
+}
+
+fn attach_and_move(session: &mut Session) -> Result<()> {
+    let (part, examples) = build(session)?;
+    attach(session, &part.path, examples, Attach::Move)
+}
+
+fn attach_copy(session: &mut Session) -> Result<()> {
+    let (part, examples) = build(session)?;
+    attach(session, &part.path, examples, Attach::Copy)
+}
+
+/// A part that came from another machine, by a program that does not sync.
+fn attach_unsynced(session: &mut Session) -> Result<()> {
+    let (part, examples) = build(session)?;
+    let inbox = session.path.with_extension("inbox");
+    let target = inbox.join("00000001.part");
+    let copy = || {
+        remove_parts(&inbox)?;
+        for folder in [&inbox, &target] {
+            if !folder.exists() {
+                fs::create_dir(folder)?;
+            }
+        }
+        for entry in fs::read_dir(&part.path)? {
+            let path = entry?.path();
+            fs::write(target.join(path.file_name().expect("a file")), fs::read(&path)?)?;
+        }
+        Ok(())
+    };
+    own(&inbox, copy())?;
+    attach(session, &inbox, examples, Attach::Link)
+}
+
+fn attach_then_abort(session: &mut Session) -> Result<()> {
+    let (part, _) = build(session)?;
+    session.open_writer()?.attach(&part.path, Attach::Move)?;
+    session.open_writer()?.abort()?;
+    session.forget();
+    Ok(part.verify()?)
 }

@@ -1,7 +1,7 @@
 //! Where the rows of a collection go.
 
 use super::Cause;
-use crate::index::{AppendError, Row, Writer};
+use crate::index::{AppendError, DetachedWriter, Row, Writer};
 use crate::segment::Span;
 use crate::sketch::{Sketch, SketchSpec};
 
@@ -20,7 +20,7 @@ pub struct Collected<'a> {
 }
 
 impl Collected<'_> {
-    /// The rows as a [`Writer`] takes them.
+    /// The rows as a [`Writer`] or a [`DetachedWriter`] takes them.
     #[must_use]
     pub fn rows(&self) -> Vec<Row<'_>> {
         self.rows.iter().map(|(span, sketch)| self.row(*span, sketch)).collect()
@@ -44,7 +44,11 @@ pub struct Refused {
     pub source: Cause,
 }
 
-/// Takes the rows of a collection: a [`Writer`], or what the caller puts in its place.
+/// Takes the rows of a collection: a [`Writer`], a [`DetachedWriter`], or what the caller puts in its place.
+///
+/// A detached writer makes a part of each commit. A collection goes on behind the last part of its folder, also where
+/// parts were attached by [`Attach::Link`](crate::Attach::Link) or [`Attach::Move`](crate::Attach::Move); with another
+/// sink, such as the index that the parts were attached to, it would begin anew.
 ///
 /// A collection goes on behind what the sink's earlier commits record; a sink without these, which leaves
 /// the last four methods as they are, is always begun anew.
@@ -101,29 +105,7 @@ impl Sink for Writer {
     }
 
     fn append(&mut self, examples: &[Collected<'_>]) -> Result<Vec<Refused>, Cause> {
-        // A batch is encoded on all cores, but takes one row of each example.
-        let one = |example: &'_ Collected<'_>| example.rows.len() == 1;
-        if examples.iter().all(one) {
-            let rows: Vec<_> =
-                examples.iter().flat_map(|it| it.rows().into_iter().map(|row| (it.id, row))).collect();
-            match self.append_batch(&rows) {
-                Ok(()) => return Ok(Vec::new()),
-                // None has been appended.
-                Err(error) if is_of_the_example(&error) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let mut refused = Vec::new();
-        for (place, example) in examples.iter().enumerate() {
-            match self.append_rows(example.id, &example.rows()) {
-                Ok(()) => {}
-                Err(error) if is_of_the_example(&error) => {
-                    refused.push(Refused { place, source: error.into() })
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(refused)
+        append(self, examples)
     }
 
     fn commit(&mut self, payload: Vec<u8>) -> Result<(), Cause> {
@@ -146,6 +128,91 @@ impl Sink for Writer {
     fn contains(&self, id: &[u8]) -> Result<bool, Cause> {
         Ok(Self::contains(self, id)?)
     }
+}
+
+impl Sink for DetachedWriter {
+    fn spec(&self) -> &SketchSpec {
+        Self::schema(self).spec()
+    }
+
+    fn append(&mut self, examples: &[Collected<'_>]) -> Result<Vec<Refused>, Cause> {
+        append(self, examples)
+    }
+
+    fn commit(&mut self, payload: Vec<u8>) -> Result<(), Cause> {
+        self.finish(payload)?;
+        Ok(())
+    }
+
+    fn abort(&mut self) -> Result<(), Cause> {
+        Ok(Self::abort(self)?)
+    }
+
+    fn generation(&self) -> u64 {
+        self.finished()
+    }
+
+    fn payload(&self, generation: u64) -> Result<Option<Vec<u8>>, Cause> {
+        Ok(Self::payload(self, generation)?)
+    }
+
+    /// An error: it is asked only where a part is gone, and the ids of that are not known.
+    fn contains(&self, _: &[u8]) -> Result<bool, Cause> {
+        let folder = self.folder().display();
+        Err(format!("parts of {folder} are gone, and with them what is known of the collection").into())
+    }
+}
+
+/// The two ways in which writers take rows.
+trait Append {
+    fn batch(&mut self, batch: &[(&[u8], Row<'_>)]) -> Result<(), AppendError>;
+    fn rows(&mut self, id: &[u8], rows: &[Row<'_>]) -> Result<(), AppendError>;
+}
+
+impl Append for Writer {
+    fn batch(&mut self, batch: &[(&[u8], Row<'_>)]) -> Result<(), AppendError> {
+        self.append_batch(batch)
+    }
+
+    fn rows(&mut self, id: &[u8], rows: &[Row<'_>]) -> Result<(), AppendError> {
+        self.append_rows(id, rows)
+    }
+}
+
+impl Append for DetachedWriter {
+    fn batch(&mut self, batch: &[(&[u8], Row<'_>)]) -> Result<(), AppendError> {
+        self.append_batch(batch)
+    }
+
+    fn rows(&mut self, id: &[u8], rows: &[Row<'_>]) -> Result<(), AppendError> {
+        self.append_rows(id, rows)
+    }
+}
+
+fn append(sink: &mut impl Append, examples: &[Collected<'_>]) -> Result<Vec<Refused>, Cause> {
+    // A batch is encoded on all cores, but takes one row of each example.
+    let one = |example: &'_ Collected<'_>| example.rows.len() == 1;
+    if examples.iter().all(one) {
+        let rows: Vec<_> =
+            examples.iter().flat_map(|it| it.rows().into_iter().map(|row| (it.id, row))).collect();
+        match sink.batch(&rows) {
+            Ok(()) => return Ok(Vec::new()),
+            // None has been appended.
+            Err(error) if is_of_the_example(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let mut refused = Vec::new();
+    for (place, example) in examples.iter().enumerate() {
+        match sink.rows(example.id, &example.rows()) {
+            Ok(()) => {}
+            Err(error) if is_of_the_example(&error) => {
+                refused.push(Refused { place, source: error.into() });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(refused)
 }
 
 /// Whether other examples can still be appended.

@@ -1,0 +1,213 @@
+//! The kernels of the fold, in CubeCL: one source for every device.
+//!
+//! `format-spec/sketch.md` ("The order on a device") fixes what they add in which order. Only integers,
+//! signs and sums are in them: nothing that one compiler fuses or rounds otherwise than the next.
+
+#![expect(
+    clippy::needless_pass_by_value,
+    clippy::used_underscore_binding,
+    reason = "a launch takes its arguments by value, and the macro names the type's binding"
+)]
+
+use cubecl::prelude::*;
+
+/// Elements of a tile, and lanes of a base.
+pub(super) const TILE: u32 = 16;
+
+/// How many numbers are summed one after the other, on every level.
+pub(super) const RUN: u32 = 64;
+
+/// Numbers of a row's record of what is not finite.
+pub(super) const RECORD: u32 = 4;
+
+/// What a kernel needs to know of a tensor.
+#[derive(CubeType, CubeLaunch)]
+pub(super) struct Place {
+    pub(super) factor_0: u32,
+    pub(super) addend_0: u32,
+    pub(super) factor_1: u32,
+    pub(super) addend_1: u32,
+    pub(super) factor_2: u32,
+    pub(super) addend_2: u32,
+    pub(super) factor_3: u32,
+    pub(super) addend_3: u32,
+    pub(super) shift: u32,
+    pub(super) mask: u32,
+    pub(super) turned: u32,
+    pub(super) mix_0: u32,
+    pub(super) mix_1: u32,
+    pub(super) tiles: u32,
+    pub(super) elements: u32,
+    /// Elements from one row to the next.
+    pub(super) stride: u32,
+    pub(super) rows: u32,
+    /// Runs of a row, and turns of a run.
+    pub(super) runs: u32,
+    pub(super) run: u32,
+    /// The ordinal of the parameter in the batch, for the record.
+    pub(super) ordinal: u32,
+}
+
+/// Where the sums of a row go.
+#[derive(CubeType, CubeLaunch)]
+pub(super) struct Target {
+    /// The first row of `sums`, and its number of elements.
+    pub(super) row: u32,
+    pub(super) dims: u32,
+    /// The first tile of the block in a row.
+    pub(super) start: u32,
+    pub(super) base_step: u32,
+    pub(super) base_first: u32,
+}
+
+#[cube]
+fn mix(x: u32) -> u32 {
+    let mut x = x;
+    x ^= x >> 16;
+    x *= 0x7FEB_352Du32;
+    x ^= x >> 15;
+    x *= 0x846C_A68Bu32;
+    x ^ (x >> 16)
+}
+
+/// The tile of a turn: the four rounds of the fold, undone.
+#[cube]
+fn tile_of(place: &Place, turn: u32) -> u32 {
+    let mut x = (turn - place.turned) & place.mask;
+    x ^= x >> place.shift;
+    x = (x * place.factor_0 + place.addend_0) & place.mask;
+    x ^= x >> place.shift;
+    x = (x * place.factor_1 + place.addend_1) & place.mask;
+    x ^= x >> place.shift;
+    x = (x * place.factor_2 + place.addend_2) & place.mask;
+    x ^= x >> place.shift;
+    (x * place.factor_3 + place.addend_3) & place.mask
+}
+
+/// One element of the tile with its sign; +0 behind the end. Notes what is not finite.
+#[cube]
+fn element<F: Numeric>(
+    input: &[F],
+    bad: &[Atomic<u32>],
+    place: &Place,
+    target: &Target,
+    row: u32,
+    hash: u32,
+    at: u32,
+) -> f32 {
+    let mut bits = 0u32;
+    if at < place.elements {
+        bits = u32::reinterpret(f32::cast_from(input[(row * place.stride + at) as usize]));
+        // By its bits: a compiler may take for granted that a number is finite.
+        let magnitude = bits & 0x7FFF_FFFFu32;
+        if magnitude >= 0x7F80_0000u32 {
+            let record = ((target.row + row) * RECORD) as usize;
+            let before = bad[record].fetch_min(place.ordinal);
+            // Launches follow each other, so an earlier parameter has been noted before this one came.
+            if before >= place.ordinal {
+                let mut kind = 1u32;
+                if magnitude == 0x7F80_0000u32 {
+                    kind = 2u32 + (bits >> 31);
+                }
+                bad[record + kind as usize].fetch_min(at);
+            }
+        }
+    }
+    f32::reinterpret(bits ^ (((hash >> (at & 15)) & 1) << 31))
+}
+
+/// Sums runs of turns. Four units share a run, each of which has four lanes; a tile is read once.
+///
+/// With `whole`, a base's turns are one run, and its sum is added to `output`, the sums of the batch: [rows, dims];
+/// else `output` is [rows, runs, 16].
+#[cube(launch_unchecked)]
+pub(super) fn sum_tiles<F: Numeric>(
+    input: &[F],
+    output: &mut [f32],
+    bad: &[Atomic<u32>],
+    place: Place,
+    target: Target,
+    #[comptime] whole: bool,
+    #[define(F)] _dtype: ElemType,
+) {
+    let unit = ABSOLUTE_POS as u32;
+    let quarter = unit & 3;
+    let run = (unit >> 2) % place.runs;
+    let row = (unit >> 2) / place.runs;
+    if row >= place.rows {
+        terminate!();
+    }
+    let mut sum_0 = 0f32;
+    let mut sum_1 = 0f32;
+    let mut sum_2 = 0f32;
+    let mut sum_3 = 0f32;
+    let first = run * place.run;
+    for turn in 0..place.run {
+        let tile = tile_of(&place, first + turn);
+        if tile < place.tiles {
+            let hash = mix(mix(tile + place.mix_0) ^ place.mix_1);
+            // Lane l takes element l xor r; so a quarter of the lanes takes a quarter of the elements.
+            let r = hash >> 28;
+            let at = tile * TILE + (quarter ^ (r >> 2)) * 4;
+            let x_0 = element::<F>(input, bad, &place, &target, row, hash, at);
+            let x_1 = element::<F>(input, bad, &place, &target, row, hash, at + 1);
+            let x_2 = element::<F>(input, bad, &place, &target, row, hash, at + 2);
+            let x_3 = element::<F>(input, bad, &place, &target, row, hash, at + 3);
+            let odd = (r & 1) == 1;
+            let y_0 = select(odd, x_1, x_0);
+            let y_1 = select(odd, x_0, x_1);
+            let y_2 = select(odd, x_3, x_2);
+            let y_3 = select(odd, x_2, x_3);
+            let crossed = (r & 2) == 2;
+            sum_0 += select(crossed, y_2, y_0);
+            sum_1 += select(crossed, y_3, y_1);
+            sum_2 += select(crossed, y_0, y_2);
+            sum_3 += select(crossed, y_1, y_3);
+        }
+    }
+    if comptime!(whole) {
+        let base = run * target.base_step + target.base_first;
+        let at = ((target.row + row) * target.dims + (target.start + base) * TILE + quarter * 4) as usize;
+        output[at] += sum_0;
+        output[at + 1] += sum_1;
+        output[at + 2] += sum_2;
+        output[at + 3] += sum_3;
+    } else {
+        let at = ((row * place.runs + run) * TILE + quarter * 4) as usize;
+        output[at] = sum_0;
+        output[at + 1] = sum_1;
+        output[at + 2] = sum_2;
+        output[at + 3] = sum_3;
+    }
+}
+
+/// Sums runs of sums, lane by lane: `input` is [rows, runs * run, 16]. `whole` and `output` as above.
+#[cube(launch_unchecked)]
+pub(super) fn sum_sums(
+    input: &[f32],
+    output: &mut [f32],
+    rows: u32,
+    runs: u32,
+    run: u32,
+    target: Target,
+    #[comptime] whole: bool,
+) {
+    let unit = ABSOLUTE_POS as u32;
+    let lane = unit % TILE;
+    let ordinal = (unit / TILE) % runs;
+    let row = unit / TILE / runs;
+    if row >= rows {
+        terminate!();
+    }
+    let first = (row * runs + ordinal) * run;
+    let mut sum = 0f32;
+    for step in 0..run {
+        sum += input[((first + step) * TILE + lane) as usize];
+    }
+    if comptime!(whole) {
+        let base = ordinal * target.base_step + target.base_first;
+        output[((target.row + row) * target.dims + (target.start + base) * TILE + lane) as usize] += sum;
+    } else {
+        output[((row * runs + ordinal) * TILE + lane) as usize] = sum;
+    }
+}

@@ -1,0 +1,458 @@
+//! The detached writer: builds segments of an index apart from it, in another process or on another machine.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::error::{AppendError, CommitError, DetachedError, PartError};
+use super::part::{self, MAX_PAYLOAD, MAX_SEGMENTS, Part, PartSegment, Stage};
+use super::rows::{self, Row};
+use super::writer::Lock;
+use crate::files;
+use crate::schema::Schema;
+use crate::segment::storage::{FileStorage, Storage};
+use crate::segment::{
+    EncodedRow, Identity, Origin, RowEncoder, Sealed, SegmentError, SegmentWriter, file_name,
+};
+
+/// Builds segments of an index without the index: in another process or on another machine, any number of them at a
+/// time. Made by [`Index::detached`](crate::Index::detached), or from a copy of the file `INDEX` by
+/// [`IndexOptions::detached`](crate::IndexOptions::detached). [`Writer::attach`](crate::Writer::attach) takes what it
+/// has finished into the index.
+///
+/// It writes **parts** into a folder of the caller's. [`DetachedWriter::finish`] makes what was appended since the
+/// last call a part, durably and with a payload, as a commit does in an index. A writer that is killed leaves its
+/// finished parts and nothing else that could be attached; opened again in the same folder, it removes what was
+/// unfinished, and goes on with the next number.
+///
+/// An id may occur once in a part. Whether it is in another part or in the index is known only when parts are
+/// attached. A failed write or sync **poisons** the writer: every later call returns a `Poisoned` error. Drop it and
+/// open another. A process that was forked from the writer's cannot use it.
+///
+/// Memory: one row group (about 32 MiB, its tiers, and 16 MiB of ids and metadata up to three times), and about 50
+/// bytes plus the id for each example of the unfinished part, of which there are at most
+/// [`IndexOptions::commit_examples`](crate::IndexOptions::commit_examples).
+///
+/// ```
+/// # use gradix::{Attach, Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("my.gradix");
+/// # let spec = SketchSpec::dense("mine", "v1", [("all", 2)]);
+/// # Index::create(&path, &Schema::new(spec.clone(), Encoding::F32)?)?;
+/// // In another process, perhaps on another machine: a copy of the file `INDEX` is all it needs.
+/// let built = folder.path().join("gpu-1");
+/// let mut detached = Index::options().detached(path.join("INDEX"), &built)?;
+/// detached.append("a", &Sketch::dense(spec.clone(), vec![3.0, 4.0])?)?;
+/// let part = detached.finish("examples 0 to 1 of the input")?;
+/// assert_eq!((part.number, part.examples()), (1, 1));
+///
+/// // Where the index is:
+/// let index = Index::open(&path)?;
+/// let mut writer = index.writer()?;
+/// writer.attach(&built, Attach::Link)?;
+/// writer.commit()?;
+/// assert!(index.snapshot()?.get("a")?.is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct DetachedWriter {
+    folder: PathBuf,
+    identity: Arc<Identity>,
+    encoder: RowEncoder,
+    segment_bytes: u64,
+    commit_examples: usize,
+    /// The number of the last finished part.
+    last: u64,
+    /// The storage in the folder of the unfinished part, once it has been made.
+    storage: Option<Arc<dyn Storage>>,
+    ids: HashSet<Box<[u8]>>,
+    open: Option<SegmentWriter>,
+    sealed: Vec<Sealed>,
+    poisoned: bool,
+    /// Released after everything else.
+    lock: Lock,
+}
+
+/// How much a detached writer writes at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub segment_bytes: u64,
+    pub commit_examples: usize,
+}
+
+impl DetachedWriter {
+    pub(super) fn open(
+        identity: Arc<Identity>,
+        folder: &Path,
+        limits: Limits,
+    ) -> Result<Self, DetachedError> {
+        let io = |path: &Path, operation| {
+            let path = path.to_owned();
+            move |source| DetachedError::Io { path, operation, source }
+        };
+        let folder = std::path::absolute(folder).map_err(io(folder, "find the absolute path of"))?;
+        files::create_folders(&folder).map_err(io(&folder, "create"))?;
+        let lock = Lock::take(&folder)?;
+        let mut last = None;
+        for (number, stage, path) in part::list(&folder).map_err(io(&folder, "list the parts in"))? {
+            match stage {
+                Stage::Unfinished => remove_unfinished(&path, true)?,
+                // Those who moved it were interrupted.
+                Stage::Moved => remove_unfinished(&path, false)?,
+                Stage::Finished => {}
+            }
+            if stage != Stage::Unfinished {
+                last = Some((number, path));
+            }
+        }
+        files::sync_folder(&folder).map_err(io(&folder, "sync"))?;
+        if let Some((_, path)) = &last {
+            let part = Part::read(path)?;
+            if part.index != identity.index || part.schema_digest != identity.schema_digest {
+                return Err(DetachedError::Foreign {
+                    path: folder,
+                    found: part.index,
+                    expected: identity.index,
+                });
+            }
+        }
+        Ok(Self {
+            folder,
+            encoder: RowEncoder::new(&identity.schema),
+            identity,
+            segment_bytes: limits.segment_bytes,
+            commit_examples: limits.commit_examples,
+            last: last.map_or(0, |(number, _)| number),
+            storage: None,
+            ids: HashSet::new(),
+            open: None,
+            sealed: Vec::new(),
+            poisoned: false,
+            lock,
+        })
+    }
+
+    /// The index's schema.
+    #[must_use]
+    pub fn schema(&self) -> &Schema {
+        &self.identity.schema
+    }
+
+    /// The index's UUID.
+    #[must_use]
+    pub fn index(&self) -> Uuid {
+        self.identity.index
+    }
+
+    /// The folder in which the parts are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The number of the last finished part; 0 if there is none. As a writer's
+    /// [generation](crate::Writer::generation), it grows by one with each.
+    #[must_use]
+    pub fn finished(&self) -> u64 {
+        self.last
+    }
+
+    /// The payload of a finished part, by its number from 1 on; `None` if the part is not there any more. That of a
+    /// part that was [moved](crate::Attach::Move) is still there.
+    ///
+    /// # Errors
+    /// The part cannot be read.
+    pub fn payload(&self, number: u64) -> Result<Option<Vec<u8>>, PartError> {
+        for stage in [Stage::Finished, Stage::Moved] {
+            match Part::read(self.folder.join(part::folder_name(number, stage))) {
+                Ok(part) => return Ok(Some(part.payload)),
+                Err(PartError::Unfinished { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Appends an example with one row for the whole example.
+    ///
+    /// # Errors
+    /// The id was appended to this part already, the sketch has another spec or cannot be encoded, or the file system
+    /// fails. Only the last of these poisons the writer.
+    pub fn append(
+        &mut self,
+        id: impl AsRef<[u8]>,
+        sketch: &crate::sketch::Sketch,
+    ) -> Result<(), AppendError> {
+        self.append_rows(id, &[Row::new(sketch)])
+    }
+
+    /// Appends an example with one or more rows, usually one for each span.
+    ///
+    /// # Errors
+    /// As [`DetachedWriter::append`]; or there are no rows, or a span, source or metadata is out of its limits.
+    pub fn append_rows(&mut self, id: impl AsRef<[u8]>, rows: &[Row<'_>]) -> Result<(), AppendError> {
+        let id = id.as_ref();
+        self.check_room(1)?;
+        let encoded = rows::encode(&self.identity.schema, &self.encoder, id, rows)?;
+        if self.ids.contains(id) {
+            return Err(AppendError::DuplicateId { id: id.to_owned() });
+        }
+        self.push(id, rows, &encoded)
+    }
+
+    /// Appends a batch of examples of one row each, encoded on rayon's global thread pool. If one of them
+    /// cannot be appended, none is. An empty batch does nothing.
+    ///
+    /// # Errors
+    /// As [`DetachedWriter::append_rows`], for the first example that cannot be appended.
+    pub fn append_batch<I: AsRef<[u8]> + Sync>(&mut self, batch: &[(I, Row<'_>)]) -> Result<(), AppendError> {
+        self.check_room(batch.len())?;
+        let encoded = rows::encode_batch(&self.identity.schema, &self.encoder, batch)?;
+        let mut ids = HashSet::with_capacity(batch.len());
+        for (id, _) in batch {
+            let id = id.as_ref();
+            if !ids.insert(id) || self.ids.contains(id) {
+                return Err(AppendError::DuplicateId { id: id.to_owned() });
+            }
+        }
+        for ((id, row), encoded) in batch.iter().zip(&encoded) {
+            self.push(id.as_ref(), &[*row], encoded)?;
+        }
+        Ok(())
+    }
+
+    /// Whether an example was appended to the unfinished part.
+    #[must_use]
+    pub fn contains(&self, id: impl AsRef<[u8]>) -> bool {
+        self.ids.contains(id.as_ref())
+    }
+
+    /// Makes all examples since the last call a part, with a payload of at most 1 MiB. It is durable when this
+    /// returns, and can be attached from then on. It makes a part even if there are no examples.
+    ///
+    /// # Errors
+    /// The payload is too long, in which case nothing has changed; or the file system fails, which poisons the
+    /// writer. The part is then there as a whole or not at all; open the writer again to find out which.
+    pub fn finish(&mut self, payload: impl Into<Vec<u8>>) -> Result<Part, CommitError> {
+        let payload = payload.into();
+        self.check_usable()?;
+        if payload.len() > MAX_PAYLOAD {
+            return Err(CommitError::PayloadLength { length: payload.len() });
+        }
+        let finished = self.finish_or_fail(payload);
+        self.poisoned |= finished.is_err();
+        finished
+    }
+
+    /// Discards all examples since the last part.
+    ///
+    /// # Errors
+    /// A file cannot be removed, which poisons the writer; the next one removes it.
+    pub fn abort(&mut self) -> Result<(), CommitError> {
+        self.check_usable()?;
+        let done = self.discard();
+        self.poisoned |= done.is_err();
+        done
+    }
+
+    fn check_usable(&self) -> Result<(), CommitError> {
+        if !self.lock.is_own() {
+            Err(CommitError::Forked)
+        } else if self.poisoned {
+            Err(CommitError::Poisoned)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn check_room(&self, examples: usize) -> Result<(), AppendError> {
+        self.check_usable()?;
+        let limit = self.commit_examples;
+        if self.ids.len().saturating_add(examples) > limit {
+            return Err(AppendError::CommitFull { limit });
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, id: &[u8], rows: &[Row<'_>], encoded: &[EncodedRow]) -> Result<(), AppendError> {
+        let written = self.write(id, rows, encoded);
+        self.poisoned |= written.is_err();
+        written?;
+        self.ids.insert(id.into());
+        Ok(())
+    }
+
+    fn write(&mut self, id: &[u8], rows: &[Row<'_>], encoded: &[EncodedRow]) -> Result<(), CommitError> {
+        let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+        let full = self.open.as_ref().is_some_and(|open| {
+            open.bytes() >= self.segment_bytes || open.rows().checked_add(count).is_none()
+        });
+        if full {
+            self.seal()?;
+        }
+        let storage = self.storage()?;
+        let open = match &mut self.open {
+            Some(open) => open,
+            None => {
+                let identity = Arc::clone(&self.identity);
+                // The generation is that of the commit to which it will be attached.
+                let origin = Origin::default();
+                self.open.insert(SegmentWriter::create(storage, identity, Uuid::new_v4(), origin)?)
+            }
+        };
+        open.push(id, encoded.iter().zip(rows.iter().map(Row::tags)))?;
+        Ok(())
+    }
+
+    fn seal(&mut self) -> Result<(), SegmentError> {
+        if self.sealed.len() >= MAX_SEGMENTS - 1 {
+            let source =
+                io::Error::other(format!("a part has at most {MAX_SEGMENTS} segments; finish it earlier"));
+            return Err(io_error(&self.folder, "begin another segment in")(source));
+        }
+        if let Some(open) = self.open.take() {
+            self.sealed.push(open.seal()?);
+        }
+        Ok(())
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        self.folder.join(part::folder_name(self.last + 1, Stage::Unfinished))
+    }
+
+    /// The storage of the unfinished part, whose folder is made first if there is none yet.
+    fn storage(&mut self) -> Result<Arc<dyn Storage>, SegmentError> {
+        if let Some(storage) = &self.storage {
+            return Ok(Arc::clone(storage));
+        }
+        self.check_in_place()?;
+        let path = self.unfinished();
+        fs::create_dir(&path).map_err(io_error(&path, "create"))?;
+        let storage: Arc<dyn Storage> = Arc::new(FileStorage::new(path));
+        self.storage = Some(Arc::clone(&storage));
+        Ok(storage)
+    }
+
+    /// Checks that the folder is still the one that the writer has locked.
+    fn check_in_place(&self) -> Result<(), SegmentError> {
+        if self.lock.is_in_place() {
+            return Ok(());
+        }
+        let source = io::Error::other("another folder has taken its place");
+        Err(io_error(&self.folder, "write to")(source))
+    }
+
+    fn finish_or_fail(&mut self, payload: Vec<u8>) -> Result<Part, CommitError> {
+        self.storage()?;
+        self.seal()?;
+        let (unfinished, number) = (self.unfinished(), self.last + 1);
+        let segments = self.sealed.iter().map(|sealed| PartSegment {
+            segment: sealed.segment,
+            rows: u64::from(sealed.rows),
+            examples: sealed.examples,
+            bytes: sealed.bytes,
+            sha256: sealed.sha256,
+        });
+        let part = Part {
+            path: self.folder.join(part::folder_name(number, Stage::Finished)),
+            number,
+            index: self.identity.index,
+            schema_digest: self.identity.schema_digest,
+            segments: segments.collect(),
+            payload,
+        };
+        let description = unfinished.join(part::NAME);
+        let write = || {
+            let mut file = File::create_new(&description)?;
+            file.write_all(&part.to_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(io_error(&description, "write"))?;
+        files::sync_folder(&unfinished).map_err(io_error(&unfinished, "sync"))?;
+        self.check_in_place()?;
+        // The whole part appears at once.
+        fs::rename(&unfinished, &part.path).map_err(io_error(&part.path, "put into place"))?;
+        files::sync_folder(&self.folder).map_err(io_error(&self.folder, "sync"))?;
+        self.last = number;
+        self.storage = None;
+        self.sealed.clear();
+        self.ids = HashSet::new();
+        Ok(part)
+    }
+
+    fn discard(&mut self) -> Result<(), CommitError> {
+        let open = self.open.take().map(|open| open.segment());
+        let unfinished: Vec<Uuid> = self.sealed.drain(..).map(|sealed| sealed.segment).chain(open).collect();
+        self.ids = HashSet::new();
+        if self.storage.take().is_none() {
+            return Ok(());
+        }
+        self.check_in_place()?;
+        let path = self.unfinished();
+        for segment in unfinished {
+            let file = path.join(file_name(segment));
+            fs::remove_file(&file).map_err(io_error(&file, "remove"))?;
+        }
+        fs::remove_dir(&path).map_err(io_error(&path, "remove"))?;
+        Ok(())
+    }
+}
+
+impl Drop for DetachedWriter {
+    fn drop(&mut self) {
+        // A process that was forked leaves everything to its parent; after a failure the next writer cleans up.
+        if !self.lock.is_own() || self.poisoned {
+            return;
+        }
+        if let Err(error) = self.discard() {
+            tracing::warn!(%error, "cannot remove an unfinished part; the next writer will");
+        }
+    }
+}
+
+fn io_error(path: &Path, operation: &'static str) -> impl FnOnce(io::Error) -> SegmentError {
+    let file = path.display().to_string();
+    move |source| SegmentError::Io { file, operation, source }
+}
+
+/// Whether a detached writer gives files such a name.
+fn is_segment(name: &str) -> bool {
+    let segment = name.strip_suffix(".seg").and_then(|stem| Uuid::try_parse(stem).ok());
+    segment.is_some_and(|segment| file_name(segment) == name)
+}
+
+/// Removes what an interrupted writer has left of a part: `whole`, or the segments only, where they were moved. A
+/// file that no detached writer makes is an error.
+fn remove_unfinished(folder: &Path, whole: bool) -> Result<(), DetachedError> {
+    let io = |path: &Path, operation| {
+        let path = path.to_owned();
+        move |source| DetachedError::Io { path, operation, source }
+    };
+    let mut left = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io(folder, "list"))? {
+        let entry = entry.map_err(io(folder, "list"))?;
+        let (name, path) = (entry.file_name(), entry.path());
+        let is_file = entry.file_type().map_err(io(&path, "look at"))?.is_file();
+        match name.to_str() {
+            Some(part::NAME) if is_file && !whole => {}
+            Some(name) if is_file && (name == part::NAME || is_segment(name)) => left.push(path),
+            _ => return Err(DetachedError::Occupied { path }),
+        }
+    }
+    let removed = |done: io::Result<()>| match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    for path in left {
+        tracing::info!(file = %path.display(), "removing a file of an unfinished part");
+        removed(fs::remove_file(&path)).map_err(io(&path, "remove"))?;
+    }
+    if whole {
+        removed(fs::remove_dir(folder)).map_err(io(folder, "remove"))?;
+    }
+    Ok(())
+}
