@@ -22,6 +22,7 @@ LIMIT = 300
 STORE, WRITER, GC = "src/manifest/store.rs", "src/index/writer.rs", "src/index/gc.rs"
 READABLE, FILES, STORAGE = "src/index/readable.rs", "src/files.rs", "src/segment/storage.rs"
 GUARD, COMMITTED, RECOVER = "src/manifest/guard.rs", "src/index/committed.rs", "src/index/recover.rs"
+ATTACH, ATTACHMENT, DETACHED, PART = (f"src/index/{name}.rs" for name in ("attach", "attachment", "detached", "part"))
 # A test program, or part of it by names of tests.
 POWER, FAULTS, SCENES = "torture:power_cut_at_any_moment", "torture:call_that_fails_once", "reliability"
 
@@ -136,6 +137,32 @@ MUTANTS = [
     ("small-reads-through-the-map", [("src/segment/codes.rs", "        if !self.file.bytes.is_on_disk() {", "        if true || !self.file.bytes.is_on_disk() {")], SCENES),
     ("frame-of-another-size", [("src/segment/reader.rs", "        if !is_one || !states {", "        if !is_one {")], "damage"),
     ("string-groups-without-end", [("src/segment/writer.rs", "|| strings > GROUP_STRING_BYTES;", "|| strings > usize::MAX - 1;")], "lib:segment"),
+    # Detached segments: each step of a part, of an attach and of a move.
+    ("linked-file-not-synced", [(STORAGE, "files::open_regular_with(options.read(true).write(cfg!(windows)), &path)?.sync_all()", "files::open_regular_with(options.read(true).write(cfg!(windows)), &path).map(drop)")], POWER),
+    ("copied-file-not-synced", [(ATTACH, "        file.sync().map_err(|error| {", "        Ok(()).map_err(|error| {")], POWER),
+    ("attached-names-not-synced", [(ATTACH, "        self.shared.storage.sync().map_err(|source| {", "        Ok(()).map_err(|source| {")], POWER),
+    ("attach-without-intent", [(ATTACH, "            batch.put_intent(segment, now_ms())?;\n            all.push", "            all.push")], "attach"),
+    ("attach-is-not-undone", [(ATTACH, "                let undone = self.remove_unpublished(&made);", "                let undone = self.remove_unpublished(&made[..0]);")], "attach"),
+    ("note-not-synced", [(ATTACHMENT, "    file.sync().map_err(io(\"sync\"))", "    Ok(())")], POWER),
+    ("note-stays", [(ATTACHMENT, "    for name in [file_name(segment), note_name(segment)] {", "    for name in [file_name(segment)] {")], "attach"),
+    ("recovery-without-notes", [(RECOVER, "            0 => read_note(storage, identity.index, segment)?.unwrap_or(Ok(stated)),\n", "            0 => Ok::<_, String>(stated),\n")], "attach"),
+    ("rows-after-attach-in-an-earlier-segment", [(ATTACH, "        self.seal()?;\n", "")], "attach"),
+    ("digest-not-compared", [(PART, "        if *sha256 != self.sha256 {", "        if false && *sha256 != self.sha256 {")], "attach"),
+    ("counts-not-compared", [(ATTACH, "        if examples != segment.examples || u64::from(reader.rows()) != segment.rows {", "        if false {")], "attach"),
+    ("segment-attached-twice", [(ATTACH, "if !known.insert(segment.segment) || self.manifest.has_segment(segment.segment)? {", "if !known.insert(segment.segment) {")], "attach"),
+    ("duplicates-attached", [(ATTACH, "                    None => self.find(id)?,", "                    None => None,")], "attach"),
+    ("schema-not-compared", [(ATTACH, "            if part.schema_digest != identity.schema_digest {", "            if false && part.schema_digest != identity.schema_digest {")], "attach"),
+    ("attach-without-limit", [(ATTACH, "        if examples > limit as u64 {", "        if false && examples > limit as u64 {")], "attach"),
+    ("changed-file-committed", [(WRITER, "        if let Some(file) = self.writer.attachments.changed() {", "        if let Some(file) = self.writer.attachments.changed().filter(|_| false) {")], "attach"),
+    ("moved-before-the-commit", [
+        (WRITER, "        let bytes = batch.byte_len();\n        batch.apply()?;\n",
+         "        let bytes = batch.byte_len();\n        for part in &self.attachments.moves {\n            let _ = part.complete();\n        }\n        batch.apply()?;\n"),
+    ], POWER),
+    ("unfinished-part-attached", [(ATTACH, "    if folder.extension().is_some_and(|end| end == Stage::Unfinished.extension()) {", "    if false {")], "attach"),
+    ("part-description-not-synced", [(DETACHED, "            file.write_all(&part.to_bytes())?;\n            file.sync_all()", "            file.write_all(&part.to_bytes())")], POWER),
+    ("part-names-not-synced", [(DETACHED, "        files::sync_folder(&unfinished).map_err(io_error(&unfinished, \"sync\"))?;\n", "")], POWER),
+    ("finished-part-not-synced", [(DETACHED, "        files::sync_folder(&self.folder).map_err(io_error(&self.folder, \"sync\"))?;\n        self.last", "        self.last")], POWER),
+    ("unfinished-part-stays", [(DETACHED, "                Stage::Unfinished => remove_unfinished(&path, true)?,", "                Stage::Unfinished => {}")], "attach"),
     # Recovery.
     ("recovery-takes-all-generations", [(RECOVER, "        if recovery.committed.is_some_and(|committed| origin.generation > committed) {", "        if false {")], "recover"),
     ("recovery-takes-damaged-segments", [(RECOVER, "            if !report.findings.is_empty() {", "            if false && !report.findings.is_empty() {")], "recover"),

@@ -190,6 +190,11 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// The code of docs/detached.md.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/detached.md")]
+struct DetachedSegments;
+
 #[cfg(feature = "burn")]
 pub mod burn;
 mod bytes;

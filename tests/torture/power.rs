@@ -118,7 +118,7 @@ impl Examiner {
             }
             if first && matches!(event, Event::Mark(Mark::Publishing { .. })) && !self.is_late() {
                 publications += 1;
-                if publications % 4 == 1 {
+                if publications % 8 == 1 {
                     // The next writer has segments to remove; it is cut off too, at every moment.
                     let unsynced = disk.unsynced();
                     let tree = disk.after_cut(&unsynced, &unsynced.everything());
