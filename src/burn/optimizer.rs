@@ -37,7 +37,6 @@ use sha2::{Digest as _, Sha256};
 /// optimizers; [`AdamState::insert`] for moments from anywhere else.
 ///
 /// ```
-/// use burn::module::{AutodiffModule, Module};
 /// use burn::{Tensor, nn::LinearConfig, optim::{AdamWConfig, GradientsParams}, tensor::Device};
 /// use gradix::burn::{AdamState, Taps, sketch_steps};
 /// use gradix::sketch::{SketchSpec, Sketcher};
