@@ -514,7 +514,9 @@ impl crate::burn::BurnError {
             | Self::Target { .. }
             | Self::OtherDevice { .. } => ErrorKind::InvalidInput,
             Self::DeviceLimit { .. } => ErrorKind::Unsupported,
-            Self::Read { .. } | Self::Device { .. } | Self::Record { .. } => ErrorKind::Io,
+            Self::Read { .. } | Self::Device { .. } | Self::DeviceCheck { .. } | Self::Record { .. } => {
+                ErrorKind::Io
+            }
             Self::Sketch(error) => error.kind(),
             Self::Example { source, .. } => source.kind(),
         }

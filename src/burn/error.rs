@@ -212,11 +212,19 @@ pub enum BurnError {
         /// The parameter's path.
         parameter: String,
     },
-    /// The device failed while the sums were read.
-    #[error("the sums cannot be read from the device: {reason}")]
+    /// The device failed while it summed, or while the sums were read.
+    #[error("the device failed: {reason}")]
     Device {
-        /// What the device's driver says.
+        /// What its driver says, or the panic of its runtime.
         reason: String,
+    },
+    /// A device failed the check of its first use, so nothing that it computes can be trusted.
+    #[error("device {device} failed the check of its first use: {failed}")]
+    DeviceCheck {
+        /// The device.
+        device: String,
+        /// What is missing, or what it computed wrong.
+        failed: String,
     },
     /// The sketcher refused a gradient.
     #[error(transparent)]

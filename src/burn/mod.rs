@@ -71,6 +71,8 @@ mod positions;
 mod spans;
 mod taps;
 
+#[cfg(feature = "cubecl")]
+pub use device::check_device;
 pub use error::BurnError;
 pub use examples::sketch_examples;
 pub use factors::for_each_example_gradient;
