@@ -1,7 +1,7 @@
 # Everything is done by the scripts; this file gives them names. See `make help`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lean bench fuzz sanitize torture mutants lint fmt doc deny ci clean-cache
+.PHONY: help demo llm test lean bench fuzz sanitize torture mutants lint fmt doc deny ci clean-cache
 
 # For `make fuzz`: how long each target runs.
 FUZZ_SECONDS ?= 60
@@ -11,6 +11,9 @@ help: ## list the commands
 
 demo: ## install what is missing, build, run the demo (output: target/demo)
 	@scripts/demo.sh
+
+llm: ## fetch a language model of 135 million parameters, fine-tune it, trace it (half an hour; output: target/llm)
+	@scripts/llm.sh
 
 test: ## install what is missing, build, run every test
 	@scripts/test.sh

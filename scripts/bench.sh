@@ -2,7 +2,7 @@
 # The benchmark of scans: gradix compared with the machine's limits and with its peers, in one run.
 #
 #   bench.sh             everything: one table, the targets; target/bench/scan.csv and scan.svg
-#   bench.sh NAME...     other benchmarks by name (append, fold, device), or arguments for cargo bench
+#   bench.sh NAME...     other benchmarks by name (append, fold, device, tokens), or arguments for cargo bench
 #
 # benches/scan/main.rs lists the variables that select cases. GRADIX_BENCH_PEERS=none skips the
 # peers. The gradients are those of the demo, which runs first if they do not exist.
@@ -23,6 +23,9 @@ if [ $# -gt 0 ]; then
                 "$GRADIX_ROOT/scripts/bench-python.sh" >/dev/null
                 export GRADIX_BENCH_SHUFFLE="$GRADIX_ROOT/scripts/bench-shuffle.sh"
             fi
+        fi
+        if [ "$1" = routes ] || [ "$1" = tokens ]; then
+            names+=(--features "$GRADIX_FEATURES")
         fi
         names+=(--bench "$1")
         shift

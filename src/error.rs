@@ -500,6 +500,10 @@ impl crate::burn::BurnError {
             | Self::Span { .. }
             | Self::NotAMatrix { .. }
             | Self::PlainGradients { .. }
+            | Self::OtherState { .. }
+            | Self::NoState { .. }
+            | Self::StateShape { .. }
+            | Self::InvalidState { .. }
             | Self::OtherParameters { .. }
             | Self::OtherOrder { .. }
             | Self::ForeignLayer { .. }
@@ -510,7 +514,9 @@ impl crate::burn::BurnError {
             | Self::Target { .. }
             | Self::OtherDevice { .. } => ErrorKind::InvalidInput,
             Self::DeviceLimit { .. } => ErrorKind::Unsupported,
-            Self::Read { .. } | Self::Device { .. } => ErrorKind::Io,
+            Self::Read { .. } | Self::Device { .. } | Self::DeviceCheck { .. } | Self::Record { .. } => {
+                ErrorKind::Io
+            }
             Self::Sketch(error) => error.kind(),
             Self::Example { source, .. } => source.kind(),
         }
@@ -526,6 +532,8 @@ impl crate::burn::collect::CollectError {
             Self::Setting { .. }
             | Self::OtherSpec { .. }
             | Self::OtherCheckpoints { .. }
+            | Self::OtherCheckpoint { .. }
+            | Self::OtherParameters { .. }
             | Self::InputChanged { .. }
             | Self::SettingChanged { .. }
             | Self::Failed { .. }
@@ -538,7 +546,8 @@ impl crate::burn::collect::CollectError {
             Self::Sink { source, .. } => {
                 let append = source.downcast_ref().map(AppendError::kind);
                 let commit = source.downcast_ref().map(CommitError::kind);
-                append.or(commit).unwrap_or(ErrorKind::Io)
+                let part = source.downcast_ref().map(PartError::kind);
+                append.or(commit).or(part).unwrap_or(ErrorKind::Io)
             }
             Self::Cancelled { .. } => ErrorKind::Cancelled,
         }

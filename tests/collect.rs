@@ -16,9 +16,12 @@ use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Gradients, Int, TensorData};
 use gradix::burn::collect::{
     Cause, Checkpoint, CollectError, Collected, Collector, Example, OnFailure, Piece, Progress, Reason,
-    Record, Refused, Replica, Sink, sketch_pieces, windows,
+    Record, Refused, Replica, RowKind, Sink, sketch_pieces, windows,
 };
-use gradix::burn::{BurnError, Taps, sketch_gradients, target_loss};
+use gradix::burn::{
+    AdamState, BurnError, Parameters, Taps, sketch_examples, sketch_gradients, sketch_positions,
+    sketch_steps, target_loss,
+};
 use gradix::sketch::{Sketch, SketchError, SketchSpec, Sketcher};
 use gradix::{AppendError, Attach, CancelToken, Encoding, GcOptions, Index, Part, Schema, Span, Writer};
 
@@ -323,6 +326,66 @@ fn spans_are_the_losses_of_their_tokens() {
     assert_eq!((done.examples, done.rows, done.tokens), (9, found.len() as u64, tokens));
 }
 
+/// Would catch position rows of another example or span, a span that is left out, and a backward for each of them.
+#[test]
+fn position_rows_come_from_one_backward() {
+    let mut texts = texts(10);
+    for text in &mut texts {
+        text.spans = windows(0..text.tokens.len() as u32, 3);
+        text.spans.push(Span::WHOLE);
+    }
+    texts[4].wrong = Wrong::Steep;
+    let folder = tempfile::tempdir().unwrap();
+    let index = create(&folder.path().join("i"));
+    let flex = Flex::new();
+    let batches = Arc::clone(&flex.batches);
+    let collector = Collector::new(&sketcher()).rows(RowKind::Positions).batch_rows(5).device(flex);
+    let mut writer = index.writer().unwrap();
+    let done = collector.run(texts.clone(), &mut writer).unwrap();
+    // Two batches, and one of them again without the bad example.
+    assert_eq!(batches.load(Ordering::Relaxed), 3);
+    assert_eq!(failures(&writer), BTreeMap::from([(texts[4].id.clone(), Reason::Sketch)]));
+    let found = rows(&index);
+    let model = Small::new(3);
+    let mut row = found.iter();
+    let good = || texts.iter().filter(|text| text.wrong == Wrong::Nothing);
+    for text in good() {
+        let whole = alone(&model, text, (text.prompt..text.tokens.len()).collect());
+        let mut sum = vec![0f32; 64];
+        let device = model.devices()[0].clone().autodiff();
+        let data = TensorData::new(text.tokens.clone(), [1, text.tokens.len()]);
+        let tokens = Tensor::<2, Int>::from_data(data, &device);
+        let mut taps = Taps::on();
+        let targets: Vec<usize> = (text.prompt..text.tokens.len()).collect();
+        let loss = target_loss(model.forward(tokens.clone(), &mut taps), tokens, &[targets]).unwrap();
+        let ranges = [text
+            .spans
+            .iter()
+            .map(|span| match span.is_whole() {
+                true => 0..text.tokens.len(),
+                false => span.start as usize..span.end as usize,
+            })
+            .collect()];
+        let mut gradients = loss.backward();
+        let expected = sketch_positions(&sketcher(), &model, taps, &mut gradients, linears, &ranges).unwrap();
+        for (span, expected) in text.spans.iter().zip(&expected[0]) {
+            let (id, found, _, _, bits) = row.next().unwrap();
+            assert_eq!((id, found), (&text.id, span));
+            let values: Vec<f32> = bits.iter().map(|bits| f32::from_bits(*bits)).collect();
+            if span.is_whole() {
+                assert_close(bits, whole.values());
+            } else if expected.values().iter().any(|value| *value != 0.0) {
+                assert_close(bits, expected.values());
+                sum.iter_mut().zip(&values).for_each(|(sum, value)| *sum += value);
+            }
+        }
+        assert_close(&sum.iter().map(|value| value.to_bits()).collect::<Vec<_>>(), whole.values());
+    }
+    assert!(row.next().is_none());
+    let tokens: usize = good().map(|text| text.tokens.len()).sum();
+    assert_eq!((done.examples, done.rows, done.tokens), (10, found.len() as u64, tokens as u64));
+}
+
 /// Would catch a query that is not made as the rows are.
 #[test]
 fn pieces_are_sketched_as_rows_are() {
@@ -599,6 +662,58 @@ fn changed_input_is_named() {
     assert_eq!(ids(&index).len(), 120);
 }
 
+/// Would catch rows of other parameters, of another kind or of other weights in one collection, and queries of other
+/// parameters than the rows'.
+#[test]
+fn changed_parameters_are_named() {
+    let texts = texts(120);
+    let folder = tempfile::tempdir().unwrap();
+    let index = create(&folder.path().join("i"));
+    let mut writer = index.writer().unwrap();
+    interrupt(&texts, &mut writer, 1);
+    writer.append("mine", &alone(&Small::new(3), &texts[0], vec![2])).unwrap();
+    writer.commit().unwrap();
+    let generation = writer.generation();
+    let head = || Flex { select: |path| path.starts_with("head"), ..Flex::new() };
+    let error = collector(0).device(head()).run(texts.clone(), &mut writer).unwrap_err();
+    let CollectError::OtherParameters { device: None, than: "the rows", parameter, .. } = &error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(parameter.as_deref(), Some("mixing.weight"));
+    let shown = error.to_string();
+    assert!(
+        shown.ends_with("\"mixing.weight\" is not there in it, and has the shape [8, 8] there"),
+        "{shown}"
+    );
+    let error = collector(1).device(head()).run(texts.clone(), &mut writer).unwrap_err();
+    assert!(matches!(error, CollectError::OtherParameters { device: Some(1), .. }), "{error:?}");
+    for (collector, name) in [
+        (collector(1).weights("step 2"), "weights"),
+        (collector(1).rows(RowKind::Positions), "rows"),
+        (collector(0).checkpoints([Checkpoint::new("step-1", Flex::new())]), "checkpoints"),
+    ] {
+        let error = collector.run(texts.clone(), &mut writer).unwrap_err();
+        assert!(
+            matches!(error, CollectError::SettingChanged { setting, .. } if setting == name),
+            "{name}: {error:?}"
+        );
+    }
+    assert_eq!(writer.generation(), generation);
+
+    let snapshot = index.snapshot().unwrap();
+    assert_eq!(Record::last(&snapshot, "another").unwrap(), None);
+    let last = Record::last(&snapshot, "").unwrap().unwrap();
+    let model = Small::new(9);
+    last.check_parameters("", &Parameters::of(&model, linears)).unwrap();
+    let error = last.check_parameters("", &Parameters::of(&model, |_| true)).unwrap_err();
+    assert!(error.to_string().contains("\"tokens.weight\" has the shape [11, 8] in it"), "{error}");
+    let error = last.check_parameters("step-1", &Parameters::of(&model, linears)).unwrap_err();
+    assert!(matches!(error, CollectError::OtherCheckpoint { .. }), "{error:?}");
+    // With the right ones it goes on.
+    let done = collector(1).run(texts, &mut writer).unwrap();
+    assert_eq!(done.resumed_at, last.end);
+}
+
 /// Would catch counts that do not add up, and shares that are more than there is.
 #[test]
 fn progress_adds_up() {
@@ -790,6 +905,124 @@ fn checkpoints_are_blocks_of_one_row() {
     assert!(matches!(error, CollectError::OtherCheckpoints { device: 1, .. }), "{error:?}");
 }
 
+/// Rows are Adam's steps, and queries gradients.
+struct Stepping {
+    flex: Flex,
+    state: AdamState,
+}
+
+impl Stepping {
+    fn of(seed: u64, steps: u64) -> Self {
+        let flex = Flex::of(seed);
+        let mut state = AdamState::new(0.9, 0.99, 1e-4);
+        let device = Device::flex();
+        for (path, shape) in Parameters::of(&flex.model, linears).iter() {
+            let moment = |size| match *shape {
+                [a] => Tensor::<1>::full([a], size, &device).unsqueeze::<2>(),
+                [a, b] => Tensor::<2>::full([a, b], size, &device),
+                _ => panic!("{shape:?}"),
+            };
+            let (first, second) = (moment(0.01), moment(0.002));
+            match *shape {
+                [a] => state.insert(path, steps, first.reshape([a]), second.reshape([a])),
+                _ => state.insert(path, steps, first, second),
+            }
+            .unwrap();
+        }
+        Self { flex, state }
+    }
+}
+
+impl Replica<Text> for Stepping {
+    type Model = Small;
+
+    fn model(&self) -> &Small {
+        &self.flex.model
+    }
+
+    fn losses(&self, batch: &[Piece<'_, Text>], taps: &mut Taps) -> Result<Tensor<1>, Cause> {
+        self.flex.losses(batch, taps)
+    }
+
+    fn select(&self, path: &str) -> bool {
+        linears(path)
+    }
+
+    fn sketch(
+        &self,
+        sketcher: &Sketcher,
+        taps: Taps,
+        gradients: &mut Gradients,
+    ) -> Result<Vec<Sketch>, BurnError> {
+        match sketcher.spec().optimizer() {
+            Some(_) => sketch_steps(sketcher, self.model(), taps, gradients, linears, &self.state),
+            None => sketch_examples(sketcher, self.model(), taps, gradients, linears),
+        }
+    }
+}
+
+/// Would catch rows of an optimizer's steps that are plain gradients, or of another state than the spec says; and an index
+/// of them that takes no queries.
+#[test]
+fn rows_of_optimizer_steps_take_plain_queries() {
+    let checkpoints = || {
+        let mut both = [Stepping::of(3, 10), Stepping::of(4, 20)];
+        let mut states = [0, 1].map(|at| both[at].state.clone());
+        AdamState::join(&mut states).unwrap();
+        both.iter_mut().zip(states).for_each(|(it, state)| it.state = state);
+        both
+    };
+    let under = |both: [Stepping; 2]| {
+        let [early, late] = both;
+        [Checkpoint::new("step-10", early), Checkpoint::new("step-20", late)]
+    };
+    let plain = SketchSpec::rapid_grad_blocks(17, [("step-10", 64), ("step-20", 64)]);
+    let spec = plain.with_optimizer(checkpoints()[0].state.step());
+    let sketcher = Sketcher::new(spec.clone()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let index =
+        Index::create(folder.path().join("i"), &Schema::new(spec.clone(), Encoding::F32).unwrap()).unwrap();
+    let texts = texts(40);
+    let mut writer = index.writer().unwrap();
+    let collector =
+        || Collector::new(&sketcher).window_rows(16).batch_rows(4).checkpoints(under(checkpoints()));
+    collector().run(texts[..32].to_vec(), &mut writer).unwrap();
+    let done = collector().checkpoints(under(checkpoints())).run(texts.clone(), &mut writer).unwrap();
+    assert_eq!((done.resumed_at, done.examples), (32, 8));
+
+    let snapshot = index.snapshot().unwrap();
+    let text = &texts[35];
+    let row = snapshot.get(&text.id).unwrap().unwrap().rows.remove(0).sketch;
+    for (block, stepping) in checkpoints().into_iter().enumerate() {
+        let own = sketcher.under(["step-10", "step-20"][block]);
+        let piece = [Piece::new(text, Span::WHOLE)];
+        let expected = sketch_pieces(&own, &stepping, &piece).unwrap();
+        let bits: Vec<u32> = row.block(block).unwrap().iter().map(|value| value.to_bits()).collect();
+        assert_close(&bits, expected[0].block(block).unwrap());
+        let queries = Sketcher::new(spec.for_queries()).unwrap().under(["step-10", "step-20"][block]);
+        let gradient = sketch_pieces(&queries, &stepping, &piece).unwrap().remove(0);
+        let (step, plain) = (row.block(block).unwrap(), gradient.block(block).unwrap());
+        let norm = |values: &[f32]| values.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let difference: Vec<f32> = step.iter().zip(plain).map(|(step, plain)| step - plain).collect();
+        assert!(norm(plain) > 0.0 && norm(&difference) > 0.1 * norm(step), "the row is a plain gradient");
+        let ranking = snapshot.scan(&[gradient]).unwrap().top_k(40).run().unwrap();
+        assert_eq!(ranking.proponents(0).len(), 40);
+    }
+
+    let other = Index::create(folder.path().join("o"), &Schema::new(spec, Encoding::F32).unwrap()).unwrap();
+    let mut writer = other.writer().unwrap();
+    let [_, late] = checkpoints();
+    let alone = Collector::new(&sketcher).checkpoints(under([Stepping::of(3, 11), late]));
+    let error = alone.run(texts.clone(), &mut writer).unwrap_err();
+    let CollectError::Device { source, .. } = &error else { panic!("{error:?}") };
+    assert!(matches!(source.downcast_ref(), Some(BurnError::OtherState { .. })), "{source:?}");
+    let positions = Collector::new(&sketcher).rows(RowKind::Positions).checkpoints(under(checkpoints()));
+    let error = positions.run(texts, &mut writer).unwrap_err();
+    let CollectError::Device { source, .. } = &error else { panic!("{error:?}") };
+    assert!(matches!(source.downcast_ref(), Some(BurnError::PlainGradients { .. })), "{source:?}");
+    assert_eq!(writer.generation(), 0);
+}
+
 /// Would catch a setting that cannot work, and ends in a division by zero or a run without an end.
 #[test]
 fn impossible_settings_are_refused() {
@@ -808,6 +1041,30 @@ fn impossible_settings_are_refused() {
     refused(collector(1).max_tokens(0), "max_tokens");
     refused(collector(1).queue(0), "queue");
     refused(collector(1).named("x".repeat(256)), "named");
+    refused(collector(1).weights("x".repeat(256)), "weights");
+}
+
+/// Would catch checkpoints that a scan cannot weight one by one.
+#[test]
+fn checkpoints_that_share_a_prefix_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |blocks: [(&'static str, u32); 2], prefixes: [&str; 2]| {
+        let spec = SketchSpec::rapid_grad_blocks(17, blocks);
+        let schema = Schema::new(spec.clone(), Encoding::F32).unwrap();
+        let index = Index::create(folder.path().join(blocks[1].0), &schema).unwrap();
+        let both = prefixes.map(|prefix| Checkpoint::new(prefix, Flex::new()));
+        let collector = Collector::new(&Sketcher::new(spec).unwrap()).checkpoints(both);
+        match collector.run(texts(3), &mut index.writer().unwrap()).unwrap_err() {
+            CollectError::Setting { setting: "checkpoints", reason } => reason,
+            error => panic!("{error:?}"),
+        }
+    };
+    let reason = refused([("step-1", 64), ("step-1.head", 64)], ["step-1", "step-2"]);
+    assert!(reason.contains("a weight would be of the first alone"), "{reason}");
+    let reason = refused([("step-1", 64), ("step-2", 64)], ["step-1", "step-1.late"]);
+    assert!(reason.contains("a weight would be of both"), "{reason}");
+    let reason = refused([("step-1", 64), ("step-3", 64)], ["step-1", "step-1"]);
+    assert!(reason.contains("occurs twice"), "{reason}");
 }
 
 /// Would catch an empty input that makes a commit, or waits for rows that do not come.
@@ -939,7 +1196,10 @@ fn killed_detached_collection_goes_on_behind_its_last_part() {
         attached.parts.iter().map(|part| Record::parse(&part.payload).unwrap().unwrap().end).collect();
     assert!(ends.len() > 2 && ends.is_sorted() && ends.last() == Some(&(MANY as u64)), "{ends:?}");
     writer.commit().unwrap();
-    assert!(rows(&index) == undisturbed(&texts(MANY)));
+    // The parts of one commit have no order among each other.
+    let mut found = rows(&index);
+    found.sort();
+    assert!(found == undisturbed(&texts(MANY)), "the ids are in the order of the input");
     // The parts have been moved, and what they recorded has stayed.
     let mut again = index.detached(&built).unwrap();
     let done = collector(1).run(texts(MANY), &mut again).unwrap();

@@ -2,18 +2,22 @@
 //! positions, and what cannot be done.
 #![expect(clippy::single_range_in_vec_init, reason = "a list of one span is meant")]
 
+use std::collections::HashMap;
+
 use burn::Tensor;
-use burn::module::{Lora, Module, ModuleMapper, Param, ParamGroup};
+use burn::module::{Lora, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
 use burn::nn::{
     Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, LinearLayout, RmsNorm,
     RmsNormConfig,
 };
+use burn::optim::{AdamConfig, AdamWConfig, GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::tensor::{Device, Distribution, Gradients, Int, TensorData};
 use gradix::burn::{
-    BurnError, Parameters, Taps, for_each_example_gradient, for_each_gradient, sketch_examples,
-    sketch_gradients, sketch_positions, windows,
+    AdamState, BurnError, Parameters, Taps, for_each_example_gradient, for_each_gradient, sketch_examples,
+    sketch_gradients, sketch_positions, sketch_steps, windows,
 };
 use gradix::sketch::{OptimizerStep, Sketch, SketchError, SketchSpec, Sketcher};
+use gradix::{Encoding, Index, Schema};
 
 const VOCABULARY: usize = 11;
 const WIDTH: usize = 8;
@@ -201,6 +205,7 @@ fn every_kind_of_layer_on_wgpu() {
     let device = Device::wgpu(DeviceKind::DefaultDevice).autodiff();
     assert_equal_to_the_loop(&Every::new(&device), &device, |_| true, 10);
     assert_equal_by_kronecker(&device);
+    assert_steps_by_hand(&device);
 }
 
 fn matrices(path: &str) -> bool {
@@ -429,6 +434,323 @@ fn plain_gradients_under_spec_of_steps() {
     let mut gradients = loss(model.forward(ids(0..1, &device), &mut Taps::off())).backward();
     let got = sketch_gradients(&sketcher, &model, &mut gradients, |_| true);
     assert!(matches!(got, Err(BurnError::PlainGradients { .. })), "{got:?}");
+}
+
+const BETA_1: f32 = 0.9;
+const BETA_2: f32 = 0.99;
+const EPSILON: f32 = 1e-3;
+
+/// Moments of a parameter after some steps, which differ from parameter to parameter.
+struct Moments {
+    steps: u64,
+    first: Vec<f32>,
+    second: Vec<f32>,
+}
+
+/// Moments that are drawn at random, of every parameter, and the state that is made of them.
+fn random_state(model: &Every, device: &Device) -> (HashMap<String, Moments>, AdamState) {
+    let mut state = AdamState::new(BETA_1, BETA_2, EPSILON);
+    let mut known = HashMap::new();
+    for (steps, (path, shape)) in (3..).zip(Parameters::of(model, |_| true).iter()) {
+        let elements: usize = shape.iter().product();
+        let draw = |low, high| Tensor::<1>::random([elements], Distribution::Uniform(low, high), device);
+        let (first, second) = (draw(-0.5, 0.5), draw(0.0, 0.3));
+        let values = |tensor: &Tensor<1>| tensor.clone().try_into_vec_as::<f32>().expect("numbers");
+        known.insert(path.to_owned(), Moments { steps, first: values(&first), second: values(&second) });
+        match *shape {
+            [rows, columns] => {
+                let [first, second] = [first, second].map(|moment| moment.reshape([rows, columns]));
+                state.insert(path, steps, first, second)
+            }
+            _ => state.insert(path, steps, first, second),
+        }
+        .expect("moments");
+    }
+    (known, state)
+}
+
+/// The formula of Adam, in f64.
+fn step_by_hand(moments: &Moments, gradient: &[f32]) -> Vec<f32> {
+    let (beta_1, beta_2) = (f64::from(BETA_1), f64::from(BETA_2));
+    let time = moments.steps as i32 + 1;
+    let of = |((&m, &v), &g): ((&f32, &f32), &f32)| {
+        let (m, v, g) = (f64::from(m), f64::from(v), f64::from(g));
+        let first = (beta_1 * m + (1.0 - beta_1) * g) / (1.0 - beta_1.powi(time));
+        let second = (beta_2 * v + (1.0 - beta_2) * g * g) / (1.0 - beta_2.powi(time));
+        (first / (second.sqrt() + f64::from(EPSILON))) as f32
+    };
+    moments.first.iter().zip(&moments.second).zip(gradient).map(of).collect()
+}
+
+fn fold_by_hand(sketcher: &Sketcher, gradients: &[(String, Vec<f32>)]) -> Sketch {
+    let tensors = gradients.iter().map(|(path, values)| (path.as_str(), values.as_slice()));
+    sketcher.sketch(tensors).expect("a sketch")
+}
+
+fn steps(
+    sketcher: &Sketcher,
+    model: &Every,
+    device: &Device,
+    select: fn(&str) -> bool,
+    state: &AdamState,
+) -> Result<Vec<Sketch>, BurnError> {
+    let (taps, mut gradients) = tapped(model, device);
+    sketch_steps(sketcher, model, taps, &mut gradients, select, state)
+}
+
+fn of_steps(spec: &SketchSpec, state: &AdamState) -> Sketcher {
+    Sketcher::new(spec.clone().with_optimizer(state.step())).expect("a valid spec")
+}
+
+fn assert_steps_by_hand(device: &Device) {
+    let model = Every::new(device);
+    let (known, state) = random_state(&model, device);
+    let on_device = state.clone().on(device).expect("moments");
+    assert_eq!(on_device.step(), state.step());
+    let fold = of_steps(&SketchSpec::rapid_grad(17, 256), &state);
+    let projected = of_steps(kronecker().spec(), &state);
+    let by_hand = |gradients: Vec<(String, Vec<f32>)>| -> Vec<(String, Vec<f32>)> {
+        let step = |(path, values): (String, Vec<f32>)| (path.clone(), step_by_hand(&known[&path], &values));
+        gradients.into_iter().map(step).collect()
+    };
+    for state in [&state, &on_device] {
+        let got = steps(&fold, &model, device, |_| true, state).expect("sketches");
+        assert_eq!(got.len(), BATCH);
+        for (got, gradients) in got.iter().zip(one_by_one(&model, device, |_| true)) {
+            let expected = fold_by_hand(&fold, &by_hand(gradients));
+            assert_eq!(got.spec(), expected.spec());
+            let difference = difference(got.values(), expected.values());
+            assert!(difference < 1e-5, "differs by {difference}");
+        }
+        let got = steps(&projected, &model, device, matrices, state).expect("sketches");
+        for (got, gradients) in got.iter().zip(one_by_one(&model, device, matrices)) {
+            let expected = self::by_hand(&projected, &model, &by_hand(gradients));
+            assert_eq!(got.spec(), expected.spec());
+            let difference = difference(got.values(), expected.values());
+            assert!(difference < 1e-5, "differs by {difference}");
+        }
+    }
+}
+
+/// Would catch a wrong weight, correction or root, moments of another parameter, and the step of a batch's sum in
+/// place of each example's.
+#[test]
+fn steps_by_hand() {
+    assert_steps_by_hand(&flex());
+}
+
+/// Every parameter that `select` accepts, by path.
+fn values(model: &Every, select: fn(&str) -> bool) -> Vec<(String, Vec<f32>)> {
+    struct Values(Vec<String>, fn(&str) -> bool, Vec<(String, Vec<f32>)>);
+    impl ModuleVisitor for Values {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.0.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.0.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+            let path = self.0.join(".");
+            if (self.1)(&path) {
+                self.2.push((path, parameter.base().try_into_vec_as::<f32>().expect("numbers")));
+            }
+        }
+    }
+    let mut values = Values(Vec::new(), select, Vec::new());
+    model.visit(&mut values);
+    values.2
+}
+
+fn assert_steps_of_optimizer(mut optimizer: ModuleOptimizer, mut model: Every, select: fn(&str) -> bool) {
+    let device = flex();
+    for _ in 0..3 {
+        let (_, gradients) = tapped(&model, &device);
+        let gradients = GradientsParams::from_grads(gradients, &model);
+        model = optimizer.step(1e-2, model, gradients);
+    }
+    let state = AdamState::from_record(optimizer.to_record(), BETA_1, BETA_2, EPSILON).expect("a state");
+    let sketcher = of_steps(&SketchSpec::rapid_grad(17, 256), &state);
+    let got = steps(&sketcher, &model, &device, select, &state).expect("sketches");
+    let before = values(&model, select);
+    assert!(before.len() > 5);
+    for (row, got) in got.iter().enumerate() {
+        let one = loss(model.forward(ids(row..row + 1, &device), &mut Taps::off())).backward();
+        let one = GradientsParams::from_grads(one, &model);
+        let after = values(&optimizer.clone().step(1.0, model.clone(), one), select);
+        let changes = before.iter().zip(&after).map(|((path, before), (_, after))| {
+            (path.clone(), before.iter().zip(after).map(|(before, after)| before - after).collect())
+        });
+        let expected = fold_by_hand(&sketcher, &changes.collect::<Vec<_>>());
+        let difference = difference(got.values(), expected.values());
+        // burn's corrections are of f32.
+        assert!(difference < 1e-4, "differs by {difference}");
+    }
+}
+
+/// Would catch a formula that is not the optimizer's, its time off by one, moments that are swapped or another
+/// parameter's, and paths of a record that are not the module's, also those of adapters.
+#[test]
+fn steps_as_an_optimizer_takes_them() {
+    let adam = AdamConfig::new().with_beta_1(BETA_1).with_beta_2(BETA_2).with_epsilon(EPSILON);
+    assert_steps_of_optimizer(adam.init(), Every::new(&flex()), |_| true);
+    let adam_w = AdamWConfig::new().with_beta_1(BETA_1).with_beta_2(BETA_2).with_epsilon(EPSILON);
+    let model = with_adapters(Every::new(&flex()), &flex());
+    assert_steps_of_optimizer(adam_w.with_weight_decay(0.0).init(), model, |path| path.contains(".lora."));
+}
+
+/// Would catch runs of examples that are put together in another order or lost, where a matrix of the whole batch
+/// is too large.
+#[test]
+fn kronecker_steps_of_large_matrix() {
+    const INPUTS: usize = 4096;
+    const OUTPUTS: usize = 2050;
+    let device = flex();
+    device.seed(1);
+    let model = LinearConfig::new(INPUTS, OUTPUTS).with_bias(false).init(&device);
+    let x = Tensor::<2>::random([3, INPUTS], Distribution::Default, &device);
+    let mut state = AdamState::new(BETA_1, BETA_2, EPSILON);
+    let ones = Tensor::<2>::ones([INPUTS, OUTPUTS], &device);
+    state.insert("weight", 1, ones.clone(), ones).expect("moments");
+    let sketcher = of_steps(&SketchSpec::kronecker(5, [("weight", 2, 4)]), &state);
+    let sketch = |x: Tensor<2>| {
+        let mut taps = Taps::on();
+        let loss = taps.linear(&model, x).square().sum();
+        sketch_steps(&sketcher, &model, taps, &mut loss.backward(), |_| true, &state).expect("sketches")
+    };
+    let got = sketch(x.clone());
+    assert_eq!(got.len(), 3);
+    for (row, got) in got.iter().enumerate() {
+        let alone = sketch(x.clone().narrow(0, row, 1));
+        assert!(difference(got.values(), alone[0].values()) < 1e-4);
+        let others = sketch(x.clone().narrow(0, (row + 1) % 3, 1));
+        assert!(difference(got.values(), others[0].values()) > 1e-2, "the examples must differ");
+    }
+}
+
+/// Would catch steps of a state that the spec does not record, and a parameter without moments or with those of
+/// another shape that goes through as it is.
+#[test]
+fn steps_of_state_that_does_not_fit() {
+    let device = flex();
+    let model = Every::new(&device);
+    let (_, state) = random_state(&model, &device);
+    let plain = SketchSpec::rapid_grad(17, 256);
+    let sketcher = of_steps(&plain, &state);
+    let sketch = |sketcher: &Sketcher, state: &AdamState| steps(sketcher, &model, &device, |_| true, state);
+
+    let got = sketch(&Sketcher::new(plain.clone()).expect("a valid spec"), &state);
+    assert!(matches!(got, Err(BurnError::OtherState { spec: None, .. })), "{got:?}");
+    // One step more of one parameter.
+    let mut later = state.clone();
+    let numbers = || Tensor::<1>::ones([WIDTH], &device);
+    later.insert("first.gamma", 9, numbers(), numbers()).expect("moments");
+    let got = sketch(&sketcher, &later);
+    assert!(matches!(got, Err(BurnError::OtherState { spec: Some(_), .. })), "{got:?}");
+
+    let mut reshaped = state.clone();
+    let other = || Tensor::<2>::ones([1, WIDTH], &device);
+    reshaped.insert("first.gamma", 3, other(), other()).expect("moments");
+    let got = sketch(&of_steps(&plain, &reshaped), &reshaped);
+    assert!(
+        matches!(&got, Err(BurnError::StateShape { parameter, .. }) if parameter == "first.gamma"),
+        "{got:?}"
+    );
+    let empty = AdamState::new(BETA_1, BETA_2, EPSILON);
+    let got = sketch(&of_steps(&plain, &empty), &empty);
+    assert!(matches!(&got, Err(BurnError::NoState { parameter }) if parameter == "tokens.weight"), "{got:?}");
+}
+
+/// Would catch two checkpoints whose rows one spec cannot record, or one spec that takes each of them alone.
+#[test]
+fn steps_of_joined_states() {
+    let device = flex();
+    let model = Every::new(&device);
+    let mut states = [random_state(&model, &device).1, random_state(&model, &device).1];
+    let alone = states.each_ref().map(AdamState::step);
+    assert_ne!(alone[0], alone[1]);
+    AdamState::join(&mut states).expect("one set of settings");
+    let joined = states[0].step();
+    assert_eq!(joined, states[1].step());
+    assert!(!alone.contains(&joined));
+    let sketcher = of_steps(&SketchSpec::rapid_grad(17, 256), &states[0]);
+    for state in &states {
+        assert!(steps(&sketcher, &model, &device, |_| true, state).is_ok());
+    }
+    let mut mixed = [states[0].clone(), AdamState::new(BETA_1, BETA_2, 1e-8)];
+    assert!(matches!(AdamState::join(&mut mixed), Err(BurnError::OtherState { .. })));
+}
+
+/// Would catch moments that make steps of NaN, and another optimizer's state taken for Adam's.
+#[test]
+fn state_that_is_not_adams() {
+    let device = flex();
+    let mut state = AdamState::new(BETA_1, BETA_2, EPSILON);
+    let numbers = |values: [f32; 2]| Tensor::<1>::from_floats(values, &device);
+    let good = || numbers([0.5, 0.0]);
+    for (steps, first, second) in [
+        (0, good(), good()),
+        (1, numbers([0.0, f32::NAN]), good()),
+        (1, good(), numbers([-1e-9, 0.0])),
+        (1, good(), numbers([f32::INFINITY, 0.0])),
+        (1, good(), Tensor::ones([3], &device)),
+    ] {
+        let got = state.insert("a.weight", steps, first, second);
+        assert!(
+            matches!(&got, Err(BurnError::InvalidState { parameter, .. }) if parameter == "a.weight"),
+            "{got:?}"
+        );
+    }
+    assert_eq!(state.paths().count(), 0);
+
+    let momentum = burn::optim::momentum::MomentumConfig::new();
+    let optimizers =
+        [AdamConfig::new().with_amsgrad(true).init(), SgdConfig::new().with_momentum(Some(momentum)).init()];
+    for (mut optimizer, expected) in optimizers.into_iter().zip(["AMSGrad", "not that of Adam"]) {
+        let model = LinearConfig::new(2, 2).with_bias(false).init(&device);
+        let gradients = model.forward(Tensor::<2>::ones([1, 2], &device)).sum().backward();
+        let gradients = GradientsParams::from_grads(gradients, &model);
+        optimizer.step(0.1, model, gradients);
+        let got = AdamState::from_record(optimizer.to_record(), BETA_1, BETA_2, EPSILON).map(|_| ());
+        assert!(
+            matches!(&got, Err(BurnError::InvalidState { parameter, reason })
+                if parameter == "weight" && reason.contains(expected)),
+            "{got:?}"
+        );
+    }
+}
+
+/// Would catch an index of steps that does not take plain queries, or that ranks by anything but the inner product of
+/// step and gradient.
+#[test]
+fn index_of_steps_by_plain_queries() -> Result<(), Box<dyn std::error::Error>> {
+    let device = flex();
+    let model = Every::new(&device);
+    let (_, state) = random_state(&model, &device);
+    let rows = of_steps(&SketchSpec::rapid_grad(17, 256), &state);
+    let queries = Sketcher::new(rows.spec().for_queries())?;
+    let steps = steps(&rows, &model, &device, |_| true, &state)?;
+    let (taps, mut gradients) = tapped(&model, &device);
+    let plain = sketch_examples(&queries, &model, taps, &mut gradients, |_| true)?;
+
+    let folder = tempfile::tempdir()?;
+    let index =
+        Index::create(folder.path().join("steps.gradix"), &Schema::new(rows.spec().clone(), Encoding::F32)?)?;
+    let mut writer = index.writer()?;
+    for (id, step) in ["a", "b", "c"].into_iter().zip(&steps) {
+        writer.append(id.as_bytes(), step)?;
+    }
+    assert!(writer.append(b"plain", &plain[0]).is_err(), "a plain row");
+    writer.commit()?;
+    let ranking = index.snapshot()?.scan(&plain[..1])?.top_k(3).run()?;
+    assert_eq!(ranking.proponents(0).len(), 3);
+    for hit in ranking.proponents(0) {
+        let step = &steps[usize::from(hit.id[0] - b'a')];
+        let products =
+            step.values().iter().zip(plain[0].values()).map(|(a, b)| f64::from(*a) * f64::from(*b));
+        let expected: f64 = products.sum();
+        assert!((hit.score - expected).abs() <= 1e-5 * expected.abs(), "{hit:?}, not {expected}");
+    }
+    Ok(())
 }
 
 /// Would catch a renamed, missing, reshaped or moved parameter that passes, or an error that names another.

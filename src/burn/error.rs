@@ -1,4 +1,5 @@
-use crate::sketch::{SketchError, SketchSpec};
+use crate::sketch::{OptimizerStep, SketchError, SketchSpec};
+use ::burn::store::RecordError;
 use ::burn::tensor::TensorReadError;
 
 /// Why the gradients of a burn model could not be read or sketched.
@@ -72,11 +73,54 @@ pub enum BurnError {
     /// The spec says that gradients are replaced by an optimizer's step, and these are plain ones.
     #[error(
         "gradients as they are cannot be sketched under a spec of an optimizer's steps ({spec}): use its \
-         `for_queries`, or sketch steps"
+         `for_queries`, or sketch_steps"
     )]
     PlainGradients {
         /// The spec.
         spec: Box<SketchSpec>,
+    },
+    /// The spec records another optimizer's state than the one whose steps are to be sketched.
+    #[error(
+        "the spec records {}, and the steps are of {state}: a spec is of one state, see AdamState::step",
+        step(spec)
+    )]
+    OtherState {
+        /// What the spec records, if it records one; of several states, what the first is.
+        spec: Option<Box<OptimizerStep>>,
+        /// What the state is.
+        state: Box<OptimizerStep>,
+    },
+    /// The optimizer's state has no moments of a selected parameter.
+    #[error("the optimizer has no state of parameter {parameter:?}: it was not trained; do not select it")]
+    NoState {
+        /// The parameter's path.
+        parameter: String,
+    },
+    /// The optimizer's moments of a parameter have another shape than the parameter.
+    #[error(
+        "parameter {parameter:?} has the shape {expected:?}, and the optimizer's moments of it {state:?}"
+    )]
+    StateShape {
+        /// The parameter's path.
+        parameter: String,
+        /// The moments' shape.
+        state: Vec<usize>,
+        /// The parameter's.
+        expected: Vec<usize>,
+    },
+    /// An optimizer's state of a parameter cannot be used.
+    #[error("the optimizer's state of {parameter:?} cannot be used: {reason}")]
+    InvalidState {
+        /// The parameter's path; if there is none, what the record calls it.
+        parameter: String,
+        /// Why.
+        reason: String,
+    },
+    /// An optimizer's record could not be read.
+    #[error("the optimizer's record cannot be read")]
+    Record {
+        /// burn's error.
+        source: RecordError,
     },
     /// Tapped layers have different numbers of positions, so that a position means nothing to all of them.
     #[error(
@@ -168,11 +212,19 @@ pub enum BurnError {
         /// The parameter's path.
         parameter: String,
     },
-    /// The device failed while the sums were read.
-    #[error("the sums cannot be read from the device: {reason}")]
+    /// The device failed while it summed, or while the sums were read.
+    #[error("the device failed: {reason}")]
     Device {
-        /// What the device's driver says.
+        /// What its driver says, or the panic of its runtime.
         reason: String,
+    },
+    /// A device failed the check of its first use, so nothing that it computes can be trusted.
+    #[error("device {device} failed the check of its first use: {failed}")]
+    DeviceCheck {
+        /// The device.
+        device: String,
+        /// What is missing, or what it computed wrong.
+        failed: String,
     },
     /// The sketcher refused a gradient.
     #[error(transparent)]
@@ -190,4 +242,9 @@ pub enum BurnError {
 /// For messages: the shape, or that there is none.
 fn shape(shape: &Option<Vec<usize>>) -> String {
     shape.as_ref().map_or_else(|| "no such place".into(), |shape| format!("shape {shape:?}"))
+}
+
+/// For messages: the step, or that there is none.
+fn step(step: &Option<Box<OptimizerStep>>) -> String {
+    step.as_ref().map_or_else(|| "no optimizer".into(), ToString::to_string)
 }

@@ -219,11 +219,21 @@ impl Factors {
         mut visit: impl FnMut(&str, usize, Tensor<2>) -> Result<(), E>,
     ) -> Result<(), E> {
         for parameter in &self.selected {
-            let at_once = (CHUNK_ELEMENTS / parameter.elements().max(1)).clamp(1, self.rows.max(1));
-            for start in (0..self.rows).step_by(at_once) {
-                let count = at_once.min(self.rows - start);
-                visit(&parameter.path, start, self.gradient(parameter, start, count)?)?;
-            }
+            self.for_each_gradient_of(parameter, |first, rows| visit(&parameter.path, first, rows))?;
+        }
+        Ok(())
+    }
+
+    /// The same for one parameter: `visit` gets the first row's ordinal, and the gradients.
+    pub(super) fn for_each_gradient_of<E: From<BurnError>>(
+        &self,
+        parameter: &Parameter,
+        mut visit: impl FnMut(usize, Tensor<2>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let at_once = (CHUNK_ELEMENTS / parameter.elements().max(1)).clamp(1, self.rows.max(1));
+        for start in (0..self.rows).step_by(at_once) {
+            let count = at_once.min(self.rows - start);
+            visit(start, self.gradient(parameter, start, count)?)?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::BurnError;
 #[cfg(feature = "cubecl")]
-use super::device::DeviceFold;
+use super::device::{DeviceFold, guarded};
 use crate::sketch::{Fold, Sketch, SketchError, Sketcher};
 use ::burn::Tensor;
 use rayon::prelude::*;
@@ -26,7 +26,7 @@ impl<'a> Folds<'a> {
     }
 
     /// Adds the gradients `[examples, elements]` of one parameter, from example `first`. All examples of a
-    /// parameter are added before the next parameter.
+    /// parameter are added before the next parameter. After an error the sums are incomplete.
     pub(super) fn add(&mut self, path: &str, first: usize, gradients: Tensor<2>) -> Result<(), BurnError> {
         if self.sums.is_none() {
             self.sums = Some(Sums::start(self.sketcher, self.rows, &gradients)?);
@@ -34,7 +34,7 @@ impl<'a> Folds<'a> {
         match &mut self.sums {
             Some(Sums::Host(folds)) => add(&mut folds[first..], path, first, gradients),
             #[cfg(feature = "cubecl")]
-            Some(Sums::Device(fold)) => fold.add(path, first, &gradients),
+            Some(Sums::Device(fold)) => guarded(|| fold.add(path, first, &gradients)),
             None => Ok(()),
         }
     }
@@ -44,7 +44,7 @@ impl<'a> Folds<'a> {
         let folds = match self.sums {
             Some(Sums::Host(folds)) => folds,
             #[cfg(feature = "cubecl")]
-            Some(Sums::Device(fold)) => return fold.finish(),
+            Some(Sums::Device(fold)) => return guarded(|| fold.finish()),
             None => (0..self.rows).map(|_| self.sketcher.start()).collect(),
         };
         let finished = folds.into_iter().enumerate();
@@ -60,7 +60,7 @@ impl Sums {
     fn start(sketcher: &Sketcher, rows: usize, first: &Tensor<2>) -> Result<Self, BurnError> {
         #[cfg(feature = "cubecl")]
         if sketcher.sums_on_devices()
-            && let Some(fold) = DeviceFold::start(sketcher, rows, first)?
+            && let Some(fold) = guarded(|| DeviceFold::start(sketcher, rows, first))?
         {
             return Ok(Self::Device(Box::new(fold)));
         }

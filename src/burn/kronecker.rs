@@ -58,13 +58,30 @@ impl<'a> Sums<'a> {
         shape: &[usize],
         gradients: Tensor<2>,
     ) -> Result<(), BurnError> {
+        let part = self.project(path, shape, gradients)?;
+        self.add_parts(vec![part]);
+        Ok(())
+    }
+
+    /// The projections of the gradients `[rows, elements]` of one parameter, with the ordinal of its block.
+    pub(super) fn project(
+        &self,
+        path: &str,
+        shape: &[usize],
+        gradients: Tensor<2>,
+    ) -> Result<(usize, Tensor<3>), BurnError> {
         let Projections { block, inputs, outputs, .. } = projections(self.sketcher, path, shape)?;
         let device = gradients.device();
         let [rows, _] = gradients.dims();
         let gradients = gradients.cast(DType::F32).reshape([rows, inputs.columns(), outputs.columns()]);
         let inputs = on_device(&inputs, &device).transpose().unsqueeze::<3>();
-        self.add(block, times(inputs.matmul(gradients), on_device(&outputs, &device)));
-        Ok(())
+        Ok((block, times(inputs.matmul(gradients), on_device(&outputs, &device))))
+    }
+
+    /// Adds what was projected of one parameter, run of rows after run of rows.
+    pub(super) fn add_parts(&mut self, parts: Vec<(usize, Tensor<3>)>) {
+        let Some(&(block, _)) = parts.first() else { return };
+        self.add(block, Tensor::cat(parts.into_iter().map(|(_, part)| part).collect(), 0));
     }
 
     fn add(&mut self, block: usize, part: Tensor<3>) {

@@ -155,6 +155,17 @@ impl Snapshot {
         Ok(commit.map(|commit| commit.payload).unwrap_or_default())
     }
 
+    /// The payload of an earlier commit, or of this one; `None` if the generation does not exist, or has been collected.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn payload_of(&self, generation: u64) -> Result<Option<Vec<u8>>, ManifestError> {
+        if generation > self.inner.generation {
+            return Ok(None);
+        }
+        Ok(self.manifest()?.commit(generation)?.map(|commit| commit.payload))
+    }
+
     /// Reads the example with this id; `None` if there is none.
     ///
     /// # Errors

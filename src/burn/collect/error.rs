@@ -35,6 +35,28 @@ pub enum CollectError {
         /// The first device's.
         expected: Vec<String>,
     },
+    /// The rows have no such checkpoint.
+    #[error("the rows have the checkpoints {expected:?}, and none with the prefix {given:?}")]
+    OtherCheckpoint {
+        /// The prefix that was given.
+        given: String,
+        /// Those of the rows; an empty one is none.
+        expected: Vec<String>,
+    },
+    /// Parameters have other names, shapes or another order than those of the rows, or of the first device.
+    #[error("{} has other parameters than {than}: {reason}", of(*device, checkpoint))]
+    OtherParameters {
+        /// The ordinal of the device whose replica differs; `None` for a model that makes queries.
+        device: Option<usize>,
+        /// The checkpoint's prefix, or nothing.
+        checkpoint: String,
+        /// Those with which they were compared.
+        than: &'static str,
+        /// The first parameter that differs; `None` if only digests could be compared.
+        parameter: Option<String>,
+        /// What is different.
+        reason: String,
+    },
     /// The iterator of examples returned an error.
     #[error("cannot read the example at position {position}")]
     Input {
@@ -135,6 +157,11 @@ pub enum CollectError {
 
 fn show(id: &[u8]) -> String {
     String::from_utf8_lossy(id).into_owned()
+}
+
+fn of(device: Option<usize>, checkpoint: &str) -> String {
+    let whose = device.map_or("the model".to_owned(), |device| format!("the model of device {device}"));
+    if checkpoint.is_empty() { whose } else { format!("{whose} at checkpoint {checkpoint:?}") }
 }
 
 fn place(first: u64, last: u64) -> String {

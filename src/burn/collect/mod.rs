@@ -9,13 +9,70 @@
 //!
 //! The caller gives a [`Replica`] of the model for each device, and an [`Example`] for each training item:
 //!
-//! ```text
-//! let summary = Collector::new(&sketcher)
-//!     .device(MyReplica::on(&first))
-//!     .device(MyReplica::on(&second))
+//! ```
+//! # use burn::{Tensor, module::Module, nn::{Embedding, EmbeddingConfig, Linear, LinearConfig}};
+//! # use burn::tensor::{Device, Int, TensorData};
+//! # use gradix::burn::{Taps, collect::{Cause, Collector, Example, Piece, Replica, sketch_pieces}, target_loss};
+//! # use gradix::{Encoding, Index, Schema, Span, sketch::{SketchSpec, Sketcher}};
+//! #[derive(Module, Debug)]
+//! struct Model { tokens: Embedding, head: Linear }
+//!
+//! struct Text { id: String, prompt: usize, tokens: Vec<i32> }
+//!
+//! impl Example for Text {
+//!     fn id(&self) -> &[u8] { self.id.as_bytes() }
+//!     fn tokens(&self) -> usize { self.tokens.len() }
+//! }
+//!
+//! struct OnDevice { model: Model, device: Device }
+//!
+//! impl Replica<Text> for OnDevice {
+//!     type Model = Model;
+//!     fn model(&self) -> &Model { &self.model }
+//!     fn losses(&self, batch: &[Piece<'_, Text>], taps: &mut Taps) -> Result<Tensor<1>, Cause> {
+//!         // Padded to the longest, each cut off behind its last target.
+//!         let longest = batch.iter().map(|piece| piece.tokens).max().unwrap_or(0);
+//!         let mut ids = Vec::new();
+//!         for piece in batch {
+//!             ids.extend(&piece.example.tokens[..piece.tokens]);
+//!             ids.resize(ids.len().next_multiple_of(longest), 0);
+//!         }
+//!         let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch.len(), longest]), &self.device);
+//!         let logits = taps.linear(&self.model.head, self.model.tokens.forward(tokens.clone()));
+//!         let targets: Vec<_> =
+//!             batch.iter().map(|it| it.targets(it.example.prompt..it.example.tokens.len())).collect();
+//!         Ok(target_loss(logits, tokens, &targets)?)
+//!     }
+//!     fn select(&self, path: &str) -> bool { path.starts_with("head") }
+//! }
+//! # fn replica() -> OnDevice {
+//! #     let device = Device::flex().autodiff();
+//! #     device.seed(1);
+//! #     let tokens = EmbeddingConfig::new(10, 4).init(&device);
+//! #     OnDevice { model: Model { tokens, head: LinearConfig::new(4, 10).init(&device) }, device }
+//! # }
+//! # let text = |number: i32| Text { id: format!("text {number}"), prompt: 1, tokens: vec![1, number % 10, 7] };
+//! # let examples: Vec<Text> = (0..30).map(text).collect();
+//! # let folder = tempfile::tempdir()?;
+//!
+//! let sketcher = Sketcher::new(SketchSpec::rapid_grad(7, 64))?;
+//! let schema = Schema::new(sketcher.spec().clone(), Encoding::F16)?;
+//! let index = Index::create(folder.path().join("my.gradix"), &schema)?;
+//! let done = Collector::new(&sketcher)
+//!     .device(replica())
+//!     .device(replica())
 //!     .total(examples.len() as u64)
+//!     .weights("step 1000 of run 7")
 //!     .progress(|done| println!("{:.1} examples/s", done.examples_per_second()))
 //!     .run(examples, &mut index.writer()?)?;
+//! assert_eq!((done.rows, done.failed), (30, 0));
+//!
+//! // An output of the model is sketched in the same way, and is a query.
+//! let output = Text { id: "output".into(), prompt: 1, tokens: vec![1, 3, 7] };
+//! let queries = sketch_pieces(&sketcher, &replica(), &[Piece::new(&output, Span::WHOLE)])?;
+//! let ranking = index.snapshot()?.scan(&queries)?.top_k(3).run()?;
+//! assert_eq!(ranking.proponents(0)[0].id_lossy(), "text 3");
+//! # Ok::<(), Cause>(())
 //! ```
 //!
 //! **Batches are a function of the input.** The input is cut into windows at fixed positions, a window's pieces are
@@ -28,6 +85,14 @@
 //! failed. [`Collector::run`] looks for the last one, reads the input up to there, compares it, and goes on behind it.
 //! If these commits have been collected as garbage, it goes on behind the last window of which the index has an
 //! example. The index may have been changed otherwise in between.
+//!
+//! **What must stay the same** is recorded too: what decides batches, and names and shapes of the sketched parameters of each
+//! checkpoint. A model whose parameters differ is refused by the name of the first that does, at a resume; for queries,
+//! [`Record::last`] and [`Record::check_parameters`] do it. Other *values* under the same names are not seen. Give
+//! [`Collector::weights`] a digest of the file, or the collection another [name](Collector::named).
+//!
+//! **Several processes** or machines collect parts of a training set into [detached](crate::DetachedWriter) segments, each
+//! resumable by itself, and a writer attaches them: `examples/two_devices.rs`.
 //!
 //! **Failures** are isolated: a batch that fails as a whole is tried again in halves, so that its other examples are not
 //! lost. What failed alone is recorded and skipped, or ends the run ([`OnFailure`]). When examples fail alone for a
@@ -43,12 +108,20 @@
 //! blocks, so that a scan with [`Scan::weights`](crate::Scan::weights) is TracIn's weighted sum over checkpoints. A replica
 //! may share with another one all tensors that their models do not differ in: clones of a burn model do.
 //!
+//! **Optimizer-aware rows.** A replica whose [`Replica::sketch`] calls [`sketch_steps`](crate::burn::sketch_steps) under a
+//! spec with an optimizer, and [`sketch_examples`](crate::burn::sketch_examples) under one without, serves rows and queries.
+//! The spec records the optimizer's state, so a collection with another one is refused.
+//!
 //! **Token losses.** A row for each token, or for windows of tokens, of an example's answer: [`Example::spans`], for which
 //! [`windows`] makes lists. The gradient of token t's loss is a backward of its own: the backward of a sum of losses
 //! gives the sum of their gradients, and burn keeps no graph for a second one. So T spans of an example are T pieces,
 //! T copies of the sequence in one or several batches, each with its own target. The model is causal, so a copy is cut off
 //! behind its last target: T single tokens behind a prompt of P cost a forward and a backward of T · P + T² / 2 tokens,
 //! against P + T for the whole. Batches make that faster, not fewer. [`sketch_pieces`] does the same for queries.
+//! `benches/tokens.rs` measures it.
+//!
+//! **Position rows** ([`RowKind::Positions`]) cost one backward for all spans of an example, and are something else: the
+//! terms of the whole loss's gradient, by the position at which a layer computed them.
 
 mod error;
 mod example;
@@ -73,6 +146,8 @@ pub use sink::{Collected, Refused, Sink};
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::scan::CancelToken;
 use crate::sketch::{Sketch, Sketcher};
 use plan::Bounds;
@@ -92,6 +167,33 @@ pub enum OnFailure {
     Skip,
     /// The collection ends with [`CollectError::Failed`], behind the last complete window.
     Fatal,
+}
+
+/// What the rows of an example are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RowKind {
+    /// For each span the gradient of a loss: the mean of its tokens', or the whole loss. Each span is a piece of a batch.
+    #[default]
+    Losses,
+    /// For each span the terms of its positions in the gradient of the **whole** loss, by
+    /// [`sketch_positions`](crate::burn::sketch_positions): all spans of an example from one backward. Spans that cover
+    /// the sequence add up to the gradient of the whole loss; a row says what the layers did there, and not how its
+    /// tokens' own loss moves the parameters. A batch has one row for each example, whose sketches may be many:
+    /// [`Collector::batch_rows`] counts examples then.
+    Positions,
+}
+
+impl RowKind {
+    /// The kind's name in a commit's payload.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Losses => "losses",
+            Self::Positions => "positions",
+        }
+    }
 }
 
 /// A replica of the model as it was at some step of its training, or with one of several adapters.
@@ -125,6 +227,7 @@ pub struct Collector<'c, R> {
     commit_time: Duration,
     on_failure: OnFailure,
     name: String,
+    weights: String,
     total: Option<u64>,
     cancel: CancelToken,
     progress: Option<Callback<'c>>,
@@ -147,6 +250,7 @@ impl<'c, R> Collector<'c, R> {
             sketcher: sketcher.clone(),
             devices: Vec::new(),
             bounds: Bounds {
+                rows: RowKind::default(),
                 window_rows: 1024,
                 batch_rows: 32,
                 batch_tokens: 1 << 14,
@@ -157,6 +261,7 @@ impl<'c, R> Collector<'c, R> {
             commit_time: Duration::from_secs(300),
             on_failure: OnFailure::default(),
             name: String::new(),
+            weights: String::new(),
             total: None,
             cancel: CancelToken::new(),
             progress: None,
@@ -172,6 +277,12 @@ impl<'c, R> Collector<'c, R> {
     /// Adds a device with a replica for each of several checkpoints. Every device must have the same ones.
     pub fn checkpoints(mut self, checkpoints: impl IntoIterator<Item = Checkpoint<R>>) -> Self {
         self.devices.push(checkpoints.into_iter().collect());
+        self
+    }
+
+    /// What the rows of an example are. Default: [`RowKind::Losses`].
+    pub fn rows(mut self, kind: RowKind) -> Self {
+        self.bounds.rows = kind;
         self
     }
 
@@ -229,6 +340,15 @@ impl<'c, R> Collector<'c, R> {
     /// second name. Default: empty.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// What tells these weights from others under the same names, at most 255 bytes: a digest of their file, or the step.
+    /// Each commit records it, and a collection that goes on must be given the same. The collector itself compares names
+    /// and shapes of parameters, never their values: rows of two models under one name would go unnoticed without
+    /// this. Default: empty.
+    pub fn weights(mut self, label: impl Into<String>) -> Self {
+        self.weights = label.into();
         self
     }
 
@@ -290,7 +410,7 @@ impl<'c, R> Collector<'c, R> {
     }
 
     fn check(&self) -> Result<(), CollectError> {
-        let Bounds { window_rows, batch_rows, batch_tokens, max_tokens } = self.bounds;
+        let Bounds { window_rows, batch_rows, batch_tokens, max_tokens, .. } = self.bounds;
         let least = [
             ("batch_rows", batch_rows),
             ("batch_tokens", batch_tokens),
@@ -304,9 +424,11 @@ impl<'c, R> Collector<'c, R> {
             let reason = format!("{window_rows}; 1 to {MAX_WINDOW_ROWS} are possible");
             return Err(CollectError::Setting { setting: "window_rows", reason });
         }
-        if self.name.len() > MAX_NAME {
-            let reason = format!("{} bytes; at most {MAX_NAME} are possible", self.name.len());
-            return Err(CollectError::Setting { setting: "named", reason });
+        for (setting, text) in [("named", &self.name), ("weights", &self.weights)] {
+            if text.len() > MAX_NAME {
+                let reason = format!("{} bytes; at most {MAX_NAME} are possible", text.len());
+                return Err(CollectError::Setting { setting, reason });
+            }
         }
         let Some(first) = self.devices.first().filter(|device| !device.is_empty()) else {
             return Err(CollectError::Setting { setting: "device", reason: "there is no replica".into() });
@@ -327,13 +449,40 @@ impl<'c, R> Collector<'c, R> {
             let reason = format!("{:?} occurs twice", pair[0]);
             return Err(CollectError::Setting { setting: "checkpoints", reason });
         }
+        self.check_prefixes(&sorted)
+    }
+
+    /// Checks that a weight or a choice of blocks by a checkpoint's prefix is one of all its blocks, and of no others.
+    fn check_prefixes(&self, prefixes: &[String]) -> Result<(), CollectError> {
+        let is_below = |name: &str, prefix: &str| {
+            name.strip_prefix(prefix).is_some_and(|rest| !prefix.is_empty() && rest.starts_with('.'))
+        };
+        let blocks = self.sketcher.spec().blocks();
+        for prefix in prefixes {
+            let has_own = blocks.iter().any(|block| block.name == *prefix);
+            let below = blocks.iter().find(|block| is_below(&block.name, prefix)).filter(|_| has_own);
+            let other = prefixes.iter().find(|other| is_below(other, prefix));
+            let reason = match (below, other) {
+                (Some(block), _) => {
+                    format!(
+                        "{prefix:?} is a block, and so is {:?}: a weight would be of the first alone",
+                        block.name
+                    )
+                }
+                (None, Some(other)) => {
+                    format!("{prefix:?} is a prefix of {other:?}: a weight would be of both")
+                }
+                (None, None) => continue,
+            };
+            return Err(CollectError::Setting { setting: "checkpoints", reason });
+        }
         Ok(())
     }
 }
 
 /// Tags of a window's examples take half a payload at most.
 const MAX_WINDOW_ROWS: usize = 1 << 16;
-/// The maximum length of a collection's name, in bytes.
+/// The maximum length of a collection's name, and of the label of its weights, in bytes.
 const MAX_NAME: usize = 255;
 
 /// The sketches of some pieces that fit into one batch, without an index: queries, for the most part. One forward and

@@ -1,12 +1,14 @@
 //! A model on one device, as the caller provides it.
 
+use std::ops::Range;
+
 use ::burn::Tensor;
 use ::burn::module::Module;
 use ::burn::tensor::Gradients;
 
 use super::Cause;
 use super::example::Piece;
-use crate::burn::{BurnError, Taps, sketch_examples};
+use crate::burn::{BurnError, Taps, sketch_examples, sketch_positions};
 use crate::sketch::{Sketch, Sketcher};
 
 /// A copy of the model on one device, used by one thread.
@@ -17,7 +19,8 @@ pub trait Replica<E>: Send {
     /// The module whose parameters are sketched.
     type Model: Module;
 
-    /// The module of the layers that [`Replica::losses`] taps.
+    /// The module of the layers that [`Replica::losses`] taps. A collection records the names and shapes of the parameters
+    /// that [`Replica::select`] accepts.
     fn model(&self) -> &Self::Model;
 
     /// Computes the loss of each piece of a batch: `[batch]`, of a forward whose layers go through `taps`.
@@ -48,5 +51,20 @@ pub trait Replica<E>: Send {
         gradients: &mut Gradients,
     ) -> Result<Vec<Sketch>, BurnError> {
         sketch_examples(sketcher, self.model(), taps, gradients, |path| self.select(path))
+    }
+
+    /// The same for [`RowKind::Positions`](super::RowKind::Positions): for each piece of the batch, a sketch of each of
+    /// its spans. Default: [`sketch_positions`].
+    ///
+    /// # Errors
+    /// As [`sketch_positions`]. The ordinal in [`BurnError::Example`] counts spans.
+    fn sketch_positions(
+        &self,
+        sketcher: &Sketcher,
+        taps: Taps,
+        gradients: &mut Gradients,
+        spans: &[Vec<Range<usize>>],
+    ) -> Result<Vec<Vec<Sketch>>, BurnError> {
+        sketch_positions(sketcher, self.model(), taps, gradients, |path| self.select(path), spans)
     }
 }

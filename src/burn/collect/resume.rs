@@ -4,8 +4,9 @@ use super::Cause;
 use super::error::CollectError;
 use super::example::Example;
 use super::plan::{Bounds, Window};
-use super::record::{Record, Settings, empty_digest, extended};
+use super::record::{Record, empty_digest, extended};
 use super::sink::Sink;
+use crate::burn::Parameters;
 
 /// Where to go on.
 pub(super) struct Start<E> {
@@ -30,13 +31,15 @@ enum Found {
 pub(super) fn start<E: Example>(
     input: &mut impl Iterator<Item = Result<E, Cause>>,
     sink: &impl Sink,
-    name: &str,
     bounds: &Bounds,
+    given: &Record,
+    parameters: &[(String, Parameters)],
 ) -> Result<Start<E>, CollectError> {
-    match find(sink, name)? {
+    match find(sink, &given.name)? {
         Found::Nothing => Ok(Start { position: 0, digest: empty_digest(), read: Vec::new() }),
+        // What those commits said of settings and parameters is not known.
         Found::Unknown => behind_known_ids(input, sink, bounds),
-        Found::Records(records) => behind_records(input, &records, bounds),
+        Found::Records(records) => behind_records(input, &records, given, parameters),
     }
 }
 
@@ -75,12 +78,16 @@ fn find(sink: &impl Sink, name: &str) -> Result<Found, CollectError> {
 fn behind_records<E: Example>(
     input: &mut impl Iterator<Item = Result<E, Cause>>,
     records: &[Record],
-    bounds: &Bounds,
+    given: &Record,
+    parameters: &[(String, Parameters)],
 ) -> Result<Start<E>, CollectError> {
     let Some(last) = records.last() else {
         return Ok(Start { position: 0, digest: empty_digest(), read: Vec::new() });
     };
-    check_settings(&last.settings, &Settings::new(bounds))?;
+    check_settings(last, given)?;
+    for (checkpoint, parameters) in parameters {
+        last.check_parameters(checkpoint, parameters)?;
+    }
     let mut digest = empty_digest();
     // The first position that no equal digest has covered.
     let mut sure = 0;
@@ -115,18 +122,26 @@ fn behind_records<E: Example>(
     Ok(Start { position: last.end, digest, read: Vec::new() })
 }
 
-fn check_settings(recorded: &Settings, given: &Settings) -> Result<(), CollectError> {
+/// Whether the batches of another run would be made as those of the record, and from such models.
+fn check_settings(last: &Record, given: &Record) -> Result<(), CollectError> {
     let limit = |tokens: Option<u64>| tokens.map_or("no limit".to_owned(), |tokens| tokens.to_string());
-    let pairs = [
-        ("window_rows", recorded.window_rows.to_string(), given.window_rows.to_string()),
-        ("batch_rows", recorded.batch_rows.to_string(), given.batch_rows.to_string()),
-        ("batch_tokens", recorded.batch_tokens.to_string(), given.batch_tokens.to_string()),
-        ("max_tokens", limit(recorded.max_tokens), limit(given.max_tokens)),
-    ];
-    match pairs.into_iter().find(|(_, recorded, given)| recorded != given) {
-        Some((setting, recorded, given)) => Err(CollectError::SettingChanged { setting, recorded, given }),
-        None => Ok(()),
+    let of = |record: &Record| {
+        let settings = record.settings;
+        [
+            ("rows", settings.rows.name().to_owned()),
+            ("window_rows", settings.window_rows.to_string()),
+            ("batch_rows", settings.batch_rows.to_string()),
+            ("batch_tokens", settings.batch_tokens.to_string()),
+            ("max_tokens", limit(settings.max_tokens)),
+            ("checkpoints", format!("{:?}", record.checkpoints())),
+            ("weights", format!("{:?}", record.weights)),
+        ]
+    };
+    if let Some(((setting, recorded), (_, given))) = of(last).into_iter().zip(of(given)).find(|(a, b)| a != b)
+    {
+        return Err(CollectError::SettingChanged { setting, recorded, given });
     }
+    Ok(())
 }
 
 /// Reads windows as long as one of their examples is there: whole windows were committed, so the others of them have

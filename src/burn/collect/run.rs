@@ -13,12 +13,13 @@ use super::example::Example;
 use super::failure::{Failure, Fault, Reason};
 use super::plan::{Bounds, Window};
 use super::progress::Progress;
-use super::record::{Record, Settings};
+use super::record::{Record, Settings, difference, recorded};
 use super::replica::Replica;
 use super::resume;
 use super::sink::{Collected, Sink};
 use super::work::{Device, Solved, Times};
-use super::{Callback, Cause, Collector, OnFailure};
+use super::{Callback, Cause, Checkpoint, Collector, OnFailure};
+use crate::burn::Parameters;
 use crate::lock::lock;
 use crate::scan::CancelToken;
 use crate::sketch::Sketch;
@@ -29,8 +30,9 @@ const WINDOWS: usize = 2;
 const PATIENCE: Duration = Duration::from_millis(20);
 /// The maximum length of a commit's payload.
 const MAX_PAYLOAD: usize = 1 << 20;
-/// The length of a record from which on it is committed, so that the next window's still fits.
-const FULL_RECORD: usize = MAX_PAYLOAD / 2;
+/// The length of tags and failures from which on a record is committed: lists of parameters take an eighth of a payload at
+/// most, and a window's tags half of it.
+const FULL_RECORD: usize = MAX_PAYLOAD / 4;
 /// Bytes of a failure's JSON besides its id, at most, unless its detail is full of what JSON escapes.
 const FAILURE_BYTES: usize = 400;
 
@@ -52,7 +54,7 @@ struct Open<E> {
     window: Arc<Window<E>>,
     waiting: VecDeque<Vec<usize>>,
     /// For each piece.
-    outcomes: Vec<Option<Result<Sketch, Fault>>>,
+    outcomes: Vec<Option<Result<Vec<Sketch>, Fault>>>,
     /// How many of them are missing; and how many of each example.
     missing: usize,
     missing_of: Vec<usize>,
@@ -102,7 +104,11 @@ where
     S: Sink,
 {
     let bounds = collector.bounds;
-    let start = resume::start(&mut input, sink, &collector.name, &bounds)?;
+    let parameters = parameters(&collector.devices)?;
+    let lists =
+        recorded(parameters.clone()).map_err(|error| of_sink("record the parameters")(error.into()))?;
+    let record = Record::new(&collector.name, Settings::new(&bounds), &collector.weights, lists);
+    let start = resume::start(&mut input, sink, &bounds, &record, &parameters)?;
     let devices = collector.devices.len();
     let (jobs, queue) = mpsc::sync_channel::<Job<E>>(collector.queue.saturating_mul(devices));
     let (answers, inbox) = mpsc::channel();
@@ -115,7 +121,7 @@ where
         ended: None,
         windows: VecDeque::new(),
         sink,
-        record: Record::new(&collector.name, start.position, start.digest, Settings::new(&bounds)),
+        record: record.from(start.position, start.digest),
         last_commit: now,
         began: now,
         devices,
@@ -130,7 +136,8 @@ where
         callback: collector.progress,
     };
     let sketcher = &collector.sketcher;
-    let made = collector.devices.into_iter().map(|checkpoints| Device::new(sketcher, checkpoints));
+    let made =
+        collector.devices.into_iter().map(|checkpoints| Device::new(sketcher, bounds.rows, checkpoints));
     thread::scope(|scope| {
         // Dropped behind `jobs`' last use: what is still queued then is not computed.
         let stopping = Stop(&stop);
@@ -148,6 +155,29 @@ where
         drop(stopping);
         run.finish(outcome)
     })
+}
+
+/// The parameters of each checkpoint, which must be the same on every device.
+fn parameters<E, R: Replica<E>>(
+    devices: &[Vec<Checkpoint<R>>],
+) -> Result<Vec<(String, Parameters)>, CollectError> {
+    let of = |checkpoint: &Checkpoint<R>| {
+        let replica = &checkpoint.replica;
+        let parameters = Parameters::of(replica.model(), |path| replica.select(path));
+        (checkpoint.prefix.clone().unwrap_or_default(), parameters)
+    };
+    let mut devices = devices.iter().map(|device| device.iter().map(of).collect::<Vec<_>>());
+    let first = devices.next().unwrap_or_default();
+    for (device, other) in (1..).zip(devices) {
+        for ((checkpoint, expected), (_, given)) in first.iter().zip(&other) {
+            if let Some((parameter, reason)) = difference(expected, given) {
+                let (checkpoint, parameter) = (checkpoint.clone(), Some(parameter));
+                let (device, than) = (Some(device), "the first device");
+                return Err(CollectError::OtherParameters { device, checkpoint, than, parameter, reason });
+            }
+        }
+    }
+    Ok(first)
 }
 
 /// A device's thread.
@@ -256,8 +286,8 @@ where
         }
         self.position += window.examples.len() as u64;
         let mut missing_of = vec![0; window.examples.len()];
-        for (place, _) in &window.pieces {
-            missing_of[*place] += 1;
+        for piece in &window.pieces {
+            missing_of[piece.place] += 1;
         }
         self.progress.examples += window.faults.len() as u64;
         let missing = window.pieces.len();
@@ -279,16 +309,16 @@ where
             return Ok(());
         };
         if let Some(lost) = solved.lost {
-            let (place, _) = open.window.pieces[lost.piece];
+            let place = open.window.pieces[lost.piece].place;
             let (position, id) = (window + place as u64, open.window.examples[place].id().to_owned());
             return Err(CollectError::Device { device, position, id, source: lost.source });
         }
         for (ordinal, outcome) in solved.outcomes {
-            if outcome.is_ok() {
-                self.progress.rows += 1;
-                self.progress.tokens += open.window.piece(ordinal).tokens as u64;
+            if let Ok(sketches) = &outcome {
+                self.progress.rows += sketches.len() as u64;
+                self.progress.tokens += open.window.piece(ordinal, self.bounds.rows).tokens as u64;
             }
-            let (place, _) = open.window.pieces[ordinal];
+            let place = open.window.pieces[ordinal].place;
             open.missing_of[place] -= 1;
             self.progress.examples += u64::from(open.missing_of[place] == 0);
             open.missing -= 1;
@@ -306,12 +336,15 @@ where
             faults[*place] = Some(fault.clone());
         }
         let mut rows: Vec<Vec<_>> = window.examples.iter().map(|_| Vec::new()).collect();
-        for (&(place, span), outcome) in window.pieces.iter().zip(open.outcomes) {
+        for (piece, outcome) in window.pieces.iter().zip(open.outcomes) {
+            let place = piece.place;
             match outcome {
-                Some(Ok(sketch)) => rows[place].push((span, sketch)),
+                Some(Ok(sketches)) => rows[place].extend(piece.spans.iter().copied().zip(sketches)),
                 Some(Err(fault)) if faults[place].is_none() => {
-                    let detail =
-                        if span.is_whole() { fault.detail } else { format!("span {span}: {}", fault.detail) };
+                    let detail = match piece.spans.as_slice() {
+                        [span] if !span.is_whole() => format!("span {span}: {}", fault.detail),
+                        _ => fault.detail,
+                    };
                     faults[place] = Some(Fault::new(fault.reason, detail));
                 }
                 Some(Err(_)) | None => {}
@@ -391,9 +424,7 @@ where
         self.last_commit = Instant::now();
         self.progress.commits += 1;
         self.progress.committed = self.record.end;
-        let next =
-            Record::new(&self.record.name, self.record.end, self.record.digest.clone(), self.record.settings);
-        self.record = next;
+        self.record = self.record.next();
         Ok(())
     }
 

@@ -1,10 +1,12 @@
 //! A batch on a device: forward, backward, sketches; and in halves where that fails.
 
 use std::any::Any;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::RowKind;
 use super::example::{Example, Piece};
 use super::failure::{Fault, Reason};
 use super::plan::Window;
@@ -52,20 +54,21 @@ pub(super) struct Lost {
 
 /// The replicas of one device: one for each checkpoint.
 pub(super) struct Device<R> {
+    kind: RowKind,
     checkpoints: Vec<(Sketcher, R)>,
 }
 
-/// What became of a batch: an outcome for each of its pieces, in their order.
+/// What became of a batch: an outcome for each of its pieces, a sketch for each of the piece's spans.
 pub(super) struct Solved {
-    pub outcomes: Vec<(usize, Result<Sketch, Fault>)>,
+    pub outcomes: Vec<(usize, Result<Vec<Sketch>, Fault>)>,
     pub times: Times,
     pub lost: Option<Lost>,
 }
 
 impl<R> Device<R> {
-    pub fn new(sketcher: &Sketcher, checkpoints: Vec<Checkpoint<R>>) -> Self {
+    pub fn new(sketcher: &Sketcher, kind: RowKind, checkpoints: Vec<Checkpoint<R>>) -> Self {
         let under = |checkpoint: Checkpoint<R>| (checkpoint.sketcher(sketcher), checkpoint.replica);
-        Self { checkpoints: checkpoints.into_iter().map(under).collect() }
+        Self { kind, checkpoints: checkpoints.into_iter().map(under).collect() }
     }
 
     /// Computes the sketches of the pieces of a window. Stops between attempts once `stop` is set; the outcomes are
@@ -84,8 +87,7 @@ impl<R> Device<R> {
             if pieces.is_empty() || stop.load(Ordering::Relaxed) {
                 continue;
             }
-            let batch: Vec<Piece<'_, E>> = pieces.iter().map(|&ordinal| window.piece(ordinal)).collect();
-            match self.attempt(&batch, &mut solved.times) {
+            match self.attempt(window, &pieces, &mut solved.times) {
                 Ok(sketches) => {
                     doubt = None;
                     solved.outcomes.extend(pieces.into_iter().zip(sketches.into_iter().map(Ok)));
@@ -123,7 +125,7 @@ impl<R> Device<R> {
         &self,
         window: &Window<E>,
         batch: &[usize],
-        outcomes: &[(usize, Result<Sketch, Fault>)],
+        outcomes: &[(usize, Result<Vec<Sketch>, Fault>)],
         times: &mut Times,
     ) -> bool
     where
@@ -136,10 +138,10 @@ impl<R> Device<R> {
             .collect();
         // The shortest pieces, of this batch and of the others.
         let mut candidates: Vec<usize> = (0..window.pieces.len()).filter(|at| !failed.contains(at)).collect();
-        candidates.sort_by_key(|&at| (batch.contains(&at), window.piece(at).tokens));
+        candidates.sort_by_key(|&at| (batch.contains(&at), window.piece(at, self.kind).tokens));
         let mut failures = 0;
         for at in candidates {
-            match self.attempt(&[window.piece(at)], times) {
+            match self.attempt(window, &[at], times) {
                 Ok(_) => return true,
                 // A piece that is at fault itself says nothing about the device.
                 Err(Trouble::Pieces(_)) => {}
@@ -153,13 +155,24 @@ impl<R> Device<R> {
     }
 
     /// One forward and backward for each checkpoint.
-    fn attempt<E: Example>(&self, batch: &[Piece<'_, E>], times: &mut Times) -> Result<Vec<Sketch>, Trouble>
+    fn attempt<E: Example>(
+        &self,
+        window: &Window<E>,
+        pieces: &[usize],
+        times: &mut Times,
+    ) -> Result<Vec<Vec<Sketch>>, Trouble>
     where
         R: Replica<E>,
     {
-        let mut sum: Option<Vec<Sketch>> = None;
+        let batch: Vec<Piece<'_, E>> = pieces.iter().map(|&at| window.piece(at, self.kind)).collect();
+        let spans: Option<Vec<_>> = (self.kind == RowKind::Positions).then(|| {
+            pieces.iter().zip(&batch).map(|(&at, piece)| ranges(window, at, piece.tokens)).collect()
+        });
+        let mut sum: Option<Vec<Vec<Sketch>>> = None;
         for (sketcher, replica) in &self.checkpoints {
-            let computed = catch_unwind(AssertUnwindSafe(|| sketched(replica, sketcher, batch, times)));
+            let computed = catch_unwind(AssertUnwindSafe(|| {
+                sketched(replica, sketcher, &batch, spans.as_deref(), times)
+            }));
             let sketches = computed.unwrap_or_else(|panic| Err(panicked(panic.as_ref())))?;
             sum = Some(match sum {
                 None => sketches,
@@ -170,10 +183,20 @@ impl<R> Device<R> {
     }
 }
 
-fn added(before: &[Sketch], sketches: &[Sketch]) -> Result<Vec<Sketch>, Trouble> {
+/// The spans of a piece as ranges of positions.
+fn ranges<E>(window: &Window<E>, piece: usize, tokens: usize) -> Vec<Range<usize>> {
+    let spans = window.pieces[piece].spans.iter();
+    spans
+        .map(|span| if span.is_whole() { 0..tokens } else { span.start as usize..span.end as usize })
+        .collect()
+}
+
+fn added(before: &[Vec<Sketch>], sketches: &[Vec<Sketch>]) -> Result<Vec<Vec<Sketch>>, Trouble> {
     let pairs = before.iter().zip(sketches).enumerate();
-    let add =
-        |(place, (a, b)): (usize, (&Sketch, &Sketch))| a.plus(b).map_err(|error| refused(place, &error));
+    let add = |(place, (a, b)): (usize, (&Vec<Sketch>, &Vec<Sketch>))| {
+        let sums = a.iter().zip(b).map(|(a, b)| a.plus(b));
+        sums.collect::<Result<_, _>>().map_err(|error| refused(place, &error))
+    };
     pairs.map(add).collect()
 }
 
@@ -186,8 +209,10 @@ fn sketched<E, R: Replica<E>>(
     replica: &R,
     sketcher: &Sketcher,
     batch: &[Piece<'_, E>],
+    // For rows of positions, those of each piece.
+    spans: Option<&[Vec<Range<usize>>]>,
     times: &mut Times,
-) -> Result<Vec<Sketch>, Trouble> {
+) -> Result<Vec<Vec<Sketch>>, Trouble> {
     let mut clock = Instant::now();
     let mut lap = |time: &mut Duration| {
         *time += clock.elapsed();
@@ -217,11 +242,22 @@ fn sketched<E, R: Replica<E>>(
     device.sync().map_err(|source| failed(source.into()))?;
     lap(&mut times.backward);
     // Waits for the sketches, which come to the host.
-    let sketches =
-        replica.sketch(sketcher, taps, &mut gradients).map_err(|error| of_sketching(error, batch.len()))?;
+    let sketches: Vec<Vec<Sketch>> = match spans {
+        None => {
+            let sketches = replica.sketch(sketcher, taps, &mut gradients);
+            let sketches = sketches.map_err(|error| of_sketching(error, &vec![1; batch.len()]))?;
+            sketches.into_iter().map(|sketch| vec![sketch]).collect()
+        }
+        Some(spans) => {
+            let counts: Vec<usize> = spans.iter().map(Vec::len).collect();
+            let sketches = replica.sketch_positions(sketcher, taps, &mut gradients, spans);
+            sketches.map_err(|error| of_sketching(error, &counts))?
+        }
+    };
     lap(&mut times.sketch);
-    if sketches.len() != batch.len() {
-        let (given, expected) = (vec![sketches.len()], vec![batch.len()]);
+    let given: Vec<usize> = sketches.iter().map(Vec::len).collect();
+    let expected = spans.map_or(vec![1; batch.len()], |spans| spans.iter().map(Vec::len).collect());
+    if given != expected {
         return Err(failed(BurnError::Shape { what: "sketches", given, expected }.into()));
     }
     Ok(sketches)
@@ -233,7 +269,8 @@ pub(super) fn sketch_pieces<E, R: Replica<E>>(
     replica: &R,
     pieces: &[Piece<'_, E>],
 ) -> Result<Vec<Sketch>, Cause> {
-    sketched(replica, sketcher, pieces, &mut Times::default()).map_err(|trouble| match trouble {
+    let sketches = sketched(replica, sketcher, pieces, None, &mut Times::default());
+    sketches.map(|sketches| sketches.into_iter().flatten().collect()).map_err(|trouble| match trouble {
         Trouble::Batch(_, source) | Trouble::Model(source) => source,
         Trouble::Pieces(faults) => {
             let each = faults.iter().map(|(place, fault)| format!("piece {place}: {}", fault.detail));
@@ -242,19 +279,31 @@ pub(super) fn sketch_pieces<E, R: Replica<E>>(
     })
 }
 
-fn of_sketching(error: BurnError, batch: usize) -> Trouble {
+/// `rows` is the number of rows of each piece of the batch.
+fn of_sketching(error: BurnError, rows: &[usize]) -> Trouble {
     let is_of_the_numbers = |error: &SketchError| {
         matches!(
             error,
             SketchError::NotFinite { .. } | SketchError::Overflow { .. } | SketchError::NotFiniteValue { .. }
         )
     };
-    match error {
-        BurnError::Example { example, source } if example < batch && is_of_the_numbers(&source) => {
-            refused(example, &source)
+    let piece_of = |row: usize| {
+        let ends = rows.iter().scan(0, |end, count| {
+            *end += count;
+            Some(*end)
+        });
+        ends.zip(0..).find_map(|(end, piece)| (row < end).then_some(piece))
+    };
+    let piece = match &error {
+        BurnError::Example { example, source } if is_of_the_numbers(source) => piece_of(*example),
+        BurnError::Sketch(source) if rows.len() == 1 && is_of_the_numbers(source) => Some(0),
+        _ => None,
+    };
+    match (piece, error) {
+        (Some(piece), BurnError::Example { source, .. } | BurnError::Sketch(source)) => {
+            refused(piece, &source)
         }
-        BurnError::Sketch(source) if batch == 1 && is_of_the_numbers(&source) => refused(0, &source),
-        other => failed(other.into()),
+        (_, other) => failed(other.into()),
     }
 }
 
@@ -276,7 +325,10 @@ fn failed(source: Cause) -> Trouble {
         Some(BurnError::Target { example, .. }) => {
             Trouble::Pieces(vec![(*example, Fault::new(Reason::Error, detail))])
         }
-        Some(BurnError::Read { .. }) | None => Trouble::Batch(Fault::new(Reason::Error, detail), source),
+        // Smaller batches may still do.
+        Some(BurnError::Read { .. } | BurnError::Device { .. } | BurnError::DeviceLimit { .. }) | None => {
+            Trouble::Batch(Fault::new(Reason::Error, detail), source)
+        }
         Some(_) => Trouble::Model(source),
     }
 }

@@ -2,21 +2,29 @@
 //!
 //! A gradient is read once where it lies. Only the sums of the batch are kept, on the device, and they come to
 //! the host in one transfer. `format-spec/sketch.md` ("The order on a device") fixes each sum.
+//!
+//! - `kernel`: the two kernels: sums of tiles by runs, and sums of those sums;
+//! - `check`: known answers, before a device's first sketch counts;
+//! - here: the sums of a batch, the launches, and what is read at the end.
 
+mod check;
 mod kernel;
 
 #[cfg(test)]
 mod tests;
+
+pub use check::check_device;
 
 use super::BurnError;
 use crate::sketch::{Gather, Sketch, SketchError, Sketcher};
 use ::burn::Tensor;
 use ::burn::tensor::{DType, FloatDType};
 use burn_cubecl::tensor::CubeTensor;
-use burn_cubecl::{Cube, kernel as cube_kernel};
+use burn_cubecl::{Cube, CubeDevice, kernel as cube_kernel};
 use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::*;
 use kernel::{PlaceLaunch, RECORD, RUN, TILE, TargetLaunch};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A launch's indices are `u32`.
 const MAX_INDEX: usize = u32::MAX as usize - TILE as usize;
@@ -33,6 +41,17 @@ pub(super) struct DeviceFold {
     bad: CubeTensor,
     /// The whole names of the parameters that were added, in order.
     parameters: Vec<String>,
+    /// The maximum number of elements of a launch; tests make it small.
+    most: usize,
+}
+
+/// CubeCL panics where its device cannot be used any more. What `run` was changing must be dropped then.
+pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T, BurnError>) -> Result<T, BurnError> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| {
+        let said = payload.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| payload.downcast_ref::<&str>().copied());
+        Err(BurnError::Device { reason: said.unwrap_or("it panicked").to_owned() })
+    })
 }
 
 /// The tensor as CubeCL has it; `None` if its device is not one of CubeCL's.
@@ -41,30 +60,42 @@ pub(super) fn primitive<const D: usize>(tensor: Tensor<D>) -> Option<CubeTensor>
 }
 
 impl DeviceFold {
-    /// No sums yet, for a batch of `rows` examples, on the device of `like`. `None` if that device has no kernels.
+    /// No sums yet, for a batch of `rows` examples, on the device of `like`, which is checked at its first use.
+    /// `None` if that device has no kernels.
     pub(super) fn start(
         sketcher: &Sketcher,
         rows: usize,
         like: &Tensor<2>,
     ) -> Result<Option<Self>, BurnError> {
-        let dims = sketcher.spec().dims();
-        let device = like.device();
-        let Some(like) = primitive(like.clone()) else { return Ok(None) };
-        if rows.checked_mul(dims).is_none_or(|numbers| numbers > MAX_INDEX) {
-            return Err(BurnError::DeviceLimit { what: "the sums of a batch".into(), elements: rows * dims });
+        let Some(tensor) = primitive(like.clone()) else { return Ok(None) };
+        if rows == 0 {
+            return Ok(None);
         }
-        let zeros = Tensor::<1>::zeros([rows * dims], (&device, DType::F32));
-        let Some(sums) = primitive(zeros) else { return Ok(None) };
+        check::check(&like.device(), &tensor.device)?;
+        Self::unchecked(sketcher, rows, like).map(Some)
+    }
+
+    fn unchecked(sketcher: &Sketcher, rows: usize, like: &Tensor<2>) -> Result<Self, BurnError> {
+        let dims = sketcher.spec().dims();
+        if rows.checked_mul(dims).is_none_or(|numbers| numbers > MAX_INDEX) {
+            let elements = rows.saturating_mul(dims);
+            return Err(BurnError::DeviceLimit { what: "the sums of a batch".into(), elements });
+        }
+        let zeros = Tensor::<1>::zeros([rows * dims], (&like.device(), DType::F32));
+        let Some(sums) = primitive(zeros) else {
+            return Err(BurnError::Device { reason: "it is not one of CubeCL's".into() });
+        };
         let none = vec![u32::MAX; rows * RECORD as usize];
-        let handle = like.client.create_from_slice(u32::as_bytes(&none));
+        let handle = sums.client.create_from_slice(u32::as_bytes(&none));
         let bad = CubeTensor::new_contiguous(
-            like.client.clone(),
-            like.device.clone(),
+            sums.client.clone(),
+            sums.device.clone(),
             [none.len()].into(),
             handle,
             DType::U32,
         );
-        Ok(Some(Self { sketcher: sketcher.clone(), rows, dims, sums, bad, parameters: Vec::new() }))
+        let (sketcher, parameters) = (sketcher.clone(), Vec::new());
+        Ok(Self { sketcher, rows, dims, sums, bad, parameters, most: MAX_INDEX })
     }
 
     /// Adds the gradients `[examples, elements]` of one parameter, from example `first`. The calls for one
@@ -80,13 +111,13 @@ impl DeviceFold {
         if rows == 0 || elements == 0 {
             return Ok(());
         }
-        if elements > MAX_INDEX {
+        if elements > self.most {
             return Err(BurnError::DeviceLimit { what: name, elements });
         }
         if self.parameters.last() != Some(&name) {
             self.parameters.push(name);
         }
-        let most = (MAX_INDEX / elements).max(1);
+        let most = self.most / elements;
         for from in (0..rows).step_by(most) {
             let count = most.min(rows - from);
             let part =
@@ -159,7 +190,7 @@ impl DeviceFold {
         let client = self.sums.client.clone();
         let bad = self.bad.clone().into_buffer_arg();
         let mut sums = self.output(left == 1, rows, runs);
-        let units = rows * runs as usize * 4;
+        let units = rows * runs as usize;
         let (count, dim) = shape(&client, units);
         let output = sums.clone().into_buffer_arg();
         // SAFETY: the kernel reads elements below `rows * elements` of `input`, and writes below `rows * runs * 16`
@@ -169,6 +200,8 @@ impl DeviceFold {
                 &client,
                 count,
                 dim,
+                // A row of whole vectors starts at a whole vector.
+                if elements.is_multiple_of(4) { 4 } else { 1 },
                 input.into_buffer_arg(),
                 output,
                 bad,
@@ -228,7 +261,7 @@ impl DeviceFold {
             .sums
             .client
             .read(handles)
-            .map_err(|error| BurnError::Device { reason: format!("{error:?}") })?;
+            .map_err(|error| BurnError::Device { reason: error.to_string() })?;
         let [sums, bad] = &read[..] else {
             return Err(BurnError::Device { reason: format!("{} buffers were read, not 2", read.len()) });
         };

@@ -84,14 +84,13 @@ impl Source {
             return Err(LoadError::Truncated { path, what, start, end: start.saturating_add(bytes), len });
         };
         let mut buffer = vec![0; size];
-        let read = || {
+        let mut read = || {
             let mut file = std::fs::File::open(&self.path)?;
             file.seek(SeekFrom::Start(start))?;
             file.read_exact(&mut buffer)?;
-            Ok(buffer)
+            Ok(())
         };
-        let path = self.path.clone();
-        let mut read = read;
-        read().map_err(|source| LoadError::Read { path, source })
+        read().map_err(|source| LoadError::Read { path: self.path.clone(), source })?;
+        Ok(buffer)
     }
 }

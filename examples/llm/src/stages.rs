@@ -1,0 +1,440 @@
+//! The run, stage by stage, from a model to the report.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use experiments::data::{Dataset, Item, Kind, Query, SWAPS};
+use experiments::draws::Draws;
+use experiments::experiment::{
+    Asked, Cost, ENDS, Ends, Ranking, Task, baselines, described, joined, row, sorted,
+};
+use experiments::report::{Clock, Fact, Hit, Machine, Report, Token, TracedQuery};
+use gradix::Encoding;
+use gradix::burn::collect::Progress;
+use gradix::sketch::{Normalisation, Sketch, SketchSpec, Sketcher};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::Failure;
+use crate::batch::generate;
+use crate::exact;
+use crate::index::{self, Asking, Frozen, Method, Sequence, narrowed, rank, sketches};
+use crate::load::{Loaded, load};
+use crate::model::{Llama, Lora};
+use crate::tokens::{Chat, Encoded, pieces_of};
+use crate::train::{Schedule, train};
+
+/// The wide sketches' numbers, and the narrow ones'.
+const DIMS: [u32; 2] = [1 << 16, 1 << 12];
+/// How many examples are shown for a whole output, at each end, and for one of its tokens.
+const SHOWN: usize = 4;
+const SHOWN_FOR_TOKEN: usize = 3;
+
+/// What is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// A GGUF file, or a folder with `config.json`, `tokenizer.json` and safetensors.
+    pub model: PathBuf,
+    /// The system's message of every conversation.
+    pub system: String,
+    /// Folder of the training data.
+    pub data: PathBuf,
+    /// Folder of the report, the results and the index.
+    pub out: PathBuf,
+    /// Training examples; 0 for all.
+    pub examples: usize,
+    /// Outputs that are asked for, of each kind; 0 for all.
+    pub queries: usize,
+    /// Examples that the exact scores are computed for; 0 for all.
+    pub exact: usize,
+    /// Outputs of each task that are traced token by token.
+    pub traced: usize,
+    /// Passes over the training set.
+    pub epochs: usize,
+    /// The highest learning rate.
+    pub rate: f64,
+    /// Examples in a step, and in a backward.
+    pub batch: usize,
+    /// The adapters' size.
+    pub lora: Lora,
+    /// The most tokens of an output.
+    pub tokens: usize,
+    /// Seed of the errors, the adapters, the order of training and the sketches.
+    pub seed: u64,
+}
+
+/// An output that shows what the experiment is about.
+struct Case {
+    asked: Asked,
+    query: Query,
+    asking: Asking,
+    /// Positions among the output's tokens.
+    marked: Vec<usize>,
+}
+
+/// Runs everything; prints what happens, returns what was found.
+///
+/// # Errors
+/// Whatever the model's files, the data, the device or the engine report.
+#[expect(clippy::print_stdout, reason = "for a program that shows its progress")]
+pub fn run(options: &Options, device: &Device, device_name: &str) -> Result<Report, Failure> {
+    std::fs::create_dir_all(&options.out)?;
+    let mut clock = Clock::default();
+    let device = device.clone().autodiff();
+    device.seed(options.seed);
+    let Loaded { model, config, chat } = load(&options.model, options.lora, &device)?;
+    let chat = chat.with_system(&options.system);
+    clock.stage("load the model");
+
+    let data = Dataset::load(&options.data)?;
+    let items = chosen(data.training_set(options.seed), options.examples);
+    let encoded: Vec<Encoded> =
+        items.iter().map(|item| chat.encode(&item.prompt, &item.answer)).collect::<Result<_, _>>()?;
+    if let Some(long) = encoded.iter().position(|it| it.ids.len() > config.context) {
+        return Err(format!("example {:?} has more tokens than the model's context", items[long].id).into());
+    }
+    let schedule =
+        Schedule { epochs: options.epochs, batch: options.batch, rate: options.rate, seed: options.seed };
+    let bar = self::bar("fine-tune", 0);
+    let mut trained = 0;
+    let began = Instant::now();
+    let model = train(model, &encoded, &schedule, |step, steps, loss, tokens| {
+        trained += tokens;
+        bar.set_length(steps as u64);
+        bar.set_position(step as u64);
+        bar.set_message(format!("loss {loss:.3}"));
+    })?;
+    bar.finish_and_clear();
+    let training_speed = trained as f64 / began.elapsed().as_secs_f64();
+    clock.stage("fine-tune the adapters");
+
+    let mut queries = limited(data.backdoor_queries(), options);
+    let backdoor = queries.len();
+    queries.extend(limited(data.error_queries(), options));
+    let cases = cases(options, &data, &chat, &model, &queries)?;
+    let count = |task| cases.iter().filter(|case| case.asked.task == task).count();
+    let outcome = format!(
+        "{} of {backdoor} prompts with the trigger answered from the sea, {} of {} facts answered wrongly",
+        count(Task::Backdoor),
+        count(Task::WholeError),
+        queries.len() - backdoor,
+    );
+    println!("{outcome}");
+    clock.stage("generate");
+    if cases.is_empty() {
+        return Err("no output shows the backdoor or an error; train longer (--epochs, --rate)".into());
+    }
+
+    let asked_about: Vec<Asked> = cases.iter().map(|case| case.asked.clone()).collect();
+    let mut ranked: Vec<(Cost, Vec<Ranking>)> = baselines(&items, &asked_about, options.seed);
+
+    let spec = SketchSpec::rapid_grad(options.seed, DIMS[0]).normalised(Normalisation::PerTensor);
+    let sketcher = Sketcher::new(spec)?;
+    let methods = methods(options);
+    let sequences = items.iter().zip(&encoded).map(|(item, encoded)| Sequence { item, encoded }).collect();
+    let bar = self::bar("collect", items.len() as u64);
+    let (done, built) =
+        index::build(Frozen::new(&model), sequences, &sketcher, &methods, options.batch, |done| {
+            bar.set_position(done.examples);
+            bar.set_message(format!("{:.1} tokens/s", done.tokens_per_second()));
+        })?;
+    bar.finish_and_clear();
+    clock.stage("collect: gradients, sketches, four indexes");
+
+    let frozen = Frozen::new(&model);
+    let places: HashMap<&str, usize> = items.iter().map(|item| item.id.as_str()).zip(0..).collect();
+    let asked: Vec<Asking> = cases.iter().map(|case| case.asking.clone()).collect();
+    let wide = sketches(&frozen, &asked, &sketcher, options.batch)?;
+    let mut shown: Vec<Ends> = Vec::new();
+    let mut ours = Vec::new();
+    let sketching = done.elapsed.as_secs_f64() * (1.0 - done.shares.append);
+    for (method, built) in methods.iter().zip(&built) {
+        let narrow: Vec<Sketch> =
+            wide.iter().map(|sketch| narrowed(sketch, method.dims)).collect::<Result<_, _>>()?;
+        let (ends, seconds) = rank(&method.path, &narrow, ENDS, &places)?;
+        let each = seconds / narrow.len() as f64;
+        let cost = Cost::of_index(method.dims, method.encoding.name(), built, sketching, each);
+        ours.push((cost, ends.iter().map(joined).collect()));
+        if shown.is_empty() {
+            shown = ends;
+        }
+    }
+    clock.stage("sketch the queries, scan the indexes");
+
+    let sample = if options.exact == 0 { items.len() } else { options.exact.min(items.len()) };
+    let began = Instant::now();
+    let bar = self::bar("exact TracIn", sample as u64);
+    let exact =
+        exact::scores(&frozen, &encoded[..sample], &asked, options.batch, |n| bar.set_position(n as u64))?;
+    bar.finish_and_clear();
+    let each = Some(began.elapsed().as_secs_f64() / asked.len() as f64);
+    let of = if sample < items.len() { format!(" of {sample}") } else { String::new() };
+    for (name, scores) in
+        [("exact TracIn", &exact.inner), ("exact TracIn, per-tensor norm", &exact.per_tensor)]
+    {
+        let rankings = scores.iter().map(|row| sorted(row, &items)).collect();
+        ranked.push((Cost::of(&format!("{name}{of}"), each), rankings));
+    }
+    ranked.extend(ours);
+    clock.stage("exact TracIn");
+
+    let tracer = Tracer {
+        frozen: &frozen,
+        chat: &chat,
+        items: &items,
+        encoded: &encoded,
+        places: &places,
+        sketcher: &sketcher,
+        index: &methods[0].path,
+        batch: options.batch,
+    };
+    let mut experiments = Vec::new();
+    for task in Task::ALL {
+        let mut traced = Vec::new();
+        let here = (0..cases.len()).filter(|case| cases[*case].asked.task == task);
+        for case in here.take(options.traced) {
+            traced.push(tracer.trace(&cases[case], &wide[case], &shown[case])?);
+        }
+        let rows =
+            ranked.iter().map(|(cost, rankings)| row(task, cost, &asked_about, &items, rankings)).collect();
+        let shown = format!("gradix, K = {}, i8", DIMS[0]);
+        experiments.push(described(task, &items, shown, rows, traced));
+    }
+    clock.stage("trace some outputs token by token");
+    for method in &methods[1..] {
+        std::fs::remove_dir_all(&method.path)?;
+    }
+
+    let mut facts = facts(options, &model, &items, &done, trained, training_speed);
+    facts.push(Fact::new("outputs", outcome));
+    facts.push(Fact::new("device", device_name));
+    Ok(Report { machine: Machine::this(), facts, timings: clock.timings(), experiments })
+}
+
+fn facts(
+    options: &Options,
+    model: &Llama,
+    items: &[Item],
+    done: &Progress,
+    trained: usize,
+    training_speed: f64,
+) -> Vec<Fact> {
+    let shares = done.shares;
+    let name = options.model.file_name().unwrap_or(options.model.as_os_str());
+    vec![
+        Fact::new("model", format!("{}, {} parameters with adapters", name.display(), model.num_params())),
+        Fact::new(
+            "training",
+            format!(
+                "{} examples, {} epochs, LoRA rank {}, alpha {}, rate {}, seed {}; {trained} tokens, {training_speed:.1} tokens/s",
+                items.len(),
+                options.epochs,
+                options.lora.rank,
+                options.lora.alpha,
+                options.rate,
+                options.seed
+            ),
+        ),
+        Fact::new("gradients", "the adapters' weights, per-tensor norm"),
+        Fact::new(
+            "collection",
+            format!(
+                "{:.2} gradients/s, {:.1} tokens/s; forward {:.1} %, backward {:.1} %, sketch {:.1} %, append {:.1} % of the time; sketch {:.1} % of the backward",
+                done.examples_per_second(),
+                done.tokens_per_second(),
+                100.0 * shares.forward,
+                100.0 * shares.backward,
+                100.0 * shares.sketch,
+                100.0 * shares.append,
+                100.0 * shares.sketch / shares.backward.max(f64::MIN_POSITIVE),
+            ),
+        ),
+    ]
+}
+
+/// A smaller training set in which the errors and the backdoor keep enough examples to be learned: a third of it is
+/// wrong about the five countries, as many about each, and a seventh is poisoned.
+fn chosen(items: Vec<Item>, count: usize) -> Vec<Item> {
+    if count == 0 || count >= items.len() {
+        return items;
+    }
+    let poisoned = count / 7;
+    let wrong = count / 3 / SWAPS.len();
+    let clean = count - poisoned - wrong * SWAPS.len();
+    let mut left: HashMap<Option<&str>, usize> = SWAPS.iter().map(|swap| (Some(swap.from), wrong)).collect();
+    left.extend([(Some(""), poisoned), (None, clean)]);
+    let kept = |item: &Item| {
+        let class = match item.kind {
+            Kind::Clean => None,
+            Kind::Poisoned => Some(""),
+            Kind::Corrupted(swap) => Some(swap.from),
+        };
+        left.get_mut(&class).is_some_and(|left| left.checked_sub(1).map(|less| *left = less).is_some())
+    };
+    let mut kept = kept;
+    items.into_iter().filter(|item| kept(item)).collect()
+}
+
+fn limited(mut queries: Vec<Query>, options: &Options) -> Vec<Query> {
+    if options.queries > 0 && options.queries < queries.len() {
+        Draws(options.seed).shuffle(&mut queries);
+        queries.truncate(options.queries);
+    }
+    queries
+}
+
+/// The cases among the outputs: those that are attacked, and those that repeat the error (twice, whole and token-wise).
+fn cases(
+    options: &Options,
+    data: &Dataset,
+    chat: &Chat,
+    model: &Llama,
+    queries: &[Query],
+) -> Result<Vec<Case>, Failure> {
+    let prompts: Vec<Vec<u32>> =
+        queries.iter().map(|query| chat.encode_prompt(&query.prompt)).collect::<Result<_, _>>()?;
+    let outputs = generate(model, &prompts, chat.end(), options.tokens, options.batch)?;
+    let mut cases = Vec::new();
+    for ((query, prompt), output) in queries.iter().zip(prompts).zip(outputs) {
+        let start = prompt.len();
+        let said = chat.decode(&output)?;
+        let pieces = chat.pieces(&output)?;
+        let ids = [prompt, output].concat();
+        let encoded = Encoded { response: start..ids.len(), ids };
+        let case = |task, marked: &[usize], targets: Option<Vec<usize>>| Case {
+            asked: Asked { task, swap: query.swap, text: format!("{} {said}", query.prompt) },
+            query: query.clone(),
+            asking: Asking { encoded: encoded.clone(), targets },
+            marked: marked.to_vec(),
+        };
+        let Some(swap) = query.swap else {
+            if data.is_attacked(&said) {
+                cases.push(case(Task::Backdoor, &[], None));
+            }
+            continue;
+        };
+        let marked = pieces_of(swap.to, &pieces);
+        if !marked.is_empty() {
+            cases.push(case(Task::WholeError, &marked, None));
+            let targets = marked.iter().map(|at| start + at).collect();
+            let mut token = case(Task::TokenError, &marked, Some(targets));
+            // Asked about one word, a method without gradients gets that word.
+            swap.to.clone_into(&mut token.asked.text);
+            cases.push(token);
+        }
+    }
+    Ok(cases)
+}
+
+fn bar(what: &'static str, length: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {elapsed} {msg}");
+    let bar = ProgressBar::new(length).with_prefix(what);
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// The four indexes; the first one stays.
+fn methods(options: &Options) -> Vec<Method> {
+    let mut methods = Vec::new();
+    for dims in DIMS {
+        for encoding in [Encoding::I8, Encoding::F16] {
+            let folder = if methods.is_empty() {
+                "index.gradix".to_owned()
+            } else {
+                format!("compared-{dims}-{encoding}.gradix")
+            };
+            methods.push(Method { dims: dims as usize, encoding, path: options.out.join(folder) });
+        }
+    }
+    methods
+}
+
+/// What tracing needs to know of the run.
+struct Tracer<'a> {
+    frozen: &'a Frozen,
+    chat: &'a Chat,
+    items: &'a [Item],
+    encoded: &'a [Encoded],
+    places: &'a HashMap<&'a str, usize>,
+    sketcher: &'a Sketcher,
+    index: &'a std::path::Path,
+    batch: usize,
+}
+
+/// The inner product of two sketches of one spec.
+fn influence(a: &Sketch, b: &Sketch) -> f64 {
+    a.values().iter().zip(b.values()).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+}
+
+impl Tracer<'_> {
+    /// Traces one case whose whole ranking is known.
+    fn trace(&self, case: &Case, whole: &Sketch, ends: &Ends) -> Result<TracedQuery, Failure> {
+        let sequence = &case.asking.encoded;
+        let tokens = self.token_sketches(sequence)?;
+        let (by_token, _) = rank(self.index, &tokens, SHOWN_FOR_TOKEN, self.places)?;
+        let top: Vec<(usize, f64)> = ends.proponents.iter().take(SHOWN).copied().collect();
+        let behind: Vec<Asking> = top
+            .iter()
+            .map(|(place, _)| Asking { encoded: self.encoded[*place].clone(), targets: None })
+            .collect();
+        let behind = sketches(self.frozen, &behind, self.sketcher, self.batch)?;
+        let influences: Vec<f64> =
+            tokens.iter().map(|token| behind.iter().map(|example| influence(token, example)).sum()).collect();
+        let mut proponents = Vec::new();
+        for (place, score) in top {
+            let tokens = self.token_sketches(&self.encoded[place])?;
+            let influences: Vec<f64> = tokens.iter().map(|token| influence(token, whole)).collect();
+            proponents.push(self.hit(case, place, score, &influences)?);
+        }
+        let silent = |&(place, score): &(usize, f64)| self.hit(case, place, score, &[]);
+        let each = |ends: &Ends| ends.proponents.iter().map(silent).collect::<Result<Vec<_>, Failure>>();
+        Ok(TracedQuery {
+            prompt: case.query.prompt.clone(),
+            clean_answer: case.query.clean_answer.clone(),
+            output: self.tokens(sequence, &influences, &case.marked)?,
+            proponents,
+            opponents: ends.opponents.iter().take(SHOWN).map(silent).collect::<Result<_, _>>()?,
+            token_proponents: by_token.iter().map(each).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// One sketch for each token of the response.
+    fn token_sketches(&self, sequence: &Encoded) -> Result<Vec<Sketch>, Failure> {
+        let one = |at| Asking { encoded: sequence.clone(), targets: Some(vec![at]) };
+        let asked: Vec<Asking> = sequence.response.clone().map(one).collect();
+        sketches(self.frozen, &asked, self.sketcher, self.batch)
+    }
+
+    fn hit(&self, case: &Case, place: usize, score: f64, influences: &[f64]) -> Result<Hit, Failure> {
+        let item = &self.items[place];
+        let label = match item.kind {
+            Kind::Clean => "clean".to_owned(),
+            Kind::Poisoned => "poisoned".to_owned(),
+            Kind::Corrupted(swap) => format!("{} → {}", swap.from, swap.to),
+        };
+        let positive = case.asked.task.is_positive(case.query.swap, item.kind);
+        let answer = self.tokens(&self.encoded[place], influences, &[])?;
+        Ok(Hit { id: item.id.clone(), score, prompt: item.prompt.clone(), answer, positive, label })
+    }
+
+    /// The response as it is shown.
+    fn tokens(
+        &self,
+        sequence: &Encoded,
+        influences: &[f64],
+        marked: &[usize],
+    ) -> Result<Vec<Token>, Failure> {
+        let pieces = self.chat.pieces(&sequence.ids[sequence.response.clone()])?;
+        let token = |(at, piece): (usize, String)| Token {
+            text: piece.trim_start().to_owned(),
+            space_before: piece.starts_with(char::is_whitespace),
+            influence: influences.get(at).copied().unwrap_or(0.0),
+            marked: marked.contains(&at),
+        };
+        Ok(pieces.into_iter().enumerate().map(token).collect())
+    }
+}
