@@ -367,10 +367,17 @@ fn parts_that_do_not_fit_are_refused() {
         let [error, _] = errors;
         error
     };
+    // Of terabytes, which are not read.
+    let error =
+        refused(&|| fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(1 << 42).unwrap());
+    assert!(
+        matches!(&error, AttachError::Part(PartError::Length { found, .. }) if *found == 1 << 42),
+        "{error:?}"
+    );
     // Its bytes.
     let error = refused(&|| {
         let mut bytes = sound.clone();
-        bytes[5000] ^= 1;
+        bytes[60] ^= 1;
         fs::write(&file, bytes).unwrap();
     });
     let AttachError::Part(PartError::Digest { path, expected, found }) = error else { panic!("{error}") };
@@ -631,6 +638,9 @@ fn maintenance_waits_for_what_is_attached() {
     let scene = scene();
     let part = scene.part(&["a"]);
     let mut writer = scene.index.writer().unwrap();
+    let empty = scene.detached().finish("nothing").unwrap();
+    writer.attach(&empty.path, Attach::Move).unwrap();
+    assert_eq!(writer.gc(GcOptions::default()).unwrap_err().kind(), ErrorKind::InvalidState);
     writer.attach(&part.path, Attach::Link).unwrap();
     assert_eq!(writer.compact(CompactOptions::all()).unwrap_err().kind(), ErrorKind::InvalidState);
     assert_eq!(writer.gc(GcOptions::default()).unwrap_err().kind(), ErrorKind::InvalidState);
@@ -715,6 +725,9 @@ fn interrupted_detached_writer_leaves_whole_parts_only() {
     assert_eq!(writer.attach(&killed, Attach::Link).unwrap().parts.len(), 1);
     writer.abort().unwrap();
 
+    // In an index it would be in the way of the index's own lock.
+    let error = scene.index.detached(scene.index.path()).unwrap_err();
+    assert!(matches!(&error, DetachedError::Occupied { path } if path == scene.index.path()), "{error:?}");
     // A file of somebody else's is not removed.
     fs::write(left.join("notes.txt"), "mine").unwrap();
     let error = scene.index.detached(&killed).unwrap_err();

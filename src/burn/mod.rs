@@ -17,6 +17,19 @@
 //! of positions, and [`sketch_steps`] one of what an Adam optimizer in a given state ([`AdamState`]) would do with each
 //! example. [`Parameters`] tells whether rows and queries are of the same parameters.
 //!
+//! # Where the sums are made
+//! `RapidGrad` sketches are summed where the gradients lie. On a device of wgpu or CUDA (features `wgpu`,
+//! `cuda`) one kernel reads each gradient once, and the sums of the batch, 4 bytes a dimension and example, come to
+//! the host in one transfer. On flex, the CPU device, the host folds. Host and devices have a fixed order of
+//! sums each, so that their sketches differ by the rounding of `f32` additions only.
+//!
+//! A spec with [`PerTensor`](crate::sketch::Normalisation::PerTensor) is summed on the host on every device:
+//! whole gradients are read from it, 4 bytes an element. Use `Normalisation::None` on a GPU.
+//!
+//! At the first sketch on a wgpu or CUDA device the kernels must give known answers (`check_device`), else the
+//! sketch is refused with [`BurnError::DeviceCheck`]. A panic of the device's runtime during a fold is
+//! [`BurnError::Device`].
+//!
 //! A parameter's name is its path in the module (`layers.0.attention.query.weight`), and the
 //! parameters are folded in the order in which the module declares them.
 //!

@@ -17,8 +17,8 @@ use crate::files;
 use crate::manifest::{Location, ManifestError};
 use crate::segment::{Origin, Place, Sealed, SegmentError, SegmentReader, file_name};
 
-/// The bytes that are copied at once.
-const COPY_BYTES: usize = 4 << 20;
+/// The bytes that are read at once.
+const READ_BYTES: usize = 4 << 20;
 
 /// How [`Writer::attach`] takes the files of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,32 +240,16 @@ impl Writer {
         let noted = write_note(self.shared.storage.as_ref(), identity.index, segment.segment, origin);
         self.poisoned |= noted.is_err();
         noted?;
-        let copied = match how {
+        match how {
             Attach::Link | Attach::Move => {
                 self.link(&path, segment.segment, started)?;
-                None
+                self.compare_linked(&path, segment)?;
             }
-            Attach::Copy => Some(self.copy_file(&path, segment, started)?),
-        };
+            Attach::Copy => self.copy_file(&path, segment, started)?,
+        }
         // Read by the index's own name, and named in messages as the builder's.
-        let described = path.display().to_string();
-        let reader =
-            SegmentReader::open_as(self.shared.storage.as_ref(), &identity, segment.segment, described);
-        let reader = match (reader, copied) {
-            (Ok(reader), _) => reader,
-            // What does not begin or end as it should is cut off or damaged: say so by what it was built as.
-            (Err(error @ (SegmentError::Damaged { .. } | SegmentError::NotASegment { .. })), None) => {
-                let length = self.length_of(segment.segment, stamp.length());
-                segment.compare(&path, length, &segment.sha256)?;
-                return Err(error.into());
-            }
-            (Err(error), _) => return Err(error.into()),
-        };
-        let sha256 = match copied {
-            Some(sha256) => sha256,
-            None => reader.sha256()?,
-        };
-        segment.compare(&path, reader.bytes(), &sha256)?;
+        let (storage, described) = (self.shared.storage.as_ref(), path.display().to_string());
+        let reader = SegmentReader::open_as(storage, &identity, segment.segment, described)?;
         if reader.origin() != Origin::default() {
             let reason =
                 "the header states a generation, but the segment was built apart from the index".into();
@@ -311,14 +295,38 @@ impl Writer {
         })
     }
 
-    /// Copies a file, and returns the digest of what it has written.
+    /// Compares what was linked with what it was when it was built. A file that is longer is not read.
+    fn compare_linked(&self, path: &Path, segment: &PartSegment) -> Result<(), AttachError> {
+        let name = file_name(segment.segment);
+        let file = self.shared.storage.open(&name).map_err(|source| unreadable(path, source))?;
+        let (length, mut digest) = (file.len(), Sha256::new());
+        segment.compare(path, length, &segment.sha256)?;
+        let mut buffer = vec![0; READ_BYTES];
+        for start in (0..length).step_by(READ_BYTES) {
+            let part = usize::try_from(length - start).map_or(READ_BYTES, |left| left.min(READ_BYTES));
+            let buffer = &mut buffer[..part];
+            match file.read_at(start, buffer) {
+                Ok(()) => digest.update(buffer),
+                // It was cut off meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(AttachError::Changed { path: path.to_owned() });
+                }
+                Err(source) => return Err(unreadable(path, source)),
+            }
+        }
+        Ok(segment.compare(path, length, &digest.finalize().into())?)
+    }
+
+    /// Copies a file, and compares what was copied with what it was when it was built.
     fn copy_file(
         &mut self,
         path: &Path,
         segment: &PartSegment,
         started: &mut Started,
-    ) -> Result<[u8; 32], AttachError> {
+    ) -> Result<(), AttachError> {
         let mut source = files::open_regular(path).map_err(|source| unreadable(path, source))?;
+        let metadata = source.metadata().map_err(|source| unreadable(path, source))?;
+        segment.compare(path, metadata.len(), &segment.sha256)?;
         let name = file_name(segment.segment);
         let mut file = match self.shared.storage.create(&name) {
             Ok(file) => file,
@@ -331,7 +339,7 @@ impl Writer {
                 return Err(self.storage_error(&name, "create", error).into());
             }
         };
-        let (mut digest, mut length, mut buffer) = (Sha256::new(), 0u64, vec![0; COPY_BYTES]);
+        let (mut digest, mut length, mut buffer) = (Sha256::new(), 0u64, vec![0; READ_BYTES]);
         loop {
             let read = match source.read(&mut buffer) {
                 Ok(read) => read,
@@ -349,13 +357,12 @@ impl Writer {
                 self.storage_error(&name, "write", error)
             })?;
         }
-        let sha256 = digest.finalize().into();
-        segment.compare(path, length, &sha256)?;
+        segment.compare(path, length, &digest.finalize().into())?;
         file.sync().map_err(|error| {
             self.poisoned = true;
             self.storage_error(&name, "sync", error)
         })?;
-        Ok(sha256)
+        Ok(())
     }
 
     /// Adds the examples of a segment to those of this attach, none of which may be there already.
@@ -404,11 +411,6 @@ impl Writer {
             return Err(counts(examples).into());
         }
         Ok(())
-    }
-
-    /// The length of a file that was linked, if it can be opened; otherwise `other`.
-    fn length_of(&self, segment: Uuid, other: u64) -> u64 {
-        self.shared.storage.open(&file_name(segment)).map_or(other, |file| file.len())
     }
 
     fn storage_error(&self, name: &str, operation: &'static str, source: io::Error) -> SegmentError {

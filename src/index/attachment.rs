@@ -134,11 +134,6 @@ impl Stamp {
         let identity = (0, 0);
         Ok(Self { identity, length: metadata.len(), modified: metadata.modified().ok() })
     }
-
-    /// The length of the file in bytes.
-    pub fn length(&self) -> u64 {
-        self.length
-    }
 }
 
 /// A file that was linked, by the name that its builder gave it.
@@ -171,6 +166,10 @@ pub(super) struct Move {
 }
 
 impl Attachments {
+    pub fn is_empty(&self) -> bool {
+        self.linked.is_empty() && self.moves.is_empty()
+    }
+
     /// A file that was written after it was attached.
     pub fn changed(&self) -> Option<&Path> {
         let moved = self.moves.iter().flat_map(|part| &part.files);

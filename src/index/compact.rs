@@ -66,7 +66,7 @@ impl Writer {
     /// published so far remain, and the other segments are unchanged.
     pub fn compact(&mut self, options: CompactOptions) -> Result<Compaction, MaintenanceError> {
         self.check_usable().map_err(MaintenanceError::unusable)?;
-        if !self.pending.is_empty() {
+        if self.has_changes() {
             return Err(MaintenanceError::Uncommitted);
         }
         let snapshot = Snapshot::take(&self.shared, None)?;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::error::{AppendError, CommitError, DetachedError, PartError};
+use super::index_file;
 use super::part::{self, MAX_PAYLOAD, MAX_SEGMENTS, Part, PartSegment, Stage};
 use super::rows::{self, Row};
 use super::writer::Lock;
@@ -96,6 +97,9 @@ impl DetachedWriter {
         };
         let folder = std::path::absolute(folder).map_err(io(folder, "find the absolute path of"))?;
         files::create_folders(&folder).map_err(io(&folder, "create"))?;
+        if index_file::exists(&folder) {
+            return Err(DetachedError::Occupied { path: folder });
+        }
         let lock = Lock::take(&folder)?;
         let mut last = None;
         for (number, stage, path) in part::list(&folder).map_err(io(&folder, "list the parts in"))? {
@@ -289,7 +293,9 @@ impl DetachedWriter {
     fn write(&mut self, id: &[u8], rows: &[Row<'_>], encoded: &[EncodedRow]) -> Result<(), CommitError> {
         let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
         let full = self.open.as_ref().is_some_and(|open| {
-            open.bytes() >= self.segment_bytes || open.rows().checked_add(count).is_none()
+            // Of the last segment that a part may have, the size has no limit.
+            let may_seal = self.sealed.len() + 1 < MAX_SEGMENTS;
+            open.bytes() >= self.segment_bytes && may_seal || open.rows().checked_add(count).is_none()
         });
         if full {
             self.seal()?;
@@ -309,7 +315,7 @@ impl DetachedWriter {
     }
 
     fn seal(&mut self) -> Result<(), SegmentError> {
-        if self.sealed.len() >= MAX_SEGMENTS - 1 {
+        if self.sealed.len() >= MAX_SEGMENTS {
             let source =
                 io::Error::other(format!("a part has at most {MAX_SEGMENTS} segments; finish it earlier"));
             return Err(io_error(&self.folder, "begin another segment in")(source));

@@ -162,7 +162,7 @@ pub enum WriterError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// The id is in the index already, or twice in a batch.
+    /// The id is in the index, or in the part of a detached writer, already; or twice in a batch.
     #[error("example {} is in the index already", show_id(id))]
     DuplicateId {
         /// The id.
@@ -577,8 +577,9 @@ pub enum DetachedError {
         /// The index to write for. The same one, if its schema is another.
         expected: Uuid,
     },
-    /// The folder of an unfinished part holds something that no detached writer has left. Move it away first.
-    #[error("{}: no detached writer has left it; move it away", path.display())]
+    /// The folder is that of an index, or that of an unfinished part in it holds something that no detached writer has
+    /// left. Take another folder, or move the file away.
+    #[error("{}: is not of a detached writer", path.display())]
     Occupied {
         /// The file or folder.
         path: PathBuf,

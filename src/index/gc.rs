@@ -73,7 +73,7 @@ impl Writer {
     /// next writer or the next collection removes the rest.
     pub fn gc(&mut self, options: GcOptions) -> Result<Collection, MaintenanceError> {
         self.check_usable().map_err(MaintenanceError::unusable)?;
-        if !self.pending.is_empty() {
+        if self.has_changes() {
             return Err(MaintenanceError::Uncommitted);
         }
         let collected = self.collect(options);

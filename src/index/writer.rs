@@ -346,6 +346,11 @@ impl Writer {
         done
     }
 
+    /// Whether there is something to commit.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.pending.is_empty() || !self.attachments.is_empty()
+    }
+
     pub(super) fn check_usable(&self) -> Result<(), CommitError> {
         if !self.lock.is_own() {
             Err(CommitError::Forked)

@@ -57,7 +57,7 @@ pub(super) fn check(device: &Device, cube: &CubeDevice) -> Result<(), BurnError>
 }
 
 /// What a CUDA device lacks. Its runtime would panic in another thread.
-#[cfg(feature = "cuda")]
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn missing(device: &Device) -> Option<String> {
     use ::burn::backend::DispatchDevice;
     let DispatchDevice::Cube(CubeDevice::Cuda(cuda)) = device.as_dispatch() else { return None };
@@ -65,7 +65,7 @@ fn missing(device: &Device) -> Option<String> {
     CubeDevice::cuda(cuda.index).err().map(|error| error.to_string())
 }
 
-#[cfg(not(feature = "cuda"))]
+#[cfg(not(any(feature = "wgpu", feature = "cuda")))]
 fn missing(_: &Device) -> Option<String> {
     None
 }

@@ -160,7 +160,49 @@ fn note(bad: &[Atomic<u32>], place: &Place, row: u32, bits: u32, at: u32) {
     }
 }
 
-/// Sums runs of turns. Four units share a run, each of which has four lanes; a tile is read once.
+/// What four lanes get of a tile, and the largest magnitude among it, as bits.
+#[derive(CubeType)]
+struct Quarter {
+    lane_0: f32,
+    lane_1: f32,
+    lane_2: f32,
+    lane_3: f32,
+    most: u32,
+}
+
+/// Lane l takes element l xor r, where r is the hash's top four bits; so a quarter of the lanes takes a quarter
+/// of the elements.
+#[cube]
+fn quarter<F: Numeric, N: Size>(
+    input: &[Vector<F, N>],
+    place: &Place,
+    row: u32,
+    tile: u32,
+    hash: u32,
+    lanes: u32,
+) -> Quarter {
+    let part = (lanes ^ (hash >> 30)) * 4;
+    let x = four::<F, N>(input, place, row, tile * TILE + part);
+    let most = larger(larger(larger(larger(0u32, x.bits_0), x.bits_1), x.bits_2), x.bits_3);
+    let signs = hash >> part;
+    let x_0 = signed(x.bits_0, signs, 31u32);
+    let x_1 = signed(x.bits_1, signs, 30u32);
+    let x_2 = signed(x.bits_2, signs, 29u32);
+    let x_3 = signed(x.bits_3, signs, 28u32);
+    let odd = ((hash >> 28) & 1) == 1;
+    let y_0 = select(odd, x_1, x_0);
+    let y_1 = select(odd, x_0, x_1);
+    let y_2 = select(odd, x_3, x_2);
+    let y_3 = select(odd, x_2, x_3);
+    let crossed = ((hash >> 29) & 1) == 1;
+    let lane_0 = select(crossed, y_2, y_0);
+    let lane_1 = select(crossed, y_3, y_1);
+    let lane_2 = select(crossed, y_0, y_2);
+    let lane_3 = select(crossed, y_1, y_3);
+    Quarter { lane_0, lane_1, lane_2, lane_3, most }
+}
+
+/// Sums runs of turns, a unit each run.
 ///
 /// With `whole`, a base's turns are one run, and its sum is added to `output`, the sums of the batch: [rows, dims];
 /// else `output` is [rows, runs, 16].
@@ -175,9 +217,8 @@ pub(super) fn sum_tiles<F: Numeric, N: Size>(
     #[define(F)] _dtype: ElemType,
 ) {
     let unit = ABSOLUTE_POS as u32;
-    let quarter = unit & 3;
-    let run = (unit >> 2) % place.runs;
-    let row = (unit >> 2) / place.runs;
+    let run = unit % place.runs;
+    let row = unit / place.runs;
     if row >= place.rows {
         terminate!();
     }
@@ -185,32 +226,45 @@ pub(super) fn sum_tiles<F: Numeric, N: Size>(
     let mut sum_1 = 0f32;
     let mut sum_2 = 0f32;
     let mut sum_3 = 0f32;
+    let mut sum_4 = 0f32;
+    let mut sum_5 = 0f32;
+    let mut sum_6 = 0f32;
+    let mut sum_7 = 0f32;
+    let mut sum_8 = 0f32;
+    let mut sum_9 = 0f32;
+    let mut sum_10 = 0f32;
+    let mut sum_11 = 0f32;
+    let mut sum_12 = 0f32;
+    let mut sum_13 = 0f32;
+    let mut sum_14 = 0f32;
+    let mut sum_15 = 0f32;
     let mut most = 0u32;
     let first = run * place.run;
     for turn in 0..place.run {
         let tile = tile_of(&place, first + turn);
         if tile < place.tiles {
             let hash = mix(mix(tile + place.mix_0) ^ place.mix_1);
-            // Lane l takes element l xor r; so a quarter of the lanes takes a quarter of the elements.
-            let r = hash >> 28;
-            let part = (quarter ^ (r >> 2)) * 4;
-            let x = four::<F, N>(input, &place, row, tile * TILE + part);
-            most = larger(larger(larger(larger(most, x.bits_0), x.bits_1), x.bits_2), x.bits_3);
-            let signs = hash >> part;
-            let x_0 = signed(x.bits_0, signs, 31u32);
-            let x_1 = signed(x.bits_1, signs, 30u32);
-            let x_2 = signed(x.bits_2, signs, 29u32);
-            let x_3 = signed(x.bits_3, signs, 28u32);
-            let odd = (r & 1) == 1;
-            let y_0 = select(odd, x_1, x_0);
-            let y_1 = select(odd, x_0, x_1);
-            let y_2 = select(odd, x_3, x_2);
-            let y_3 = select(odd, x_2, x_3);
-            let crossed = (r & 2) == 2;
-            sum_0 += select(crossed, y_2, y_0);
-            sum_1 += select(crossed, y_3, y_1);
-            sum_2 += select(crossed, y_0, y_2);
-            sum_3 += select(crossed, y_1, y_3);
+            let x_0 = quarter::<F, N>(input, &place, row, tile, hash, 0u32);
+            let x_1 = quarter::<F, N>(input, &place, row, tile, hash, 1u32);
+            let x_2 = quarter::<F, N>(input, &place, row, tile, hash, 2u32);
+            let x_3 = quarter::<F, N>(input, &place, row, tile, hash, 3u32);
+            sum_0 += x_0.lane_0;
+            sum_1 += x_0.lane_1;
+            sum_2 += x_0.lane_2;
+            sum_3 += x_0.lane_3;
+            sum_4 += x_1.lane_0;
+            sum_5 += x_1.lane_1;
+            sum_6 += x_1.lane_2;
+            sum_7 += x_1.lane_3;
+            sum_8 += x_2.lane_0;
+            sum_9 += x_2.lane_1;
+            sum_10 += x_2.lane_2;
+            sum_11 += x_2.lane_3;
+            sum_12 += x_3.lane_0;
+            sum_13 += x_3.lane_1;
+            sum_14 += x_3.lane_2;
+            sum_15 += x_3.lane_3;
+            most = larger(larger(larger(larger(most, x_0.most), x_1.most), x_2.most), x_3.most);
         }
     }
     // Rare, so the run is read again to see where.
@@ -218,29 +272,54 @@ pub(super) fn sum_tiles<F: Numeric, N: Size>(
         for turn in 0..place.run {
             let tile = tile_of(&place, first + turn);
             if tile < place.tiles {
-                let r = mix(mix(tile + place.mix_0) ^ place.mix_1) >> 28;
-                let at = tile * TILE + (quarter ^ (r >> 2)) * 4;
-                let x = four::<F, N>(input, &place, row, at);
-                note(bad, &place, target.row + row, x.bits_0, at);
-                note(bad, &place, target.row + row, x.bits_1, at + 1);
-                note(bad, &place, target.row + row, x.bits_2, at + 2);
-                note(bad, &place, target.row + row, x.bits_3, at + 3);
+                for part in 0..4u32 {
+                    let at = tile * TILE + part * 4;
+                    let x = four::<F, N>(input, &place, row, at);
+                    note(bad, &place, target.row + row, x.bits_0, at);
+                    note(bad, &place, target.row + row, x.bits_1, at + 1);
+                    note(bad, &place, target.row + row, x.bits_2, at + 2);
+                    note(bad, &place, target.row + row, x.bits_3, at + 3);
+                }
             }
         }
     }
     if comptime!(whole) {
         let base = run * target.base_step + target.base_first;
-        let at = ((target.row + row) * target.dims + (target.start + base) * TILE + quarter * 4) as usize;
+        let at = ((target.row + row) * target.dims + (target.start + base) * TILE) as usize;
         output[at] += sum_0;
         output[at + 1] += sum_1;
         output[at + 2] += sum_2;
         output[at + 3] += sum_3;
+        output[at + 4] += sum_4;
+        output[at + 5] += sum_5;
+        output[at + 6] += sum_6;
+        output[at + 7] += sum_7;
+        output[at + 8] += sum_8;
+        output[at + 9] += sum_9;
+        output[at + 10] += sum_10;
+        output[at + 11] += sum_11;
+        output[at + 12] += sum_12;
+        output[at + 13] += sum_13;
+        output[at + 14] += sum_14;
+        output[at + 15] += sum_15;
     } else {
-        let at = ((row * place.runs + run) * TILE + quarter * 4) as usize;
+        let at = ((row * place.runs + run) * TILE) as usize;
         output[at] = sum_0;
         output[at + 1] = sum_1;
         output[at + 2] = sum_2;
         output[at + 3] = sum_3;
+        output[at + 4] = sum_4;
+        output[at + 5] = sum_5;
+        output[at + 6] = sum_6;
+        output[at + 7] = sum_7;
+        output[at + 8] = sum_8;
+        output[at + 9] = sum_9;
+        output[at + 10] = sum_10;
+        output[at + 11] = sum_11;
+        output[at + 12] = sum_12;
+        output[at + 13] = sum_13;
+        output[at + 14] = sum_14;
+        output[at + 15] = sum_15;
     }
 }
 

@@ -2,6 +2,10 @@
 //!
 //! A gradient is read once where it lies. Only the sums of the batch are kept, on the device, and they come to
 //! the host in one transfer. `format-spec/sketch.md` ("The order on a device") fixes each sum.
+//!
+//! - `kernel`: the two kernels: sums of tiles by runs, and sums of those sums;
+//! - `check`: known answers, before a device's first sketch counts;
+//! - here: the sums of a batch, the launches, and what is read at the end.
 
 mod check;
 mod kernel;
@@ -186,7 +190,7 @@ impl DeviceFold {
         let client = self.sums.client.clone();
         let bad = self.bad.clone().into_buffer_arg();
         let mut sums = self.output(left == 1, rows, runs);
-        let units = rows * runs as usize * 4;
+        let units = rows * runs as usize;
         let (count, dim) = shape(&client, units);
         let output = sums.clone().into_buffer_arg();
         // SAFETY: the kernel reads elements below `rows * elements` of `input`, and writes below `rows * runs * 16`

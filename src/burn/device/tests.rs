@@ -262,7 +262,9 @@ fn device_fold_names_what_is_not_finite() {
     let Some(device) = device() else { return };
     let sketcher = Sketcher::new(SketchSpec::rapid_grad(7, 16)).unwrap().under("step");
     let clean = [("a", numbers(3 * 4100, 1)), ("b", numbers(3 * 37, 2))];
-    let cases: [(&[(usize, usize, f32)], usize, f32); 5] = [
+    // What is placed: parameter, element, value; which of these is told.
+    type Placed<'a> = &'a [(usize, usize, f32)];
+    let cases: [(Placed<'_>, usize, f32); 5] = [
         (&[(0, 4100 + 4099, f32::NAN)], 0, f32::NAN),
         (&[(1, 37 + 36, f32::NEG_INFINITY)], 0, f32::NEG_INFINITY),
         (&[(0, 2 * 4100 + 1234, f32::INFINITY), (1, 0, f32::NAN)], 0, f32::INFINITY),
@@ -313,7 +315,8 @@ fn device_fold_of_another_device_is_refused() {
 #[test]
 fn device_check_finds_wrong_answers() {
     type Tensors<'a> = &'a [(&'a str, Vec<f32>)];
-    let host = |sketcher: &Sketcher, tensors: Tensors, change: fn(&mut [f32])| {
+    type Change = fn(&mut [f32]);
+    let host = |sketcher: &Sketcher, tensors: Tensors, change: Change| {
         let mut sketches = Vec::new();
         for row in 0..2 {
             let mut fold = sketcher.start();
@@ -328,7 +331,7 @@ fn device_check_finds_wrong_answers() {
         Ok(sketches)
     };
     assert_eq!(known_answers(|sketcher, tensors| host(sketcher, tensors, |_| ())), Ok(()));
-    let changes: [(fn(&mut [f32]), &str); 5] = [
+    let changes: [(Change, &str); 5] = [
         (|values| values.fill(0.0), "whole numbers, bucket"),
         (|values| values[3] *= -1.0, "whole numbers, bucket"),
         (|values| values[32..].fill(0.0), "whole numbers, bucket"),
@@ -336,7 +339,7 @@ fn device_check_finds_wrong_answers() {
         (
             |values| {
                 if values[35].is_nan() {
-                    values[34] = f32::NAN
+                    values[34] = f32::NAN;
                 }
             },
             "element 34",
