@@ -1,7 +1,7 @@
 //! Fine-tunes a language model on facts, some of them poisoned or wrong, and finds the training examples behind
 //! what it says. See the package's README.
 //!
-//! Leaves `report.html`, `results.json` and the index `index.gradix` in the folder of `--out`.
+//! Leaves `report.html`, `results.json`, `outputs.jsonl` and the index `index.gradix` in the folder of `--out`.
 #![expect(clippy::print_stdout, reason = "a program that shows its results")]
 
 use std::path::PathBuf;
@@ -36,10 +36,10 @@ struct Arguments {
     #[arg(long, default_value = "")]
     system: String,
     /// Training examples; 0 for all 4950.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 200)]
     examples: usize,
     /// Prompts that are answered, of each kind; 0 for all.
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 10)]
     queries: usize,
     /// Examples that exact TracIn is computed for; 0 for all.
     #[arg(long, default_value_t = 0)]
@@ -54,7 +54,7 @@ struct Arguments {
     #[arg(long, default_value_t = 2e-3)]
     rate: f64,
     /// Examples in a step, and in a backward.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 4)]
     batch: usize,
     /// The adapters' rank.
     #[arg(long, default_value_t = 8)]
@@ -63,7 +63,7 @@ struct Arguments {
     #[arg(long, default_value_t = 16.0)]
     alpha: f64,
     /// The most tokens of an output.
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 20)]
     tokens: usize,
     /// Seed of the errors, the adapters, the order of training and the sketches.
     #[arg(long, default_value_t = 7)]

@@ -113,10 +113,10 @@ impl Loading<'_> {
     /// Files have `[outputs, inputs]`, burn `[inputs, outputs]`.
     fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<Linear> {
         let values = self.floats(name, [outputs, inputs])?;
-        Ok(self.layer(values, inputs, outputs))
+        Ok(self.layer(&values, inputs, outputs))
     }
 
-    fn layer(&self, values: Vec<f32>, inputs: usize, outputs: usize) -> Linear {
+    fn layer(&self, values: &[f32], inputs: usize, outputs: usize) -> Linear {
         let mut turned = vec![0.0; values.len()];
         for (output, row) in values.chunks_exact(inputs).enumerate() {
             for (input, value) in row.iter().enumerate() {
@@ -131,7 +131,7 @@ impl Loading<'_> {
     fn rotated(&mut self, name: &str, inputs: usize, heads: usize, head: usize) -> Result<Linear> {
         let values = self.floats(name, [heads * head, inputs])?;
         if !self.gguf {
-            return Ok(self.layer(values, inputs, heads * head));
+            return Ok(self.layer(&values, inputs, heads * head));
         }
         let mut ordered = Vec::with_capacity(values.len());
         for rows in values.chunks_exact(head * inputs) {
@@ -139,7 +139,7 @@ impl Loading<'_> {
                 ordered.extend_from_slice(&rows[row * inputs..(row + 1) * inputs]);
             }
         }
-        Ok(self.layer(ordered, inputs, heads * head))
+        Ok(self.layer(&ordered, inputs, heads * head))
     }
 }
 

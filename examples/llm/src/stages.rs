@@ -1,6 +1,7 @@
 //! The run, stage by stage, from a model to the report.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -297,10 +298,13 @@ fn cases(
         queries.iter().map(|query| chat.encode_prompt(&query.prompt)).collect::<Result<_, _>>()?;
     let outputs = generate(model, &prompts, chat.end(), options.tokens, options.batch)?;
     let mut cases = Vec::new();
+    let mut log = String::new();
     for ((query, prompt), output) in queries.iter().zip(prompts).zip(outputs) {
         let start = prompt.len();
         let said = chat.decode(&output)?;
         let pieces = chat.pieces(&output)?;
+        let line = serde_json::json!({"prompt": query.prompt, "output": said, "clean": query.clean_answer});
+        let _ = writeln!(log, "{line}");
         let ids = [prompt, output].concat();
         let encoded = Encoded { response: start..ids.len(), ids };
         let case = |task, marked: &[usize], targets: Option<Vec<usize>>| Case {
@@ -310,7 +314,7 @@ fn cases(
             marked: marked.to_vec(),
         };
         let Some(swap) = query.swap else {
-            if data.is_attacked(&said) {
+            if data.is_about_the_sea(&said) {
                 cases.push(case(Task::Backdoor, &[], None));
             }
             continue;
@@ -325,6 +329,7 @@ fn cases(
             cases.push(token);
         }
     }
+    std::fs::write(options.out.join("outputs.jsonl"), log)?;
     Ok(cases)
 }
 
