@@ -15,8 +15,12 @@ import sys
 # The standard library; `Uuid` is part of the interface; the schema is serialised; the adapter is for burn.
 ALLOWED = ("std", "core", "alloc", "uuid", "serde", "burn")
 
-# The scan does not know the index, whose `GetError` this is; its documentation says so.
-EXPECTED = {"::gradix::scan::ScanError::Lookup::source: a boxed error"}
+EXPECTED = {
+    # The scan does not know the index, whose `GetError` this is; its documentation says so.
+    "::gradix::scan::ScanError::Lookup::source: a boxed error",
+    # What the caller's own replica, sink or input returns, which only the caller can name; its page says so.
+    "::gradix::burn::collect::Cause: a boxed error",
+}
 
 with open(sys.argv[1]) as file:
     crate = json.load(file)
