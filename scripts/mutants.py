@@ -121,7 +121,7 @@ MUTANTS = [
      f"{SCENES} lib:replace_takes"),
     ("forked-lock-released", [(WRITER, "        if !self.is_own() {\n            return;\n        }\n        // Closing the file", "        // Closing the file")], SCENES),
     ("forked-writer-cleans-up", [(WRITER, "        if !self.lock.is_own() {\n            return;\n        }\n", "")], SCENES),
-    ("forked-writer-works", [(WRITER, "        if !self.lock.is_own() {\n            Err(CommitError::Forked)\n        } else if", "        if")], SCENES),
+    ("forked-writer-works", [(WRITER, "        if !self.is_own() {\n            Err(CommitError::Forked)\n        } else if", "        if")], SCENES),
     # Growth.
     ("versions-not-listed", [("src/index/pending.rs", "            if history.0.len() > 1 {\n                batch.put_superseded(generation, id)?;\n            }\n", "")], f"{SCENES} index"),
     ("versions-stay", [(GC, "        self.drop_versions(oldest)?;\n", "")], SCENES),

@@ -14,11 +14,11 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::BurnError;
-use super::parameters::Path;
+use super::parameters::{Place, places};
 use super::spans::Spans;
 use super::taps::{Layer, Tap, Taps};
 use ::burn::Tensor;
-use ::burn::module::{Module, ModuleVisitor, Param, ParamId};
+use ::burn::module::{Module, ParamId};
 use ::burn::tensor::{DType, Device, Gradients, IndexingUpdateOp, Int};
 
 /// The maximum number of gradient elements computed at once (64 MiB of f32), unless a single example's
@@ -137,9 +137,8 @@ impl Factors {
     ) -> Result<Self, BurnError> {
         let Some(first) = taps.seen.first() else { return Err(BurnError::NothingTapped) };
         let [rows, _, _] = first.zero.dims();
-        let mut places = Places { path: Path::default(), select, found: Vec::new() };
-        model.visit(&mut places);
-        let (layers, known) = Layers::of(&taps, &places.found);
+        let places = places(model, select);
+        let (layers, known) = Layers::of(&taps, &places);
         if known < taps.seen.len() {
             return Err(BurnError::ForeignLayer { layers: taps.seen.len() - known });
         }
@@ -148,13 +147,11 @@ impl Factors {
             (tap, gradient)
         };
         let taps: Vec<_> = taps.seen.into_iter().map(take).collect();
-        let parameters = places.found.len();
+        let parameters = places.len();
         let mut firsts: HashMap<ParamId, String> = HashMap::new();
         let mut selected = Vec::new();
-        for Place { path, id, shape, selected: is_selected } in places.found {
-            if !is_selected {
-                continue;
-            }
+        for Place { path, id, selected: shape } in places {
+            let Some(shape) = shape else { continue };
             let parameter = path.clone();
             if let Some(first) = firsts.insert(id, path.clone()) {
                 return Err(BurnError::SharedParameter { parameter, first });
@@ -360,36 +357,5 @@ impl Layers {
         let ids: HashSet<ParamId> = places.iter().map(|place| place.id).collect();
         let known = taps.seen.iter().filter(|tap| ids.contains(&tap.parameter)).count();
         (Self { uses }, known)
-    }
-}
-
-/// A parameter of the module.
-struct Place {
-    path: String,
-    id: ParamId,
-    shape: Vec<usize>,
-    selected: bool,
-}
-
-struct Places<S> {
-    path: Path,
-    select: S,
-    found: Vec<Place>,
-}
-
-impl<S: Fn(&str) -> bool> ModuleVisitor for Places<S> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
-        let path = self.path.name();
-        let selected = (self.select)(&path);
-        let shape = parameter.lazy_shape().to_vec();
-        self.found.push(Place { path, id: parameter.id, shape, selected });
     }
 }

@@ -1,6 +1,6 @@
 use super::BurnError;
 use ::burn::Tensor;
-use ::burn::module::{Module, ModuleVisitor, Param};
+use ::burn::module::{Module, ModuleVisitor, Param, ParamId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -28,7 +28,7 @@ impl Path {
 /// burn draws a parameter's identifier at random for each model; its path is stable.
 #[must_use]
 pub fn parameter_paths<M: Module>(model: &M) -> Vec<String> {
-    Parameters::of(model, |_| true).0.into_iter().map(|(path, _)| path).collect()
+    places(model, |_| false).into_iter().map(|place| place.path).collect()
 }
 
 /// The paths and shapes of selected parameters, in their order.
@@ -56,9 +56,8 @@ impl Parameters {
     /// The floating-point parameters of the model whose path `select` accepts.
     #[must_use]
     pub fn of<M: Module>(model: &M, select: impl Fn(&str) -> bool) -> Self {
-        let mut visitor = Visitor { path: Path::default(), select, found: Vec::new() };
-        model.visit(&mut visitor);
-        Self(visitor.found)
+        let selected = places(model, select).into_iter();
+        Self(selected.filter_map(|place| Some((place.path, place.selected?))).collect())
     }
 
     /// The paths and shapes.
@@ -102,14 +101,33 @@ impl Parameters {
 
 /// `sha256:` and the digits.
 pub(super) fn hexadecimal(hash: Sha256) -> String {
-    let digits = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    format!("sha256:{digits}")
+    format!("sha256:{}", hex(&hash.finalize()))
+}
+
+/// Bytes in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A floating-point parameter of a module.
+pub(super) struct Place {
+    pub(super) path: String,
+    pub(super) id: ParamId,
+    /// Its shape, if it is selected.
+    pub(super) selected: Option<Vec<usize>>,
+}
+
+/// A module's floating-point parameters, in the order of declaration. Those that `select` accepts are initialised.
+pub(super) fn places<M: Module>(model: &M, select: impl Fn(&str) -> bool) -> Vec<Place> {
+    let mut visitor = Visitor { path: Path::default(), select, found: Vec::new() };
+    model.visit(&mut visitor);
+    visitor.found
 }
 
 struct Visitor<S> {
     path: Path,
     select: S,
-    found: Vec<(String, Vec<usize>)>,
+    found: Vec<Place>,
 }
 
 impl<S: Fn(&str) -> bool> ModuleVisitor for Visitor<S> {
@@ -123,9 +141,8 @@ impl<S: Fn(&str) -> bool> ModuleVisitor for Visitor<S> {
 
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
         let path = self.path.name();
-        if (self.select)(&path) {
-            // Of a parameter that is not initialised, burn knows the shape before it may be transposed.
-            self.found.push((path, parameter.base().dims().to_vec()));
-        }
+        // Of a parameter that is not initialised, burn knows the shape before it may be transposed.
+        let selected = (self.select)(&path).then(|| parameter.base().dims().to_vec());
+        self.found.push(Place { path, id: parameter.id, selected });
     }
 }

@@ -216,13 +216,7 @@ impl DetachedWriter {
     pub fn append_batch<I: AsRef<[u8]> + Sync>(&mut self, batch: &[(I, Row<'_>)]) -> Result<(), AppendError> {
         self.check_room(batch.len())?;
         let encoded = rows::encode_batch(&self.identity.schema, &self.encoder, batch)?;
-        let mut ids = HashSet::with_capacity(batch.len());
-        for (id, _) in batch {
-            let id = id.as_ref();
-            if !ids.insert(id) || self.ids.contains(id) {
-                return Err(AppendError::DuplicateId { id: id.to_owned() });
-            }
-        }
+        rows::check_new(batch, |id| Ok(self.ids.contains(id)))?;
         for ((id, row), encoded) in batch.iter().zip(&encoded) {
             self.push(id.as_ref(), &[*row], encoded)?;
         }
@@ -264,13 +258,7 @@ impl DetachedWriter {
     }
 
     fn check_usable(&self) -> Result<(), CommitError> {
-        if !self.lock.is_own() {
-            Err(CommitError::Forked)
-        } else if self.poisoned {
-            Err(CommitError::Poisoned)
-        } else {
-            Ok(())
-        }
+        self.lock.check_usable(self.poisoned)
     }
 
     fn check_room(&self, examples: usize) -> Result<(), AppendError> {

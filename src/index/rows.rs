@@ -1,5 +1,7 @@
 //! Checks a caller's rows against the index, and encodes them.
 
+use std::collections::HashSet;
+
 use rayon::prelude::*;
 
 use super::error::AppendError;
@@ -99,6 +101,21 @@ pub(super) fn encode_batch<I: AsRef<[u8]> + Sync>(
     let encoded: Vec<Result<_, AppendError>> =
         batch.par_iter().map(|(id, row)| encode(schema, encoder, id.as_ref(), &[*row])).collect();
     encoded.into_iter().collect()
+}
+
+/// Checks that no id stands twice in a batch, or is one that `is_there`.
+pub(super) fn check_new<I: AsRef<[u8]>>(
+    batch: &[(I, Row<'_>)],
+    is_there: impl Fn(&[u8]) -> Result<bool, AppendError>,
+) -> Result<(), AppendError> {
+    let mut ids = HashSet::with_capacity(batch.len());
+    for (id, _) in batch {
+        let id = id.as_ref();
+        if !ids.insert(id) || is_there(id)? {
+            return Err(AppendError::DuplicateId { id: id.to_owned() });
+        }
+    }
+    Ok(())
 }
 
 fn encode_row(

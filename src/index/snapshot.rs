@@ -7,7 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::Shared;
-use super::error::{GetError, SnapshotError};
+use super::error::{GetError, SnapshotError, hex};
 use super::readable::Pin;
 use crate::manifest::{Location, Manifest, ManifestError, SegmentRecord};
 use crate::scan::{ExampleRows, Scan, ScanError};
@@ -288,10 +288,6 @@ fn listed((segment, record): (&LiveSegment, &SegmentRecord)) -> serde_json::Valu
         "sha256": hex(&record.sha256),
         "dead": dead,
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read_row(

@@ -1,6 +1,6 @@
 //! The writer of an index, and its commit.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,6 +87,17 @@ impl Lock {
     /// Whether this is the process that took it, and not one that was forked from it.
     pub fn is_own(&self) -> bool {
         self.process == std::process::id()
+    }
+
+    /// Checks that the writer that has the lock can be used.
+    pub fn check_usable(&self, poisoned: bool) -> Result<(), CommitError> {
+        if !self.is_own() {
+            Err(CommitError::Forked)
+        } else if poisoned {
+            Err(CommitError::Poisoned)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether the locked file is still the one in the index's folder.
@@ -267,13 +278,7 @@ impl Writer {
     pub fn append_batch<I: AsRef<[u8]> + Sync>(&mut self, batch: &[(I, Row<'_>)]) -> Result<(), AppendError> {
         self.check_room(batch.len())?;
         let encoded = rows::encode_batch(&self.shared.identity.schema, &self.encoder, batch)?;
-        let mut ids = HashSet::with_capacity(batch.len());
-        for (id, _) in batch {
-            let id = id.as_ref();
-            if !ids.insert(id) || self.find(id)?.is_some() {
-                return Err(AppendError::DuplicateId { id: id.to_owned() });
-            }
-        }
+        rows::check_new(batch, |id| Ok(self.find(id)?.is_some()))?;
         for ((id, row), encoded) in batch.iter().zip(&encoded) {
             self.push(id.as_ref(), &[*row], encoded)?;
         }
@@ -352,13 +357,7 @@ impl Writer {
     }
 
     pub(super) fn check_usable(&self) -> Result<(), CommitError> {
-        if !self.lock.is_own() {
-            Err(CommitError::Forked)
-        } else if self.poisoned {
-            Err(CommitError::Poisoned)
-        } else {
-            Ok(())
-        }
+        self.lock.check_usable(self.poisoned)
     }
 
     /// Checks that this many more examples may change in this commit.

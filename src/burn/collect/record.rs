@@ -1,7 +1,5 @@
 //! What a commit's payload says of a collection. `format-spec/collect.md` specifies the JSON.
 
-use std::fmt::Write as _;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -11,6 +9,7 @@ use super::error::CollectError;
 use super::example::Example;
 use super::failure::{Failure, Reason};
 use super::plan::Bounds;
+use crate::burn::parameters::hex;
 use crate::burn::{BurnError, Parameters};
 use crate::index::Snapshot;
 
@@ -47,14 +46,6 @@ pub(super) fn extended<E: Example>(digest: &str, example: &E) -> (String, String
 
 /// Digits of a tag.
 pub(super) const TAG: usize = 8;
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
 
 /// What a commit records of a collection: the examples between two positions of the input, and those among them
 /// that have no rows. A collector writes it as the commit's payload.
