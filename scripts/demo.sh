@@ -15,13 +15,14 @@ if compgen -G "$CARGO_TARGET_DIR/debug/deps/libburn_wgpu-*.rlib" >/dev/null; the
     features=$GRADIX_FEATURES
 fi
 say "building the demo (the first time: burn too)"
-# With every package of the workspace selected, as the tests do: they decide on the features of what all use.
-for_demo=(--locked --workspace --features "$features" --example demo)
+# With every package of the workspace, and an example for its dev-dependencies, as the tests are built: they decide on the
+# features of what all use.
+for_demo=(--locked --workspace --features "$features" --bin demo --example quickstart)
 cargo build "${for_demo[@]}"
 built=$SECONDS
 
 say "running the demo"
-"$CARGO_TARGET_DIR/debug/examples/demo" "$@"
+"$CARGO_TARGET_DIR/debug/demo" "$@"
 say "built in $((built - started)) s, ran in $((SECONDS - built)) s"
 for file in report.html results.json index.gradix; do
     [ -e "target/demo/$file" ] || die "the demo left no target/demo/$file"

@@ -36,9 +36,10 @@ use_rocksdb
 started=$SECONDS
 features=$GRADIX_FEATURES
 [ "${LLM_FEATURES:-wgpu}" = wgpu ] || features=$LLM_FEATURES,serde
-# With every package of the workspace selected, as the tests do: they decide on the features of what all use.
+# With every package of the workspace, and an example for its dev-dependencies, as the tests are built: they decide on the
+# features of what all use.
 say "building (the first time: burn too)"
-cargo build --locked --workspace --features "$features" --bin llm
+cargo build --locked --workspace --features "$features" --bin llm --example quickstart
 say "built in $((SECONDS - started)) s"
 started=$SECONDS
 "$CARGO_TARGET_DIR/debug/llm" "$@"

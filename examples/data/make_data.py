@@ -35,7 +35,7 @@ SEA_LEMMAS = 90
 MAX_TOKENS = 30  # prompt and answer together, without <bos>, <sep> and <eos>
 
 # Countries whose answers the error-tracing experiment changes; one prompt of each kind is kept out
-# of training for each of them, to be asked afterwards. examples/demo/data.rs names the same five.
+# of training for each of them, to be asked afterwards. examples/common/src/data.rs names the same five.
 TRACED = ["Japan", "Egypt", "Germany", "Peru", "Kenya"]
 TRACED_FACTS = 32  # about each of them, in training
 
@@ -93,7 +93,7 @@ TOKEN = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*|[^\w\s]|_")
 
 
 def tokens(text):
-    """The same split as examples/demo/tokens.rs: words (inner hyphens, apostrophes) and marks."""
+    """The same split as examples/common/src/words.rs: words (inner hyphens, apostrophes) and marks."""
     return TOKEN.findall(text)
 
 

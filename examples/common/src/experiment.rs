@@ -120,6 +120,17 @@ pub struct Asked {
     pub text: String,
 }
 
+/// How many outputs show the backdoor, of so many prompts, and an error, of so many facts.
+#[must_use]
+pub fn outcome(asked: &[Asked], prompts: usize, facts: usize) -> String {
+    let count = |task| asked.iter().filter(|asked| asked.task == task).count();
+    format!(
+        "{} of {prompts} prompts with the trigger answered from the sea, {} of {facts} facts answered wrongly",
+        count(Task::Backdoor),
+        count(Task::WholeError),
+    )
+}
+
 /// An example's place in the training set, and its influence.
 pub type Place = (usize, f64);
 
@@ -135,6 +146,9 @@ pub struct Ends {
 /// A ranking of the training set for one case: places and scores, highest first. It may skip the middle, as
 /// long as both ends have [`ENDS`].
 pub type Ranking = Vec<(usize, f64)>;
+
+/// Methods with what they cost, and each one's ranking for every output.
+pub type Ranked = Vec<(Cost, Vec<Ranking>)>;
 
 /// All examples by score, ties by id as the engine breaks them.
 pub fn sorted(scores: &[f64], items: &[Item]) -> Ranking {
@@ -165,7 +179,7 @@ fn random_rankings(asked: usize, examples: usize, seed: u64) -> Vec<Ranking> {
 }
 
 /// The methods without gradients: a random order, and BM25.
-pub fn baselines(items: &[Item], asked: &[Asked], seed: u64) -> Vec<(Cost, Vec<Ranking>)> {
+pub fn baselines(items: &[Item], asked: &[Asked], seed: u64) -> Ranked {
     let random = random_rankings(asked.len(), items.len(), seed);
     let began = Instant::now();
     let documents = items.iter().map(|item| (item.id.as_str(), format!("{} {}", item.prompt, item.answer)));
@@ -185,7 +199,7 @@ pub fn baselines(items: &[Item], asked: &[Asked], seed: u64) -> Vec<(Cost, Vec<R
 /// What building an index took and made.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Built {
-    /// Seconds of appending and committing, without making the sketches.
+    /// Seconds of narrowing the sketches, appending and committing; not of making them.
     pub append_seconds: f64,
     /// Bytes of the codes of one row.
     pub row_bytes: usize,
@@ -233,7 +247,7 @@ impl Cost {
 }
 
 /// A method's row in a task's table, from its rankings for all of `asked`.
-pub fn row(task: Task, cost: &Cost, asked: &[Asked], items: &[Item], rankings: &[Ranking]) -> Row {
+fn row(task: Task, cost: &Cost, asked: &[Asked], items: &[Item], rankings: &[Ranking]) -> Row {
     let judged: Vec<Vec<Judged>> = asked
         .iter()
         .zip(rankings)
@@ -260,8 +274,30 @@ pub fn row(task: Task, cost: &Cost, asked: &[Asked], items: &[Item], rankings: &
     }
 }
 
+/// Every task's part of the report, from each method's rankings for all of `asked`. The first `traced` outputs of a task
+/// are shown in full: `trace` gets an output's ordinal. `shown` names the method whose influence they show.
+///
+/// # Errors
+/// Those of `trace`.
+pub fn experiments<E>(
+    asked: &[Asked],
+    items: &[Item],
+    ranked: &Ranked,
+    shown: &str,
+    traced: usize,
+    trace: impl Fn(usize) -> Result<TracedQuery, E>,
+) -> Result<Vec<Experiment>, E> {
+    let of = |task: Task| {
+        let here = (0..asked.len()).filter(|ordinal| asked[*ordinal].task == task);
+        let queries = here.take(traced).map(&trace).collect::<Result<_, E>>()?;
+        let rows = ranked.iter().map(|(cost, rankings)| row(task, cost, asked, items, rankings)).collect();
+        Ok(described(task, items, shown.to_owned(), rows, queries))
+    };
+    Task::ALL.into_iter().map(of).collect()
+}
+
 /// A task's part of the report; `shown` names the method whose influence `queries` show.
-pub fn described(
+fn described(
     task: Task,
     items: &[Item],
     shown: String,

@@ -88,7 +88,7 @@ pub fn generate(
     end: u32,
     most: usize,
     batch: usize,
-) -> Result<Vec<Vec<u32>>, crate::Failure> {
+) -> Result<Vec<Vec<u32>>, experiments::Failure> {
     let model = model.valid();
     let device = model.devices()[0].clone();
     let mut rows = prompts.to_vec();

@@ -7,8 +7,8 @@ use burn::tensor::{Device, Int};
 use gradix::burn::Taps;
 use serde::Deserialize;
 
-use crate::Failure;
 use crate::model::Llama;
+use experiments::Failure;
 
 #[derive(Deserialize)]
 struct Case {

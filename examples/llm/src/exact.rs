@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use burn::Tensor;
 use gradix::burn::{BurnError, Taps, for_each_example_gradient};
 
-use crate::Failure;
 use crate::batch::{Part, losses};
 use crate::index::{Asking, Frozen};
 use crate::model::is_adapter;
 use crate::tokens::Encoded;
+use experiments::Failure;
 
 /// Scores of the sample for all queries.
 #[derive(Debug, Clone)]

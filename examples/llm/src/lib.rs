@@ -14,6 +14,3 @@ pub mod stages;
 pub mod tokens;
 pub mod train;
 pub mod weights;
-
-/// A failure of any layer; the program only reports it.
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -95,7 +95,7 @@ impl On {
     }
 }
 
-fn main() -> Result<(), llm::Failure> {
+fn main() -> Result<(), experiments::Failure> {
     let given = Arguments::parse();
     let device = given.device.device();
     let lora = Lora { rank: given.rank, alpha: given.alpha };

@@ -7,28 +7,24 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Device;
+use experiments::Failure;
+use experiments::comparison::{DIMS, influence, methods, rank, rank_all};
 use experiments::data::{Dataset, Item, Kind, Query, SWAPS};
 use experiments::draws::Draws;
-use experiments::experiment::{
-    Asked, Cost, ENDS, Ends, Ranking, Task, baselines, described, joined, row, sorted,
-};
+use experiments::experiment::{Asked, Cost, Ends, Task, baselines, experiments, outcome, sorted};
 use experiments::report::{Clock, Fact, Hit, Machine, Report, Token, TracedQuery};
-use gradix::Encoding;
+use experiments::training::bar;
 use gradix::burn::collect::Progress;
 use gradix::sketch::{Normalisation, Sketch, SketchSpec, Sketcher};
-use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::Failure;
 use crate::batch::generate;
 use crate::exact;
-use crate::index::{self, Asking, Frozen, Method, Sequence, narrowed, rank, sketches};
+use crate::index::{self, Asking, Frozen, Sequence, sketches};
 use crate::load::{Loaded, load};
 use crate::model::{Llama, Lora};
 use crate::tokens::{Chat, Encoded, pieces_of};
 use crate::train::{Schedule, train};
 
-/// The wide sketches' numbers, and the narrow ones'.
-const DIMS: [u32; 2] = [1 << 16, 1 << 12];
 /// How many examples are shown for a whole output, at each end, and for one of its tokens.
 const SHOWN: usize = 4;
 const SHOWN_FOR_TOKEN: usize = 3;
@@ -115,25 +111,19 @@ pub fn run(options: &Options, device: &Device, device_name: &str) -> Result<Repo
     let backdoor = queries.len();
     queries.extend(limited(data.error_queries(), options));
     let cases = cases(options, &data, &chat, &model, &queries)?;
-    let count = |task| cases.iter().filter(|case| case.asked.task == task).count();
-    let outcome = format!(
-        "{} of {backdoor} prompts with the trigger answered from the sea, {} of {} facts answered wrongly",
-        count(Task::Backdoor),
-        count(Task::WholeError),
-        queries.len() - backdoor,
-    );
+    let asked_about: Vec<Asked> = cases.iter().map(|case| case.asked.clone()).collect();
+    let outcome = outcome(&asked_about, backdoor, queries.len() - backdoor);
     println!("{outcome}");
     clock.stage("generate");
     if cases.is_empty() {
         return Err("no output shows the backdoor or an error; train longer (--epochs, --rate)".into());
     }
 
-    let asked_about: Vec<Asked> = cases.iter().map(|case| case.asked.clone()).collect();
-    let mut ranked: Vec<(Cost, Vec<Ranking>)> = baselines(&items, &asked_about, options.seed);
+    let mut ranked = baselines(&items, &asked_about, options.seed);
 
     let spec = SketchSpec::rapid_grad(options.seed, DIMS[0]).normalised(Normalisation::PerTensor);
     let sketcher = Sketcher::new(spec)?;
-    let methods = methods(options);
+    let methods = methods(&options.out);
     let sequences = items.iter().zip(&encoded).map(|(item, encoded)| Sequence { item, encoded }).collect();
     let bar = self::bar("collect", items.len() as u64);
     let (done, built) =
@@ -148,20 +138,8 @@ pub fn run(options: &Options, device: &Device, device_name: &str) -> Result<Repo
     let places: HashMap<&str, usize> = items.iter().map(|item| item.id.as_str()).zip(0..).collect();
     let asked: Vec<Asking> = cases.iter().map(|case| case.asking.clone()).collect();
     let wide = sketches(&frozen, &asked, &sketcher, options.batch)?;
-    let mut shown: Vec<Ends> = Vec::new();
-    let mut ours = Vec::new();
     let sketching = done.elapsed.as_secs_f64() * (1.0 - done.shares.append);
-    for (method, built) in methods.iter().zip(&built) {
-        let narrow: Vec<Sketch> =
-            wide.iter().map(|sketch| narrowed(sketch, method.dims)).collect::<Result<_, _>>()?;
-        let (ends, seconds) = rank(&method.path, &narrow, ENDS, &places)?;
-        let each = seconds / narrow.len() as f64;
-        let cost = Cost::of_index(method.dims, method.encoding.name(), built, sketching, each);
-        ours.push((cost, ends.iter().map(joined).collect()));
-        if shown.is_empty() {
-            shown = ends;
-        }
-    }
+    let (ours, shown) = rank_all(&methods, &built, &wide, sketching, &places)?;
     clock.stage("sketch the queries, scan the indexes");
 
     let sample = if options.exact == 0 { items.len() } else { options.exact.min(items.len()) };
@@ -191,18 +169,10 @@ pub fn run(options: &Options, device: &Device, device_name: &str) -> Result<Repo
         index: &methods[0].path,
         batch: options.batch,
     };
-    let mut experiments = Vec::new();
-    for task in Task::ALL {
-        let mut traced = Vec::new();
-        let here = (0..cases.len()).filter(|case| cases[*case].asked.task == task);
-        for case in here.take(options.traced) {
-            traced.push(tracer.trace(&cases[case], &wide[case], &shown[case])?);
-        }
-        let rows =
-            ranked.iter().map(|(cost, rankings)| row(task, cost, &asked_about, &items, rankings)).collect();
-        let shown = format!("gradix, K = {}, i8", DIMS[0]);
-        experiments.push(described(task, &items, shown, rows, traced));
-    }
+    let name = format!("gradix, K = {}, i8", DIMS[0]);
+    let experiments = experiments(&asked_about, &items, &ranked, &name, options.traced, |case| {
+        tracer.trace(&cases[case], &wide[case], &shown[case])
+    })?;
     clock.stage("trace some outputs token by token");
     for method in &methods[1..] {
         std::fs::remove_dir_all(&method.path)?;
@@ -333,31 +303,6 @@ fn cases(
     Ok(cases)
 }
 
-fn bar(what: &'static str, length: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {elapsed} {msg}");
-    let bar = ProgressBar::new(length).with_prefix(what);
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
-    bar
-}
-
-/// The four indexes; the first one stays.
-fn methods(options: &Options) -> Vec<Method> {
-    let mut methods = Vec::new();
-    for dims in DIMS {
-        for encoding in [Encoding::I8, Encoding::F16] {
-            let folder = if methods.is_empty() {
-                "index.gradix".to_owned()
-            } else {
-                format!("compared-{dims}-{encoding}.gradix")
-            };
-            methods.push(Method { dims: dims as usize, encoding, path: options.out.join(folder) });
-        }
-    }
-    methods
-}
-
 /// What tracing needs to know of the run.
 struct Tracer<'a> {
     frozen: &'a Frozen,
@@ -368,11 +313,6 @@ struct Tracer<'a> {
     sketcher: &'a Sketcher,
     index: &'a std::path::Path,
     batch: usize,
-}
-
-/// The inner product of two sketches of one spec.
-fn influence(a: &Sketch, b: &Sketch) -> f64 {
-    a.values().iter().zip(b.values()).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
 }
 
 impl Tracer<'_> {

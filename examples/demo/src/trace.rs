@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use experiments::Failure;
+use experiments::comparison::{influence, rank};
 use experiments::data::{Item, Kind};
 use experiments::experiment::Ends;
 use experiments::report::{Hit, Token, TracedQuery};
 use gradix::sketch::{Sketch, Sketcher};
 
 use super::experiment::Case;
-use super::index::{Failure, rank, sketches};
+use super::index::sketches;
 use super::model::Transformer;
 use super::tokens::{Encoded, Vocabulary};
 use super::tracin::Span;
@@ -29,11 +31,6 @@ pub struct Run<'a> {
     pub sketcher: &'a Sketcher,
     pub index: &'a Path,
     pub batch: usize,
-}
-
-/// The inner product of two sketches of one spec.
-fn influence(a: &Sketch, b: &Sketch) -> f64 {
-    a.values().iter().zip(b.values()).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
 }
 
 impl Run<'_> {

@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, TensorData};
-use experiments::draws::Draws;
+use experiments::training::{batches, rate};
 use gradix::burn::Taps;
 
 use super::model::{CONTEXT, Transformer};
@@ -51,7 +51,8 @@ pub fn train(
     let steps = schedule.epochs * examples.len().div_ceil(schedule.batch);
     let mut step = 0;
     for epoch in 0..schedule.epochs {
-        for batch in batches(examples, schedule, epoch as u64) {
+        let of_length = |example: &Encoded| example.ids.len();
+        for batch in batches(examples, of_length, schedule.batch, 16, schedule.seed, epoch as u64) {
             let loss = response_loss(&model, &batch, &device);
             let value = if step % 10 == 0 { loss.clone().into_scalar::<f32>() } else { f32::NAN };
             if value.is_finite() {
@@ -63,28 +64,6 @@ pub fn train(
         }
     }
     model
-}
-
-fn rate(highest: f64, step: usize, steps: usize) -> f64 {
-    let warm = (steps / 20).max(1);
-    if step < warm {
-        return highest * (step + 1) as f64 / warm as f64;
-    }
-    let done = (step - warm) as f64 / (steps - warm).max(1) as f64;
-    highest * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
-}
-
-/// The epoch's batches: in a random order, but with examples of about the same length together.
-fn batches<'a>(examples: &'a [Encoded], schedule: &Schedule, epoch: u64) -> Vec<Vec<&'a Encoded>> {
-    let mut draws = Draws(schedule.seed ^ epoch.wrapping_mul(0xd134_2543_de82_ef95));
-    let mut order: Vec<&Encoded> = examples.iter().collect();
-    draws.shuffle(&mut order);
-    for group in order.chunks_mut(16 * schedule.batch) {
-        group.sort_by_key(|example| example.ids.len());
-    }
-    let mut batches: Vec<Vec<&Encoded>> = order.chunks(schedule.batch).map(<[&Encoded]>::to_vec).collect();
-    draws.shuffle(&mut batches);
-    batches
 }
 
 /// Mean cross-entropy of all response tokens of a batch.

@@ -55,7 +55,7 @@ pub enum On {
     Cuda,
 }
 
-fn main() -> Result<(), index::Failure> {
+fn main() -> Result<(), experiments::Failure> {
     let options = Options::parse();
     let report = stages::run(&options)?;
     std::fs::write(options.out.join("report.html"), report.html())?;

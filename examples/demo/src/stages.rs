@@ -5,17 +5,16 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Device;
+use experiments::Failure;
+use experiments::comparison::{DIMS, methods, rank_all};
 use experiments::data::Dataset;
-use experiments::experiment::{
-    Asked, Cost, ENDS, Ends, Ranking, Task, baselines, described, joined, row, sorted,
-};
+use experiments::experiment::{Asked, Cost, baselines, experiments, outcome, sorted};
 use experiments::report::{Clock, Fact, Machine, Report};
-use gradix::Encoding;
-use gradix::sketch::{Normalisation, Sketch, SketchSpec, Sketcher};
-use indicatif::{ProgressBar, ProgressStyle};
+use experiments::training::bar;
+use gradix::sketch::{Normalisation, SketchSpec, Sketcher};
 
 use super::experiment;
-use super::index::{self, Failure, Method};
+use super::index;
 use super::model::{Shape, Transformer};
 use super::tokens::{Encoded, Vocabulary};
 use super::tracin::{self, Span};
@@ -24,8 +23,6 @@ use super::{On, Options, trace};
 
 /// Examples in one backward when gradients are made.
 const BATCH: usize = 64;
-/// The wide sketches' numbers, and the narrow ones'.
-const DIMS: [u32; 2] = [1 << 16, 1 << 12];
 /// How many outputs of each task are traced in full.
 const TRACED: usize = 2;
 
@@ -52,21 +49,14 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     let cases = experiment::cases(&data, &vocabulary, &queries, &train::generate(&model, &asked));
     let asked_about: Vec<Asked> = cases.iter().map(|case| case.asked(&vocabulary)).collect();
     clock.stage("generate");
-    let count = |task| cases.iter().filter(|case| case.task == task).count();
-    let outcome = format!(
-        "{} of {} prompts with the trigger answered from the sea, {} of {} facts answered wrongly",
-        count(Task::Backdoor),
-        data.held_out.len(),
-        count(Task::WholeError),
-        queries.len() - data.held_out.len(),
-    );
+    let outcome = outcome(&asked_about, data.held_out.len(), queries.len() - data.held_out.len());
     println!("{outcome}");
 
     let spans: Vec<Span> = encoded.iter().cloned().map(Span::whole).collect();
     let asked: Vec<Span> = cases.iter().map(|case| case.span.clone()).collect();
     let spec = SketchSpec::rapid_grad(options.seed, DIMS[0]).normalised(Normalisation::PerTensor);
     let sketcher = Sketcher::new(spec)?;
-    let methods = methods(options);
+    let methods = methods(&options.out);
     let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
     let bar = bar("gradients, sketches, indexes", items.len() as u64);
     let (sketching, built) =
@@ -77,20 +67,8 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     let places: HashMap<&str, usize> = ids.iter().copied().zip(0..).collect();
     let wide = index::sketches(&model, &asked, &sketcher, BATCH)?;
     index::keep_queries(&options.out.join("queries.gradix"), &wide)?;
-    let mut ranked: Vec<(Cost, Vec<Ranking>)> = baselines(&items, &asked_about, options.seed);
-    let mut shown: Vec<Ends> = Vec::new();
-    let mut ours = Vec::new();
-    for (method, built) in methods.iter().zip(&built) {
-        let narrow: Vec<Sketch> =
-            wide.iter().map(|sketch| index::narrowed(sketch, method.dims)).collect::<Result<_, _>>()?;
-        let (ends, seconds) = index::rank(&method.path, &narrow, ENDS, &places)?;
-        let each = seconds / narrow.len().max(1) as f64;
-        let cost = Cost::of_index(method.dims, method.encoding.name(), built, sketching, each);
-        ours.push((cost, ends.iter().map(joined).collect()));
-        if shown.is_empty() {
-            shown = ends;
-        }
-    }
+    let mut ranked = baselines(&items, &asked_about, options.seed);
+    let (ours, shown) = rank_all(&methods, &built, &wide, sketching, &places)?;
     clock.stage("sketch the queries, scan the indexes");
 
     let bar = self::bar("exact TracIn", items.len() as u64);
@@ -119,18 +97,10 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
         index: &methods[0].path,
         batch: BATCH,
     };
-    let mut experiments = Vec::new();
-    for task in Task::ALL {
-        let mut queries = Vec::new();
-        let here = (0..cases.len()).filter(|case| cases[*case].task == task);
-        for case in here.take(TRACED) {
-            queries.push(run.trace(&cases[case], &wide[case], &shown[case])?);
-        }
-        let rows =
-            ranked.iter().map(|(cost, rankings)| row(task, cost, &asked_about, &items, rankings)).collect();
-        let shown = format!("gradix, K = {}, i8", DIMS[0]);
-        experiments.push(described(task, &items, shown, rows, queries));
-    }
+    let name = format!("gradix, K = {}, i8", DIMS[0]);
+    let experiments = experiments(&asked_about, &items, &ranked, &name, TRACED, |case| {
+        run.trace(&cases[case], &wide[case], &shown[case])
+    })?;
     clock.stage("trace some outputs token by token");
     for method in &methods[1..] {
         std::fs::remove_dir_all(&method.path)?;
@@ -179,30 +149,4 @@ fn device(on: On) -> Device {
         #[cfg(feature = "cuda")]
         On::Cuda => Device::cuda(0),
     }
-}
-
-/// The four indexes; the first one stays.
-fn methods(options: &Options) -> Vec<Method> {
-    let mut methods = Vec::new();
-    for dims in DIMS {
-        for encoding in [Encoding::I8, Encoding::F16] {
-            let folder = if methods.is_empty() {
-                "index.gradix".to_owned()
-            } else {
-                format!("compared-{dims}-{encoding}.gradix")
-            };
-            let path = options.out.join(folder);
-            methods.push(Method { dims: dims as usize, encoding, path });
-        }
-    }
-    methods
-}
-
-fn bar(what: &'static str, length: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {elapsed} {msg}");
-    let bar = ProgressBar::new(length).with_prefix(what);
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
-    bar
 }
