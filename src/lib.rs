@@ -200,6 +200,11 @@ pub mod burn;
 mod bytes;
 #[cfg_attr(not(test), expect(dead_code, reason = "the order of sums, which tests compare kernels with"))]
 mod codec;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "what fits and scans with curvature uses it")
+)]
+mod curvature;
 mod error;
 mod files;
 #[cfg(fuzzing)]

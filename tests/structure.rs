@@ -9,11 +9,12 @@ use std::fs;
 use std::path::Path;
 
 /// What each top folder or file of `src` may use, lowest first: only what stands above it in this list.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("bytes", &[]),
     ("lock", &[]),
     ("files", &[]),
     ("codec", &[]),
+    ("curvature", &["codec"]),
     ("sketch", &["codec"]),
     ("schema", &["codec", "sketch"]),
     ("segment", &["bytes", "lock", "files", "codec", "sketch", "schema"]),
