@@ -74,6 +74,7 @@ impl Kernel {
     }
 
     /// [`add_f32`](Self::add_f32) in `f64`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the factorisation"))]
     pub(crate) fn add_f64(self, left: &[Line<f64>], first: usize, right: &[Line<f64>], tile: &mut Tile<f64>) {
         match self.0 {
             Instructions::Any => portable::add::<f64, 4, 8>(left, first, right, tile),
