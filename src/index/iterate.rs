@@ -41,9 +41,8 @@ impl StoredRow {
 
 /// Iterator over the live rows of a snapshot. Made by [`Snapshot::iter`].
 ///
-/// Row order: segments in the order of the commits that added them, and the rows of a segment in the order
-/// of appending. If one commit added several segments, their order is arbitrary, but the same in every
-/// snapshot. The rows of an example are adjacent.
+/// Row order is the order of appending and attaching: commit after commit, and within a commit row after row. Rows
+/// that were compacted stand where the compaction's own commit does. The rows of an example are adjacent.
 ///
 /// An item is an error if a segment cannot be read or is damaged. Iteration ends after an error.
 ///

@@ -449,6 +449,7 @@ impl Builder<'_> {
             bytes: reader.bytes(),
             sha256: reader.sha256()?,
             added: generation,
+            ordinal: origin.ordinal,
             removed: None,
             removed_ms: None,
         };

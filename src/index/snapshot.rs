@@ -100,7 +100,7 @@ impl Snapshot {
         let mut visible: Vec<_> = manifest.segments()?;
         visible.retain(|(_, record)| record.is_visible(generation));
         // In the order of appending, so that scans and listings are stable.
-        visible.sort_by_key(|(segment, record)| (record.added, *segment));
+        visible.sort_by_key(|(segment, record)| (record.added, record.ordinal, *segment));
         let mut segments = Vec::with_capacity(visible.len());
         let mut ordinals = HashMap::with_capacity(visible.len());
         for (ordinal, (segment, record)) in visible.iter().enumerate() {

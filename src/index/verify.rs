@@ -11,9 +11,11 @@ use super::error::{SnapshotError, show_id};
 use super::snapshot::Snapshot;
 use crate::artifact::ArtifactReader;
 use crate::codec;
-use crate::manifest::{ManifestError, SELF_INFLUENCE};
+use crate::manifest::{ManifestError, SELF_INFLUENCE, SegmentRecord};
 use crate::schema::Schema;
-use crate::segment::{CodeColumn, Kind, LiveSegment, RowEncoder, RowGroup, SegmentError, SegmentReader};
+use crate::segment::{
+    CodeColumn, Kind, LiveSegment, Origin, RowEncoder, RowGroup, SegmentError, SegmentReader,
+};
 
 /// The result of [`Index::verify`](crate::Index::verify). `Serialize` with the feature `serde`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -102,7 +104,7 @@ pub(super) fn run(shared: &Arc<Shared>) -> Result<Report, SnapshotError> {
     let mut all_read = true;
     for (segment, record) in snapshot.segments().iter().zip(snapshot.records()) {
         verify_segment(&segment.reader, snapshot.schema(), Some(record.sha256), &mut report);
-        verify_note(shared, &segment.reader, record.added, &mut report);
+        verify_note(shared, &segment.reader, record, &mut report);
         all_read &= verify_places(&snapshot, segment, &mut report);
     }
     if let Err(error) = verify_artifacts(&snapshot, &mut report) {
@@ -227,17 +229,19 @@ fn each_alone(shared: &Arc<Shared>, mut report: Report) -> Result<Report, Snapsh
 
 /// Checks that the note of an attached segment, from which a lost manifest is recovered, says what the manifest does.
 /// Without a note the segment would be recovered as one of the first commit.
-fn verify_note(shared: &Shared, reader: &SegmentReader, added: u64, report: &mut Report) {
+fn verify_note(shared: &Shared, reader: &SegmentReader, record: &SegmentRecord, report: &mut Report) {
     if reader.origin().generation != 0 {
         return;
     }
     let (storage, segment) = (shared.storage.as_ref(), reader.segment());
+    let expected = Origin { generation: record.added, ordinal: record.ordinal };
     let message = match read_note(storage, shared.identity.index, segment) {
         Ok(None) => return,
-        Ok(Some(Ok(origin))) if origin.generation == added => return,
-        Ok(Some(Ok(origin))) => {
-            format!("it states generation {}, where the manifest has {added}", origin.generation)
-        }
+        Ok(Some(Ok(origin))) if origin == expected => return,
+        Ok(Some(Ok(origin))) => format!(
+            "it states segment {} of generation {}, where the manifest has segment {} of generation {}",
+            origin.ordinal, origin.generation, expected.ordinal, expected.generation
+        ),
         Ok(Some(Err(reason))) => reason,
         Err(error) => Finding::from_error("", &error).message,
     };

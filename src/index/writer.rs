@@ -462,13 +462,14 @@ impl Writer {
         self.write_observations()?;
         let state = StateRecord { generation: self.state.generation + 1, ..self.state };
         let mut batch = self.manifest.batch();
-        for sealed in &self.sealed {
+        for (ordinal, sealed) in (0..).zip(&self.sealed) {
             let record = SegmentRecord {
                 rows: u64::from(sealed.rows),
                 examples: sealed.examples,
                 bytes: sealed.bytes,
                 sha256: sealed.sha256,
                 added: state.generation,
+                ordinal,
                 removed: None,
                 removed_ms: None,
             };

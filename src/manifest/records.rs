@@ -46,6 +46,8 @@ pub(crate) struct SegmentRecord {
     pub bytes: u64,
     pub sha256: [u8; 32],
     pub added: u64,
+    /// The number of the segment among those that this generation added, in the order of appending.
+    pub ordinal: u32,
     pub removed: Option<u64>,
     pub removed_ms: Option<u64>,
 }
@@ -363,16 +365,18 @@ mod tests {
             bytes: 2,
             sha256: [9; 32],
             added: 3,
+            ordinal: 5,
             removed: Some(4),
             removed_ms: None,
         };
         let expected = format!(
-            "01{}{}{}{}{}01{}00",
+            "01{}{}{}{}{}{}01{}00",
             "0100000000000000",
             "0100000000000000",
             "0200000000000000",
             "09".repeat(32),
             "0300000000000000",
+            "05000000",
             "0400000000000000"
         );
         assert_eq!(hex(&encode(&segment).unwrap()), expected);
