@@ -329,6 +329,18 @@ impl<'a> Scan<'a> {
         self.planner(threads, false)?.explain(self.path)
     }
 
+    /// Groups rows by example, by their sums unless another grouping is set.
+    pub(crate) fn by_example(mut self) -> Self {
+        if !self.grouping.by_example() {
+            self.grouping = Grouping::Sum;
+        }
+        self
+    }
+
+    pub(crate) fn query_count(&self) -> usize {
+        self.queries.len()
+    }
+
     /// Calls `work` with the scan and the number of threads, on a pool of that number of threads.
     fn on_threads<R: Send>(
         self,
@@ -353,7 +365,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn rows(&self) -> u64 {
+    /// Rows of the snapshot's segments, including dead ones.
+    pub(crate) fn rows(&self) -> u64 {
         total_rows(self.segments)
     }
 

@@ -62,3 +62,5 @@ pub use scores::ScoredRows;
 
 pub(crate) use filter::ExampleRows;
 pub(crate) use plan::Feedback;
+#[cfg(feature = "serde")]
+pub(crate) use ranking::text_or_bytes;
