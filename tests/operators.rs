@@ -3,14 +3,20 @@
 
 mod fixtures;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use fixtures::indexes;
 use fixtures::random::Random;
-use gradix::operators::{self, BySource, Interval, OperatorError, Selected, Selection, SourceScores};
+use gradix::operators::{
+    self, BySource, Coreset, Duplicates, Interval, Mixture, MixtureFit, Objective, OperatorError, Selected,
+    Selection, SourceScores,
+};
 use gradix::sketch::{Sketch, SketchError, SketchSpec};
-use gradix::{CancelToken, Encoding, Error, ErrorKind, Grouping, Index, Row, Scan, Schema, Snapshot, Span};
+use gradix::{
+    CancelToken, CompactOptions, Encoding, Error, ErrorKind, Grouping, Index, Metric, Row, Scan, ScanError,
+    Schema, Snapshot, Span, SpanFilter, Tier,
+};
 
 const DIMS: u32 = 24;
 
@@ -76,21 +82,21 @@ impl Store {
     fn scan(&self) -> Scan<'_> {
         self.snapshot.scan(&self.queries).unwrap()
     }
+}
 
-    /// Id, source and the scores of the queries, row by row.
-    fn rows(&self, scan: Scan<'_>) -> Vec<(Vec<u8>, Option<String>, Vec<f64>)> {
-        let mut all = Vec::new();
-        scan.scores(|rows| {
-            for row in 0..rows.len() {
-                let scores = (0..).map_while(|query| rows.scores(query).get(row).copied()).collect();
-                let source = rows.source(row).unwrap().map(str::to_owned);
-                all.push((rows.id(row).unwrap().to_vec(), source, scores));
-            }
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-        all
-    }
+/// Id, source and the scores of the queries, row by row.
+fn rows_of(scan: Scan<'_>) -> Vec<(Vec<u8>, Option<String>, Vec<f64>)> {
+    let mut all = Vec::new();
+    scan.scores(|rows| {
+        for row in 0..rows.len() {
+            let scores = (0..).map_while(|query| rows.scores(query).get(row).copied()).collect();
+            let source = rows.source(row).unwrap().map(str::to_owned);
+            all.push((rows.id(row).unwrap().to_vec(), source, scores));
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    all
 }
 
 fn cancelled() -> CancelToken {
@@ -113,8 +119,8 @@ fn contrast_ranks_by_the_difference_of_scores() {
     let store = store(Encoding::F32, 60);
     let [good, bad] = [&store.queries[0], &store.queries[1]];
     let contrast = good.minus(&bad.scaled(0.5).unwrap()).unwrap();
-    let found = store.rows(store.snapshot.scan(&[contrast]).unwrap().top_k(1));
-    for (row, parts) in found.iter().zip(store.rows(store.scan())) {
+    let found = rows_of(store.snapshot.scan(&[contrast]).unwrap().top_k(1));
+    for (row, parts) in found.iter().zip(rows_of(store.scan())) {
         assert_eq!((&row.0, row.2[0]), (&parts.0, parts.2[0] - 0.5 * parts.2[1]));
     }
     assert!(found.len() > 60);
@@ -251,7 +257,7 @@ fn plain(scores: &SourceScores) -> SourcePlain {
 #[test]
 fn sources_have_the_sums_of_their_examples() {
     let store = store(Encoding::F32, 80);
-    let rows = store.rows(store.scan());
+    let rows = rows_of(store.scan());
     let found = BySource::new().replicates(20).run(store.scan()).unwrap();
     assert_eq!(found.len(), store.queries.len());
     for (query, found) in found.iter().enumerate() {
@@ -268,7 +274,7 @@ fn sources_have_the_sums_of_their_examples() {
     }
     // Examples that the scan groups have one source each, that of their representative row.
     let grouped = BySource::new().replicates(1).run(store.scan().grouping(Grouping::Max)).unwrap();
-    let expected = by_source(&store.rows(store.scan().grouping(Grouping::Max)), |scores| scores[0]);
+    let expected = by_source(&rows_of(store.scan().grouping(Grouping::Max)), |scores| scores[0]);
     assert_eq!(grouped[0].iter().map(plain).collect::<Vec<_>>(), expected);
 }
 
@@ -282,7 +288,7 @@ fn sources_have_the_same_bits_for_any_threads_and_order() {
     assert_eq!(run(store.scan().threads(3), 7), expected);
     assert_ne!(run(store.scan(), 8), expected);
     let mut writer = store.index.writer().unwrap();
-    writer.compact(gradix::CompactOptions::all()).unwrap();
+    writer.compact(CompactOptions::all()).unwrap();
     drop(writer);
     let compacted = store.index.snapshot().unwrap();
     assert_eq!(run(compacted.scan(&store.queries).unwrap(), 7), expected);
@@ -379,7 +385,7 @@ fn selection_is_the_best_by_the_maximum_of_means() {
     for encoding in [Encoding::F32, Encoding::I8] {
         let store = store(encoding, 120);
         let tasks = [0..2, 2..3, 1..5];
-        let rows = store.rows(store.scan().grouping(Grouping::Sum));
+        let rows = rows_of(store.scan().grouping(Grouping::Sum));
         let all = selected(&rows, &tasks);
         let ties = all.windows(2).filter(|pair| pair[0].1 == pair[1].1).count();
         assert!(ties > 5, "{ties}");
@@ -394,11 +400,11 @@ fn selection_is_the_best_by_the_maximum_of_means() {
             let found = with(Selection::fraction(fraction)).run(store.scan()).unwrap();
             assert_eq!(flat(found), all[..expected], "{fraction}");
         }
-        let max = selected(&store.rows(store.scan().grouping(Grouping::Max)), &tasks);
+        let max = selected(&rows_of(store.scan().grouping(Grouping::Max)), &tasks);
         let found = with(Selection::count(9)).run(store.scan().grouping(Grouping::Max)).unwrap();
         assert_eq!(flat(found), max[..9]);
         // A fraction of what the scan selects, not of the index.
-        let news = store.rows(store.scan().grouping(Grouping::Sum).sources(["news"]));
+        let news = rows_of(store.scan().grouping(Grouping::Sum).sources(["news"]));
         let found = with(Selection::fraction(0.5)).run(store.scan().sources(["news"])).unwrap();
         assert_eq!(found.len(), (news.len() as f64 / 2.0).round() as usize);
     }
@@ -408,8 +414,8 @@ fn selection_is_the_best_by_the_maximum_of_means() {
 #[test]
 fn selection_weights_checkpoints() {
     let store = store(Encoding::F32, 60);
-    let one = store.rows(store.scan().blocks(["one"]).grouping(Grouping::Sum));
-    let two = store.rows(store.scan().blocks(["two"]).grouping(Grouping::Sum));
+    let one = rows_of(store.scan().blocks(["one"]).grouping(Grouping::Sum));
+    let two = rows_of(store.scan().blocks(["two"]).grouping(Grouping::Sum));
     let mut rows = one.clone();
     for (row, other) in rows.iter_mut().zip(&two) {
         row.2.iter_mut().zip(&other.2).for_each(|(x, y)| *x = 0.5 * *x + 0.25 * y);
@@ -436,4 +442,577 @@ fn selection_refuses_what_cannot_be() {
     let error = Selection::count(1).task(0..1).run(store.scan().cancel(&cancelled())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     assert_eq!(Selection::fraction(0.5).task(0..1).run(empty().scan()).unwrap(), []);
+}
+
+const COVERAGE: Objective = Objective::Coverage { share: 0.1 };
+
+/// What an example adds to a set, plainly. `has` and `all` are of the set and of all examples.
+fn gain(objective: Objective, scores: &[f64], has: &[f64], all: &[f64]) -> f64 {
+    let of_query = |query: usize| match objective {
+        Objective::Coverage { share } => {
+            let part = scores[query].max(0.0).min((share * all[query] - has[query]).max(0.0));
+            if part > 0.0 { part / all[query] } else { 0.0 }
+        }
+        _ => (scores[query].max(0.0) - has[query]).max(0.0),
+    };
+    (0..scores.len()).map(of_query).sum()
+}
+
+fn join(objective: Objective, has: &mut [f64], scores: &[f64]) {
+    for (has, score) in has.iter_mut().zip(scores) {
+        *has = match objective {
+            Objective::Coverage { .. } => *has + score.max(0.0),
+            _ => has.max(*score),
+        };
+    }
+}
+
+fn of_all(objective: Objective, examples: &[(Vec<u8>, Option<String>, Vec<f64>)]) -> Vec<f64> {
+    let mut all = vec![0.0; examples[0].2.len()];
+    examples.iter().for_each(|(_, _, scores)| join(objective, &mut all, scores));
+    all
+}
+
+/// The greedy choice, plainly: every example is looked at in every step.
+fn greedy(
+    objective: Objective,
+    examples: &[(Vec<u8>, Option<String>, Vec<f64>)],
+    count: usize,
+) -> Vec<(Vec<u8>, f64)> {
+    let all = of_all(objective, examples);
+    let (mut has, mut chosen) = (vec![0.0; all.len()], Vec::<(Vec<u8>, f64)>::new());
+    while chosen.len() < count {
+        let mut best: Option<(&[u8], f64, &[f64])> = None;
+        for (id, _, scores) in examples.iter().filter(|one| chosen.iter().all(|(id, _)| *id != one.0)) {
+            let gain = gain(objective, scores, &has, &all);
+            if best.is_none_or(|best| gain > best.1 || (gain == best.1 && &id[..] < best.0)) {
+                best = Some((id, gain, scores));
+            }
+        }
+        match best {
+            Some((id, gain, scores)) if gain > 0.0 => {
+                chosen.push((id.to_vec(), gain));
+                join(objective, &mut has, scores);
+            }
+            _ => break,
+        }
+    }
+    chosen
+}
+
+/// Catches a candidate that is chosen though one outside of the pool is better, a stale gain, a tie that goes to
+/// the greater id, and an example that is chosen twice.
+#[test]
+fn coreset_is_the_greedy_choice() {
+    for encoding in [Encoding::F32, Encoding::I8] {
+        let store = store(encoding, 90);
+        let examples = rows_of(store.scan().grouping(Grouping::Sum));
+        for objective in [COVERAGE, Objective::Coverage { share: 1.0 }, Objective::FacilityLocation] {
+            let expected = greedy(objective, &examples, 25);
+            let ties = expected.windows(2).filter(|pair| pair[0].1 == pair[1].1).count();
+            for candidates in [1, 3, 20, 1000] {
+                for threads in [1, 3] {
+                    let coreset = Coreset::new(25).objective(objective).candidates(candidates);
+                    let found = coreset
+                        .choose(|| store.snapshot.scan(&store.queries).map(|scan| scan.threads(threads)));
+                    let found = found.unwrap();
+                    let chosen: Vec<_> =
+                        found.examples.iter().map(|one| (one.id.clone(), one.gain)).collect();
+                    assert_eq!(chosen, expected, "{objective:?} {candidates} ({ties} ties)");
+                    let counted = usize::from(objective != Objective::FacilityLocation);
+                    match candidates {
+                        1000 => assert_eq!(found.passes, counted + 1),
+                        _ => assert!(found.passes <= counted + expected.len() + 1),
+                    }
+                    let value: f64 = expected.iter().map(|(_, gain)| gain).sum();
+                    assert_eq!(found.value, value);
+                }
+            }
+        }
+    }
+}
+
+/// Catches a share that is of another sum than that of all positive scores.
+#[test]
+fn coreset_tells_what_it_keeps() {
+    let store = store(Encoding::F32, 90);
+    let examples = rows_of(store.scan().grouping(Grouping::Sum));
+    for objective in [COVERAGE, Objective::FacilityLocation] {
+        let found =
+            Coreset::new(12).objective(objective).choose(|| store.snapshot.scan(&store.queries)).unwrap();
+        let mut has = vec![0.0; store.queries.len()];
+        for chosen in &found.examples {
+            let example = examples.iter().find(|example| example.0 == chosen.id).unwrap();
+            join(objective, &mut has, &example.2);
+        }
+        let expected: Vec<_> =
+            has.iter().zip(of_all(objective, &examples)).map(|(has, all)| has / all).collect();
+        assert_eq!(found.kept, expected);
+    }
+    // With the share that a set can have, all queries have it before any has much more.
+    let found = Coreset::new(90).choose(|| store.snapshot.scan(&store.queries)).unwrap();
+    assert!(found.examples.len() < 40 && found.kept.iter().all(|kept| (0.1 - 1e-12..0.25).contains(kept)));
+}
+
+/// Catches an objective that is not submodular, for which greedy has no bound: no set of its size is better
+/// than its value by more than the bound allows.
+#[test]
+fn coreset_reaches_its_bound() {
+    let store = store(Encoding::F32, 24);
+    let examples = rows_of(store.scan().grouping(Grouping::Sum));
+    for objective in [Objective::Coverage { share: 0.4 }, Objective::FacilityLocation] {
+        let all = of_all(objective, &examples);
+        let mut best = 0f64;
+        for (at, one) in examples.iter().enumerate() {
+            for (next, two) in examples.iter().enumerate().skip(at + 1) {
+                for three in examples.iter().skip(next + 1) {
+                    let (mut has, mut value) = (vec![0.0; all.len()], 0.0);
+                    for (_, _, scores) in [one, two, three] {
+                        value += gain(objective, scores, &has, &all);
+                        join(objective, &mut has, scores);
+                    }
+                    best = best.max(value);
+                }
+            }
+        }
+        let found =
+            Coreset::new(3).objective(objective).choose(|| store.snapshot.scan(&store.queries)).unwrap();
+        assert!(found.value <= best + 1e-9 && found.value >= (1.0 - (-1f64).exp()) * best);
+    }
+}
+
+/// Catches a setting, a changed scan or a scan's error that passes unseen.
+#[test]
+fn coreset_refuses_what_cannot_be() {
+    let store = store(Encoding::F16, 30);
+    let scan = || store.snapshot.scan(&store.queries);
+    for share in [0.0, 1.5, f64::NAN] {
+        let coreset = Coreset::new(3).objective(Objective::Coverage { share });
+        assert_setting(coreset.choose(scan), "share");
+    }
+    assert_setting(Coreset::new(3).candidates(0).choose(scan), "candidates");
+    let mut queries = store.queries.len() + 1;
+    let fewer = || {
+        queries -= 1;
+        store.snapshot.scan(&store.queries[..queries])
+    };
+    assert!(matches!(
+        Coreset::new(3).choose(fewer),
+        Err(OperatorError::Lengths { given: 4, expected: 5, .. })
+    ));
+    let token = cancelled();
+    let error = Coreset::new(3).choose(|| scan().map(|scan| scan.cancel(&token))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    let none = Coreset::new(0).choose(scan).unwrap();
+    assert_eq!((none.examples.len(), none.value), (0, 0.0));
+    let empty = empty();
+    let none = Coreset::new(3).choose(|| empty.snapshot.scan(&empty.queries)).unwrap();
+    assert_eq!((none.examples.len(), none.kept), (0, vec![1.0]));
+}
+
+/// Rows around few directions, so that many are alike; `copies` examples are the same, and every fifth example
+/// has three rows.
+fn alike(encoding: Encoding, tiers: &[Tier], examples: usize, copies: usize) -> Store {
+    let schema = Schema::new(spec(), encoding).unwrap().with_tiers(tiers.iter().copied()).unwrap();
+    let (folder, index) = indexes::create(&schema);
+    let mut random = Random(8);
+    let directions: Vec<_> = (0..12).map(|_| random.normals(DIMS as usize)).collect();
+    let mut values = |group: usize, noise: f32, size: f32| {
+        let noises = random.normals(DIMS as usize);
+        directions[group].iter().zip(noises).map(|(x, n)| size * (x + noise * n)).collect::<Vec<f32>>()
+    };
+    let copied = sketch(values(0, 0.0, 1.0));
+    let zero = sketch(vec![0.0; DIMS as usize]);
+    let mut writer = index.writer().unwrap();
+    for example in 0..examples {
+        let rows = if example % 5 == 4 { 3 } else { 1 };
+        let noise = [0.05, 0.2, 0.3, 1.0][example % 4];
+        let mut sketches: Vec<_> = (0..rows)
+            .map(|row| sketch(values((example * 7 + row) % 12, noise, 1.0 + example as f32)))
+            .collect();
+        if example % 13 == 12 {
+            sketches[0] = zero.clone();
+        } else if example < 2 * copies && example % 2 == 0 {
+            sketches[0] = copied.clone();
+        }
+        let label = if example % 3 == 0 { "wiki" } else { "news" };
+        let rows: Vec<_> = (0u32..)
+            .zip(&sketches)
+            .map(|(at, sketch)| match (rows, at) {
+                (1, _) => Row::new(sketch).source(label),
+                _ => Row::new(sketch).source(label).span(Span::tokens(at, at + 2)),
+            })
+            .collect();
+        writer.append_rows(format!("example {}", example * 37 % 1009), &rows).unwrap();
+        if example % 50 == 49 {
+            writer.commit().unwrap();
+        }
+    }
+    for example in (0..examples).step_by(17) {
+        writer.delete(format!("example {}", example * 37 % 1009)).unwrap();
+    }
+    writer.commit().unwrap();
+    drop(writer);
+    Store { snapshot: index.snapshot().unwrap(), index, queries: Vec::new(), _folder: folder }
+}
+
+type Ids = (Vec<u8>, Vec<u8>);
+type Pairs = BTreeMap<Ids, f64>;
+
+/// All pairs, plainly: each row is a query that every row is scored for.
+fn pairs(snapshot: &Snapshot, least: f64, configure: impl for<'q> Fn(Scan<'q>) -> Scan<'q>) -> Pairs {
+    let mut found = Pairs::new();
+    for row in snapshot.iter().with_sketches().map(Result::unwrap) {
+        let query = [row.sketch.unwrap()];
+        // What the scan leaves out is no query either.
+        let scan = configure(snapshot.scan(&query).unwrap());
+        let mut selected = false;
+        let mut scores = Vec::new();
+        scan.metric(Metric::Cosine)
+            .scores(|rows| {
+                for at in 0..rows.len() {
+                    let id = rows.id(at).unwrap().to_vec();
+                    selected |= id == row.id && rows.span(at).unwrap() == row.span;
+                    scores.push((id, rows.scores(0)[at]));
+                }
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        for (id, score) in scores {
+            if selected && score >= least && id > row.id {
+                let best = found.entry((row.id.clone(), id)).or_insert(score);
+                *best = best.max(score);
+            }
+        }
+    }
+    found
+}
+
+/// The pairs that the operator passes on, in its order.
+fn passed(duplicates: Duplicates<'_>, snapshot: &Snapshot) -> Vec<(Ids, f64)> {
+    let mut found = Vec::new();
+    let count = duplicates
+        .run(snapshot, |pair| {
+            found.push(((pair.first.clone(), pair.second.clone()), pair.cosine));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(count, found.len() as u64);
+    found
+}
+
+/// Catches a pair that is missed, passed twice, in the wrong direction or with another score; examples whose rows
+/// are parted by a batch; and a row with more duplicates than the first scan asks for.
+#[test]
+fn duplicates_are_all_pairs_above_the_cosine() {
+    let sign = Tier::Sign { seed: 2 };
+    for (encoding, tiers) in
+        [(Encoding::F32, vec![]), (Encoding::F16, vec![sign, Tier::I8]), (Encoding::I8, vec![])]
+    {
+        for (copies, least) in [(0, 0.9), (90, 0.97)] {
+            let store = alike(encoding, &tiers, 220, copies);
+            let expected = pairs(&store.snapshot, least, |scan| scan);
+            assert!(expected.len() > 100, "{}", expected.len());
+            for batch in [1, 7, 64, 1000] {
+                let run = |threads: usize| {
+                    let duplicates = Duplicates::new(least).batch(batch);
+                    passed(duplicates.configure(move |scan| scan.threads(threads)), &store.snapshot)
+                };
+                let found = run(1);
+                assert_eq!(run(3), found, "{batch}");
+                let map: Pairs = found.iter().cloned().collect();
+                assert_eq!(map.len(), found.len(), "{batch}: passed twice");
+                assert_eq!(map, expected, "{encoding:?} {copies} {batch}");
+            }
+        }
+    }
+}
+
+/// Catches pairs that depend on where rows lie.
+#[test]
+fn duplicates_are_the_same_after_compaction() {
+    let store = alike(Encoding::I8, &[], 220, 70);
+    let before: Pairs = passed(Duplicates::new(0.95), &store.snapshot).into_iter().collect();
+    let mut writer = store.index.writer().unwrap();
+    writer.compact(CompactOptions::all()).unwrap();
+    drop(writer);
+    let after: Pairs = passed(Duplicates::new(0.95), &store.index.snapshot().unwrap()).into_iter().collect();
+    assert_eq!(after, before);
+}
+
+/// Catches a filter that applies to one side of a pair, and blocks that do not apply to both.
+#[test]
+fn duplicates_are_of_the_selected_rows_and_blocks() {
+    let store = alike(Encoding::F16, &[], 220, 40);
+    let found =
+        |duplicates: Duplicates<'_>| passed(duplicates, &store.snapshot).into_iter().collect::<Pairs>();
+    let all = found(Duplicates::new(0.9));
+    let wiki = found(Duplicates::new(0.9).sources(["wiki"]));
+    assert_eq!(wiki, pairs(&store.snapshot, 0.9, |scan| scan.sources(["wiki"])));
+    let whole = found(Duplicates::new(0.9).spans(SpanFilter::Whole));
+    assert_eq!(whole, pairs(&store.snapshot, 0.9, |scan| scan.spans(SpanFilter::Whole)));
+    assert!(!wiki.is_empty() && wiki.len() < whole.len() && whole.len() < all.len());
+    let one = found(Duplicates::new(0.98).configure(|scan| scan.blocks(["one"])));
+    assert_eq!(one, pairs(&store.snapshot, 0.98, |scan| scan.blocks(["one"])));
+    assert_ne!(one, found(Duplicates::new(0.98)));
+}
+
+/// Catches a cluster that is split where pairs connect it, or one that is not of connected examples.
+#[test]
+fn clusters_are_the_connected_examples() {
+    // Examples of several rows would connect all.
+    let whole = || Duplicates::new(0.93).spans(SpanFilter::Whole);
+    let store = alike(Encoding::F16, &[], 220, 80);
+    let edges: Vec<_> = passed(whole(), &store.snapshot).into_iter().map(|(pair, _)| pair).collect();
+    let mut left: BTreeSet<Vec<u8>> = edges.iter().flat_map(|(a, b)| [a.clone(), b.clone()]).collect();
+    let mut expected = Vec::new();
+    while let Some(first) = left.pop_first() {
+        let mut cluster = BTreeSet::from([first]);
+        loop {
+            let reached = edges.iter().filter(|(a, b)| cluster.contains(a) != cluster.contains(b));
+            let reached: Vec<_> = reached.flat_map(|(a, b)| [a.clone(), b.clone()]).collect();
+            if reached.is_empty() {
+                break;
+            }
+            cluster.extend(reached);
+        }
+        left.retain(|id| !cluster.contains(id));
+        expected.push(cluster.into_iter().collect::<Vec<_>>());
+    }
+    assert!(expected.len() > 2, "{}", expected.len());
+    assert_eq!(whole().clusters(&store.snapshot).unwrap(), expected);
+}
+
+/// Catches a sink that cannot end the join, and progress that does not add up.
+#[test]
+fn duplicates_end_when_told_to() {
+    let store = alike(Encoding::F32, &[], 220, 90);
+    let whole = passed(Duplicates::new(0.9).batch(16), &store.snapshot);
+    // In the middle of a batch, and in the crowded part of one.
+    for end in [1, 5, whole.len() as u64 / 2, whole.len() as u64 - 1] {
+        let mut seen = 0;
+        let count = Duplicates::new(0.9).batch(16).run(&store.snapshot, |_| {
+            seen += 1;
+            if seen == end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert_eq!((count.unwrap(), seen), (end, end));
+    }
+    let token = CancelToken::new();
+    let error = Duplicates::new(0.9).batch(16).cancel(&token).run(&store.snapshot, |_| {
+        token.cancel();
+        ControlFlow::Continue(())
+    });
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Cancelled);
+    let mut done = Vec::new();
+    Duplicates::new(0.9)
+        .batch(16)
+        .progress(|progress| {
+            assert_eq!(progress.rows_total, store.snapshot.rows());
+            done.push(progress.rows_done);
+        })
+        .run(&store.snapshot, |_| ControlFlow::Continue(()))
+        .unwrap();
+    assert!(done.len() > 10 && done.windows(2).all(|pair| pair[0] < pair[1]));
+    assert_eq!(done.last(), Some(&store.snapshot.rows()));
+}
+
+/// Catches a setting that finds something else in silence.
+#[test]
+fn duplicates_refuse_what_cannot_be() {
+    let store = alike(Encoding::F32, &[], 30, 0);
+    let run = |duplicates: Duplicates<'_>| duplicates.run(&store.snapshot, |_| ControlFlow::Continue(()));
+    for least in [0.0, -0.5, 1.1, f64::NAN] {
+        assert_setting(run(Duplicates::new(least)), "least_cosine");
+    }
+    assert_setting(run(Duplicates::new(0.9).batch(0)), "batch");
+    let filtered: [Duplicates<'_>; 4] = [
+        Duplicates::new(0.9).configure(|scan| scan.ids(["example 0"])),
+        Duplicates::new(0.9).configure(|scan| scan.exclude_ids(["example 0"])),
+        Duplicates::new(0.9).configure(|scan| scan.sources(["wiki"])),
+        Duplicates::new(0.9).configure(|scan| scan.spans(SpanFilter::Whole)),
+    ];
+    for duplicates in filtered {
+        assert!(matches!(run(duplicates), Err(OperatorError::Filtered)));
+    }
+    let unknown = run(Duplicates::new(0.9).sources(["wiki", "nobody"]));
+    match unknown {
+        Err(OperatorError::Scan(ScanError::UnknownSource { name })) => assert_eq!(name, "nobody"),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(run(Duplicates::new(0.9).cancel(&cancelled())), Err(OperatorError::Cancelled)));
+    let none = Duplicates::new(0.9).clusters(&empty().snapshot).unwrap();
+    assert_eq!(none, Vec::<Vec<Vec<u8>>>::new());
+}
+
+/// Outputs of a model that mixes hidden distributions with these shares, the first of which is the base's.
+fn mixed(shares: &[f64], prompts: usize, outputs: usize, noise: f64) -> Vec<Vec<Vec<f32>>> {
+    let mut random = Random(4);
+    let mut distribution = || {
+        let mut numbers: Vec<f64> = (0..outputs).map(|_| random.uniform().powi(4)).collect();
+        let sum: f64 = numbers.iter().sum();
+        numbers.iter_mut().for_each(|number| *number /= sum);
+        numbers
+    };
+    let mut noisy = |numbers: Vec<f64>| -> Vec<f32> {
+        let other = distribution();
+        numbers.iter().zip(other).map(|(x, n)| ((1.0 - noise) * x + noise * n) as f32).collect()
+    };
+    let mut hidden = Random(6);
+    let mut distribution = || {
+        let mut numbers: Vec<f64> = (0..outputs).map(|_| hidden.uniform().powi(4)).collect();
+        let sum: f64 = numbers.iter().sum();
+        numbers.iter_mut().for_each(|number| *number /= sum);
+        numbers
+    };
+    (0..prompts)
+        .map(|_| {
+            let hidden: Vec<_> = shares.iter().map(|_| distribution()).collect();
+            let without = (0..outputs)
+                .map(|output| shares.iter().zip(&hidden).map(|(share, h)| share * h[output]).sum());
+            let with = hidden[1..].iter().map(|h| {
+                h.iter()
+                    .zip(&hidden[0])
+                    .map(|(own, base)| shares[0] * base + (1.0 - shares[0]) * own)
+                    .collect()
+            });
+            std::iter::once(without.collect()).chain(with).map(&mut noisy).collect()
+        })
+        .collect()
+}
+
+fn relative(fit: &MixtureFit) -> Vec<f64> {
+    fit.sources.iter().map(|source| source.relative).collect()
+}
+
+/// Catches shares of the wrong source, a base that is counted among them, or a fit that does not reach its minimum.
+#[test]
+fn mixture_recovers_planted_shares() {
+    for (shares, outputs) in
+        [(vec![0.2, 0.5, 0.2, 0.1], 2), (vec![0.3, 0.05, 0.65], 6), (vec![0.1, 0.9, 0.0], 3)]
+    {
+        let prompts = mixed(&shares, 60, outputs, 0.0);
+        let fit = Mixture::new().replicates(20).fit(&prompts).unwrap();
+        for (source, share) in fit.sources.iter().zip(&shares[1..]) {
+            assert!((source.relative - share / (1.0 - shares[0])).abs() < 1e-4, "{shares:?} {fit:#?}");
+        }
+        assert!(fit.residual < 1e-5, "{}", fit.residual);
+        // The base's share is bounded by the data, not determined.
+        assert!(fit.base <= fit.base_bound + 1e-3 && fit.base_bound >= shares[0] - 1e-6);
+        let sum: f64 = fit.sources.iter().map(|source| source.share).sum::<f64>() + fit.base;
+        assert!((sum - 1.0).abs() < 1e-12);
+        // What is left of the shares follows the relative ones, but for what the ridge does.
+        for source in &fit.sources {
+            assert!((source.share / (1.0 - fit.base) - source.relative).abs() < 0.03, "{fit:#?}");
+        }
+    }
+}
+
+/// Catches intervals that do not cover, or do not shrink with more prompts.
+#[test]
+fn mixture_intervals_cover_noisy_shares() {
+    let shares = [0.2, 0.5, 0.2, 0.1];
+    let width = |prompts: usize| {
+        let fit = Mixture::new().replicates(100).ridge(0.01).fit(&mixed(&shares, prompts, 4, 0.1)).unwrap();
+        let first = &fit.sources[0];
+        let interval = first.relative_interval.unwrap();
+        assert!(interval.low < first.relative && first.relative < interval.high, "{fit:#?}");
+        assert!((first.relative - 0.625).abs() < 0.1, "{fit:#?}");
+        assert!(fit.residual > 0.01);
+        interval.high - interval.low
+    };
+    let (few, many) = (width(15), width(150));
+    assert!(many < 0.5 * few && few < 0.5, "{few} {many}");
+}
+
+/// Catches a fit that depends on the threads or on the order in which replicates end, and a seed that does nothing.
+#[test]
+fn mixture_is_the_same_for_any_threads() {
+    let prompts = mixed(&[0.2, 0.5, 0.3], 12, 3, 0.2);
+    let fit = |threads: usize, seed: u64| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let mixture = Mixture::new().replicates(30).ridge(0.05).seed(seed);
+        pool.install(|| mixture.fit(&prompts).unwrap())
+    };
+    assert_eq!(fit(1, 7), fit(3, 7));
+    assert_ne!(fit(1, 7), fit(1, 8));
+    assert_eq!(relative(&fit(1, 7)), relative(&fit(1, 8)));
+}
+
+/// Catches a division by zero or a bias where the data say nothing: shares are equal then.
+#[test]
+fn mixture_of_degenerate_outputs_is_the_documented_one() {
+    let same = vec![vec![vec![0.25f32, 0.75]; 4]; 5];
+    let fit = Mixture::new().replicates(10).fit(&same).unwrap();
+    for source in &fit.sources {
+        assert!((source.relative - 1.0 / 3.0).abs() < 1e-12, "{fit:#?}");
+    }
+    assert!(fit.base_bound > 1.0 - 1e-6 && fit.base_bound <= 1.0);
+    // One source: all of what comes from sources is its.
+    let one = vec![vec![vec![0.5f32, 0.5], vec![0.9, 0.1]]];
+    let fit = Mixture::new().replicates(40).fit(&one).unwrap();
+    assert_eq!(fit.sources[0].relative, 1.0);
+    assert!(fit.residual > 0.5);
+    // One output: nothing to tell apart.
+    let certain = vec![vec![vec![1.0f32]; 3]; 2];
+    let fit = Mixture::new().replicates(10).fit(&certain).unwrap();
+    assert_eq!((relative(&fit), fit.residual), (vec![0.5, 0.5], 0.0));
+    // Prompts with different answers.
+    let mut other = mixed(&[0.2, 0.5, 0.3], 20, 3, 0.0);
+    other.extend(mixed(&[0.2, 0.5, 0.3], 20, 5, 0.0));
+    let fit = Mixture::new().replicates(10).fit(&other).unwrap();
+    assert!((fit.sources[0].relative - 0.625).abs() < 1e-4);
+    // Too few iterations are told.
+    let fit = Mixture::new().replicates(10).iterations(1).fit(&other).unwrap();
+    assert_eq!((fit.iterations, fit.converged, fit.replicates_not_converged), (1, false, 10));
+}
+
+/// Catches numbers that are taken for a distribution, and settings that pass unseen.
+#[test]
+fn mixture_refuses_what_cannot_be() {
+    let good = mixed(&[0.2, 0.5, 0.3], 3, 3, 0.0);
+    assert_setting(Mixture::new().replicates(0).fit(&good), "replicates");
+    assert_setting(Mixture::new().confidence(1.0).fit(&good), "confidence");
+    assert_setting(Mixture::new().iterations(0).fit(&good), "iterations");
+    for ridge in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert_setting(Mixture::new().ridge(ridge).fit(&good), "ridge");
+    }
+    let bad: [Vec<f32>; 5] = [
+        vec![0.5, 0.5],
+        vec![0.5, 0.5, 0.5],
+        vec![1.5, -0.5, 0.0],
+        vec![f32::NAN, 0.5, 0.5],
+        vec![f32::INFINITY, 0.0, 0.0],
+    ];
+    for bad in bad {
+        let mut prompts = good.clone();
+        prompts[1][2] = bad;
+        let error = Mixture::new().fit(&prompts).unwrap_err();
+        let told = error.to_string();
+        assert!(told.starts_with("that of prompt 1 with context from source 1 is no distribution"), "{told}");
+        assert_eq!(Error::from(error).kind(), ErrorKind::InvalidInput);
+    }
+    let lengths = |prompts: &[Vec<Vec<f32>>]| match Mixture::new().fit(prompts) {
+        Err(OperatorError::Lengths { given, expected, .. }) => (given, expected),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(lengths(&[]), (0, 1));
+    assert_eq!(lengths(&[vec![vec![1.0]]]), (1, 2));
+    assert_eq!(lengths(&[vec![]]), (0, 2));
+    let mut uneven = good.clone();
+    uneven[2].pop();
+    assert_eq!(lengths(&uneven), (2, 3));
+    assert!(matches!(Mixture::new().cancel(&cancelled()).fit(&good), Err(OperatorError::Cancelled)));
+    // From the callback, in the middle.
+    let token = CancelToken::new();
+    let mut calls = Vec::new();
+    let stopped = Mixture::new()
+        .replicates(50)
+        .cancel(&token)
+        .progress(|done, total| {
+            calls.push((done, total));
+            token.cancel();
+        })
+        .fit(&good);
+    assert!(matches!(stopped, Err(OperatorError::Cancelled)));
+    assert_eq!(calls[0], (1, 51));
 }

@@ -20,7 +20,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("manifest", &["bytes", "lock", "files"]),
     ("scan", &["lock", "codec", "sketch", "schema", "segment"]),
     ("index", &["bytes", "lock", "files", "codec", "sketch", "schema", "segment", "manifest", "scan"]),
-    ("operators", &["sketch", "scan", "index"]),
+    ("operators", &["lock", "sketch", "scan", "index"]),
     // All but the collector use `sketch` alone, see below.
     ("burn", &["lock", "sketch", "segment", "scan", "index"]),
     // `crate::Error` gathers the errors of all; so nobody below may return it.

@@ -341,6 +341,12 @@ impl<'a> Scan<'a> {
         self.queries.len()
     }
 
+    /// Whether rows are excluded by id, source or span.
+    pub(crate) fn is_filtered(&self) -> bool {
+        let FilterRequest { ids, excluded, sources, spans } = &self.filter;
+        ids.is_some() || !excluded.is_empty() || sources.is_some() || *spans != SpanFilter::All
+    }
+
     /// Calls `work` with the scan and the number of threads, on a pool of that number of threads.
     fn on_threads<R: Send>(
         self,
