@@ -11,6 +11,7 @@ use crate::index::{
     OpenError, PartError, RecoverError, SnapshotError, WriterError,
 };
 use crate::manifest::ManifestError;
+use crate::operators::OperatorError;
 use crate::scan::{KernelError, ScanError};
 use crate::segment::SegmentError;
 use crate::sketch::SketchError;
@@ -117,6 +118,9 @@ pub enum Error {
     /// From encoding one row of one block.
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    /// From an [operator](crate::operators).
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
     /// From the burn adapter.
     #[cfg(feature = "burn")]
     #[error(transparent)]
@@ -189,6 +193,7 @@ impl Error {
             Self::Kernel(error) => error.kind(),
             Self::Sketch(error) => error.kind(),
             Self::Encode(error) => error.kind(),
+            Self::Operator(error) => error.kind(),
             #[cfg(feature = "burn")]
             Self::Burn(error) => error.kind(),
             #[cfg(feature = "burn")]
@@ -568,6 +573,31 @@ impl EncodeError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFinite { .. } | Self::NormTooLarge { .. } => ErrorKind::InvalidInput,
+        }
+    }
+}
+
+impl OperatorError {
+    /// What the caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::MissingIds { .. } => ErrorKind::NotFound,
+            Self::Setting { .. }
+            | Self::NoExamples
+            | Self::NoTask
+            | Self::Task { .. }
+            | Self::Filtered
+            | Self::Memory { .. }
+            | Self::Lengths { .. }
+            | Self::Weight { .. }
+            | Self::NoWeight
+            | Self::Distribution { .. }
+            | Self::Overflow => ErrorKind::InvalidInput,
+            Self::Sketch(error) => error.kind(),
+            Self::Get(error) => error.kind(),
+            Self::Scan(error) => error.kind(),
+            Self::Cancelled => ErrorKind::Cancelled,
         }
     }
 }

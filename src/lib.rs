@@ -210,6 +210,7 @@ pub mod fuzzing;
 mod index;
 mod lock;
 mod manifest;
+pub mod operators;
 pub mod scan;
 mod schema;
 pub mod segment;
