@@ -21,6 +21,9 @@ pub enum FactorError {
     /// was subtracted is above λ.
     #[error("the curvature's sums are not positive definite, even with lambda added; fit them again")]
     NotPositive,
+    /// An eigenvalue was not found in thirty steps, which no matrix is known to need.
+    #[error("the eigenvalues of the curvature did not converge")]
+    NotConverged,
     /// The caller has cancelled.
     #[error("the factorisation was cancelled")]
     Cancelled,

@@ -5,15 +5,17 @@
 //! Knows neither files nor indexes, and works on rayon's current thread pool.
 
 mod cholesky;
+mod eigen;
 mod error;
 mod estimate;
 mod factor;
-mod kernel;
+pub(crate) mod kernel;
+mod low_rank;
 mod sums;
 #[cfg(test)]
 mod tests;
 
 pub use error::FactorError;
 pub use estimate::Estimate;
-pub(crate) use factor::Factor;
+pub(crate) use factor::{DEFAULT_RANK, Factor};
 pub(crate) use sums::{BlockSums, Sign, panel_rows};
