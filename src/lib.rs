@@ -223,6 +223,7 @@ pub mod sketch;
 mod random;
 
 pub use codec::{EncodeError, Encoding, Tier};
+pub use curvature::Estimate;
 pub use error::{Error, ErrorKind, Result};
 pub use index::{
     AppendError, Attach, AttachError, Attached, Collection, ColumnStats, Commit, CommitError, CompactOptions,

@@ -28,7 +28,7 @@ enum Inverse {
 }
 
 /// The rank of a Nyström approximation for which none is given.
-pub(crate) const DEFAULT_RANK: u32 = 256;
+const DEFAULT_RANK: u32 = 256;
 
 /// The fewest groups into which neighbours are added when a rank is asked for, and how many there are for each
 /// eigenvector.
@@ -38,7 +38,7 @@ impl Factor {
     /// Factors `F + lambda I`, where F is the sums by the number of rows and `lambda` is κ times the rows' mean
     /// squared norm by the number of rows. `stop` is asked now and then.
     ///
-    /// `rank` is how many eigenvectors are kept, [`DEFAULT_RANK`] at most for the sums of a Nyström approximation; the
+    /// `rank` is how many eigenvectors are kept, for the sums of a Nyström approximation 256 if none is given; the
     /// rest of the space is divided by λ plus the first eigenvalue left out. Without one, full sums keep all.
     ///
     /// If all rows are zero, λ and the effective dims are 0 and queries stay as they are.

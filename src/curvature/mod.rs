@@ -17,5 +17,5 @@ mod tests;
 
 pub use error::FactorError;
 pub use estimate::Estimate;
-pub(crate) use factor::{DEFAULT_RANK, Factor};
+pub(crate) use factor::Factor;
 pub(crate) use sums::{BlockSums, Sign, panel_rows};
