@@ -538,3 +538,53 @@ fn sizes_are_known_before_memory_is_taken() {
         assert_eq!(panel_rows(dims), rows, "{dims} dims");
     }
 }
+
+fn f64_of(word: &serde_json::Value) -> f64 {
+    f64::from_bits(u64::from_str_radix(word.as_str().unwrap(), 16).unwrap())
+}
+
+fn f64s_of(words: &serde_json::Value) -> Vec<f64> {
+    words.as_array().unwrap().iter().map(f64_of).collect()
+}
+
+/// Catches sums and answers that differ from those an independent program made by the same page.
+#[test]
+fn curvature_equals_the_known_answers() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/curvature-v1.json");
+    let answers: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let cases = answers["cases"].as_array().unwrap();
+    assert!(cases.len() >= 9);
+    for case in cases {
+        let number = |name: &str| case[name].as_u64().unwrap() as usize;
+        let (dims, count) = (number("dims"), number("rows"));
+        let scale = case["exponent"].as_i64().map_or(0.0, |exponent| 2f64.powi(exponent as i32));
+        let rows: Vec<f32> = (0..dims * count)
+            .map(|i| {
+                let value = ((i * 7919 % 1009) as f64 - 504.0) / 300.0;
+                (f64::from(value as f32) * scale) as f32
+            })
+            .collect();
+        let estimate = case["width"].as_u64().map_or(FULL, |width| nystrom(width as u32));
+        let query: Vec<f64> = case["query"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|word| f32::from_bits(u32::from_str_radix(word.as_str().unwrap(), 16).unwrap()).into())
+            .collect();
+        for kernel in Kernel::available() {
+            let mut sums = BlockSums::new(dims, estimate);
+            sums.add_on(kernel, &rows, Sign::Plus);
+            sums.add_on(kernel, &rows[..number("taken_out") * dims], Sign::Minus);
+            let what = format!("{kernel}, {dims} dims, {estimate:?}, {count} rows");
+            assert_eq!(sums.power, f64_of(&case["power"]), "{what}");
+            assert_eq!(sums.values, f64s_of(&case["values"]), "{what}");
+            let rank = case["rank"].as_u64().map(|rank| rank as u32);
+            let factor = Factor::on(kernel, &sums, case["kappa"].as_f64().unwrap(), rank, &never).unwrap();
+            assert_eq!(factor.lambda(), f64_of(&case["lambda"]), "{what}");
+            assert_eq!(factor.effective_dims(), f64_of(&case["effective_dims"]), "{what}");
+            assert_eq!(preconditioned(&factor, &query), f64s_of(&case["preconditioned"]), "{what}");
+            let influence = factor.self_influence(&rows[(count - 1) * dims..])[0];
+            assert_eq!(influence, f64_of(&case["self_influence"]), "{what}");
+        }
+    }
+}
