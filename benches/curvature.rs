@@ -10,26 +10,41 @@
 //! cargo bench --bench curvature -- sums    # one table: sums, factors or kernels
 //! ```
 //!
-//! The numerics are private to the crate, so this program compiles their folder again.
+//! The numerics are private to the crate, so this program compiles their files again.
 
 #[expect(dead_code, reason = "as below")]
 #[path = "../src/codec"]
 mod codec {
     pub mod lanes;
 }
-#[expect(dead_code, unused_imports, reason = "a part of the crate, of which this program needs less")]
-#[path = "../src/curvature/mod.rs"]
-mod curvature;
+#[expect(dead_code, reason = "a part of the crate, of which this program needs less")]
+#[path = "../src/curvature"]
+mod curvature {
+    pub mod cholesky;
+    pub mod eigen;
+    pub mod estimate;
+    pub mod factor;
+    pub mod factor_error;
+    pub mod kernel;
+    pub mod low_rank;
+    pub mod sums;
+
+    pub(crate) use estimate::Estimate;
+    pub(crate) use factor_error::FactorError;
+    pub(crate) use sums::BlockSums;
+}
 #[cfg(test)]
-#[expect(dead_code, reason = "the folder's tests, which are compiled too, need less")]
+#[expect(dead_code, reason = "the kernels' tests, which are compiled too, need less")]
 #[path = "../tests/fixtures/random.rs"]
 mod random;
 
 use std::hint::black_box;
 use std::time::Instant;
 
+use curvature::factor::Factor;
 use curvature::kernel::{HEIGHT, Kernel, WIDTH};
-use curvature::{BlockSums, Estimate, Factor, FactorError, Sign, panel_rows};
+use curvature::sums::{Sign, panel_rows};
+use curvature::{BlockSums, Estimate, FactorError};
 use gradix::Encoding;
 
 type Failure = Box<dyn std::error::Error>;

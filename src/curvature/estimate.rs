@@ -19,6 +19,26 @@ impl Estimate {
     pub const fn auto(dims: usize) -> Self {
         if dims <= 4096 { Self::Full } else { Self::Nystrom { width: 512 } }
     }
+
+    /// The width; 0 for the full sums.
+    pub(crate) const fn width(self) -> u32 {
+        match self {
+            Self::Full => 0,
+            Self::Nystrom { width } => width,
+        }
+    }
+
+    pub(crate) const fn of_width(width: u32) -> Self {
+        if width == 0 { Self::Full } else { Self::Nystrom { width } }
+    }
+
+    /// Whether it is possible for a block of `dims`.
+    pub(crate) const fn fits(self, dims: usize) -> bool {
+        match self {
+            Self::Full => true,
+            Self::Nystrom { width } => 0 < width && width as usize <= dims,
+        }
+    }
 }
 
 /// The groups of neighbours: `size` dims each, the last one perhaps fewer.

@@ -70,7 +70,7 @@ impl Factor {
         if sums.rows == 0 {
             return Err(FactorError::NoRows);
         }
-        if !sums.power.is_finite() || sums.values.par_iter().any(|value| !value.is_finite()) {
+        if !sums.is_finite() {
             return Err(FactorError::NotFinite);
         }
         if sums.power < 0.0 {

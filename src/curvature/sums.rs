@@ -76,6 +76,11 @@ impl BlockSums {
         self.add_on(Kernel::fastest(), rows, sign);
     }
 
+    /// Whether no sum has overflowed.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.power.is_finite() && self.values.par_iter().all(|value| value.is_finite())
+    }
+
     /// Adds the sums of other rows of the same block.
     ///
     /// # Panics
