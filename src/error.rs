@@ -4,6 +4,7 @@
 use std::io;
 
 use crate::codec::EncodeError;
+use crate::eval::EvalError;
 use crate::index::{
     AppendError, AttachError, CommitError, CreateError, DetachedError, GetError, MaintenanceError, OpenError,
     PartError, RecoverError, SnapshotError, WriterError,
@@ -106,6 +107,9 @@ pub enum Error {
     /// From encoding one row of one block.
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    /// See [`EvalError`].
+    #[error(transparent)]
+    Eval(#[from] EvalError),
     /// From the burn adapter.
     #[cfg(feature = "burn")]
     #[error(transparent)]
@@ -175,6 +179,7 @@ impl Error {
             Self::Kernel(error) => error.kind(),
             Self::Sketch(error) => error.kind(),
             Self::Encode(error) => error.kind(),
+            Self::Eval(error) => error.kind(),
             #[cfg(feature = "burn")]
             Self::Burn(error) => error.kind(),
             #[cfg(feature = "burn")]
@@ -472,6 +477,21 @@ impl SketchError {
             | Self::OtherSpec { .. }
             | Self::NotNested { .. } => ErrorKind::InvalidInput,
             Self::NoKernel { .. } => ErrorKind::Unsupported,
+        }
+    }
+}
+
+impl EvalError {
+    /// What the caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFinite { .. }
+            | Self::Length { .. }
+            | Self::Empty { .. }
+            | Self::UnknownRow { .. }
+            | Self::TooManyRelevant { .. }
+            | Self::InvalidLevel { .. } => ErrorKind::InvalidInput,
         }
     }
 }

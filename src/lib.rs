@@ -201,6 +201,7 @@ mod bytes;
 #[cfg_attr(not(test), expect(dead_code, reason = "the order of sums, which tests compare kernels with"))]
 mod codec;
 mod error;
+pub mod eval;
 mod files;
 #[cfg(fuzzing)]
 #[doc(hidden)]
