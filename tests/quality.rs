@@ -89,13 +89,13 @@ fn truth_is_as_numpy_reads_it() {
 fn gradient_is_that_of_the_loss() {
     let task = Task::load("digits");
     // A row that the first checkpoint is not sure of.
-    let row = (0..ROWS).find(|&row| task.gradient(0, row).probability < 0.6).unwrap();
+    let row = (0..ROWS).find(|&row| task.gradient(0, row).doubt > 0.4).unwrap();
     let gradient = task.gradient(0, row);
     let mut moved = Task::load("digits");
     let mut at = 0;
     for (name, _, values) in gradient.tensors() {
         let largest = (0..values.len()).max_by(|&a, &b| values[a].abs().total_cmp(&values[b].abs())).unwrap();
-        let mut loss = |by: f32| -moved.gradient_moved(0, row, at + largest, by).probability.ln();
+        let mut loss = |by: f32| -(1.0 - moved.gradient_moved(0, row, at + largest, by).doubt).ln();
         let (step, expected) = (1e-3, f64::from(values[largest]));
         let difference = (loss(step) - loss(-step)) / (2.0 * f64::from(step));
         assert!((difference / expected - 1.0).abs() < 0.02, "{name}: {difference}, not {expected}");
