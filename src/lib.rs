@@ -203,6 +203,7 @@ mod bytes;
 mod codec;
 pub mod curvature;
 mod error;
+pub mod eval;
 mod files;
 #[cfg(fuzzing)]
 #[doc(hidden)]
