@@ -895,6 +895,7 @@ fn mixture_recovers_planted_shares() {
         for (source, share) in fit.sources.iter().zip(&shares[1..]) {
             assert!((source.relative - share / (1.0 - shares[0])).abs() < 1e-4, "{shares:?} {fit:#?}");
         }
+        assert!(fit.converged && fit.replicates_not_converged == 0, "{fit:#?}");
         assert!(fit.residual < 1e-5, "{}", fit.residual);
         // The base's share is bounded by the data, not determined.
         assert!(fit.base <= fit.base_bound + 1e-3 && fit.base_bound >= shares[0] - 1e-6);

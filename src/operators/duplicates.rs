@@ -220,7 +220,8 @@ impl<'a> Duplicates<'a> {
         if queries.is_empty() {
             return Ok(());
         }
-        let scan = self.scan(snapshot, &queries)?.grouping(Grouping::Rows).top_k(HITS).bottom_k(0);
+        let scan = self.scan(snapshot, &queries)?.grouping(Grouping::Rows);
+        let scan = scan.top_k(HITS).bottom_k(0).at_least(self.least);
         let ranking = match scan.run() {
             Err(ScanError::Cancelled) => return Err(OperatorError::Cancelled),
             ranking => ranking?,
@@ -229,16 +230,14 @@ impl<'a> Duplicates<'a> {
         let mut crowded = Batch::default();
         for (id, rows) in examples {
             let hits = |row: usize| ranking.proponents(row);
-            let is_full =
-                |row: usize| hits(row).len() == HITS && hits(row).iter().all(|hit| hit.score >= self.least);
-            if rows.clone().any(is_full) {
+            if rows.clone().any(|row| hits(row).len() == HITS) {
                 let start = crowded.queries.len();
                 crowded.queries.extend_from_slice(&queries[rows]);
                 crowded.examples.push((id, start..crowded.queries.len()));
                 continue;
             }
             let mut found: BTreeMap<&[u8], f64> = BTreeMap::new();
-            for hit in rows.flat_map(hits).filter(|hit| hit.score >= self.least && hit.id > id) {
+            for hit in rows.flat_map(hits).filter(|hit| hit.id > id) {
                 let cosine = found.entry(&hit.id).or_insert(hit.score);
                 *cosine = cosine.max(hit.score);
             }
