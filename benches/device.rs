@@ -14,6 +14,8 @@
 //! cargo bench --features wgpu --bench device -- 26
 //! ```
 
+mod devices;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,8 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Distribution};
 use gradix::burn::sketch_gradients;
 use gradix::sketch::{Normalisation, SketchSpec, Sketcher};
+
+use devices::devices;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -55,16 +59,6 @@ fn main() -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn devices() -> Vec<(&'static str, Device)> {
-    vec![
-        ("flex", Device::flex()),
-        #[cfg(feature = "wgpu")]
-        ("wgpu", Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
-        #[cfg(feature = "cuda")]
-        ("cuda", Device::cuda(0)),
-    ]
 }
 
 fn measure(

@@ -11,6 +11,8 @@
 //! cargo bench --features wgpu --bench routes -- 256 8 128
 //! ```
 
+mod devices;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,8 @@ use burn::tensor::activation::{relu, softmax};
 use burn::tensor::{Bool, Device, Distribution};
 use gradix::burn::{AdamState, BurnError, Parameters, Taps, sketch_examples, sketch_gradients, sketch_steps};
 use gradix::sketch::{Sketch, SketchSpec, Sketcher};
+
+use devices::devices;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -159,16 +163,6 @@ fn main() -> Result<(), Failure> {
         measure(name, &device.autodiff(), shape)?;
     }
     Ok(())
-}
-
-fn devices() -> Vec<(&'static str, Device)> {
-    vec![
-        ("flex", Device::flex()),
-        #[cfg(feature = "wgpu")]
-        ("wgpu", Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
-        #[cfg(feature = "cuda")]
-        ("cuda", Device::cuda(0)),
-    ]
 }
 
 fn measure(name: &str, device: &Device, shape: [usize; 3]) -> Result<(), Failure> {

@@ -71,6 +71,11 @@ class Cursor:
             self.refuse(field, f"{value}, where only {only} is known", self.at - n)
         return value
 
+    def same(self, field, value):
+        found = self.take(len(value), field)
+        if found != value:
+            self.refuse(field, f"{found.hex()}, where {value.hex()} belongs", self.at - len(value))
+
     def zero(self, n, field="reserved bytes"):
         if any(self.take(n, field)):
             self.refuse(field, "not zero", self.at - n)
@@ -191,18 +196,22 @@ class Index:
         return [i for i, b in enumerate(self.blocks) if tiers.covers(tier, b.encoding)]
 
 
-def read_index(folder):
-    """The INDEX file."""
-    file = "INDEX"
-    path = os.path.join(folder, "INDEX")
+def read_small(path, file, most):
+    """All bytes of a file that has no more than that."""
     try:
         with open(path, "rb") as f:
             size = os.fstat(f.fileno()).st_size
-            if size > 64 + MAX_BODY:
-                raise FormatError(file, "file", None, f"{size} bytes are more than an INDEX can have")
-            data = f.read()
+            if size > most:
+                raise FormatError(file, "file", None, f"{size} bytes, where {most} are the most that it can have")
+            return f.read()
     except OSError as e:
         raise FormatError(file, "file", None, f"cannot be read: {e.strerror}") from e
+
+
+def read_index(folder):
+    """The INDEX file."""
+    file = "INDEX"
+    data = read_small(os.path.join(folder, file), file, 64 + MAX_BODY)
     c = Cursor(file, "header", data[:64], 0)
     c.magic(INDEX_MAGIC)
     c.version()
@@ -324,10 +333,11 @@ class Listed:
     bytes: int
     sha256: bytes
     dead: list
+    by: str = "the listing"  # who says so
 
 
 def read_listing(path, index):
-    """The exported listing -> its segments, in order."""
+    """The exported listing -> its generation, and its segments in order."""
     name = os.path.basename(path)
     try:
         with open(path, "rb") as f:
@@ -337,7 +347,7 @@ def read_listing(path, index):
     top = Fields(name, "listing", 0, strict_json(name, "listing", 0, data),
                  ["format", "index", "generation", "schema_digest", "segments"])
     top.one_of("format", ["gradix-listing-1"])
-    top.integer("generation", 0, (1 << 63) - 1)
+    generation = top.integer("generation", 0, (1 << 63) - 1)
     if top.get("index", str) != str(uuids.UUID(bytes=index.uuid)):
         top.refuse("this is the listing of another index")
     if top.get("schema_digest", str) != index.digest.hex():
@@ -359,7 +369,7 @@ def read_listing(path, index):
             dead.append((r[0], r[1]))
         segments.append(Listed(file, uuids.UUID(match[1]).bytes, rows, s.integer("bytes", 1, (1 << 63) - 1),
                                bytes.fromhex(s.value["sha256"]), dead))
-    return segments
+    return generation, segments
 
 
 @dataclass
@@ -403,13 +413,13 @@ class Group:
 class Segment:
     """One open segment file. Opening checks header, tail, footer and all region entries."""
 
-    def __init__(self, index, listed):
+    def __init__(self, index, listed, folder):
         self.index, self.listed, self.file = index, listed, listed.file
         try:
-            with open(os.path.join(index.folder, *listed.file.split("/")), "rb") as f:
+            with open(os.path.join(folder, *listed.file.split("/")), "rb") as f:
                 self.size = os.fstat(f.fileno()).st_size
                 if self.size != listed.bytes:
-                    self.refuse("file", None, f"{self.size} bytes, but the listing says {listed.bytes}")
+                    self.refuse("file", None, f"{self.size} bytes, but {listed.by} says {listed.bytes}")
                 if self.size < 2 * PAGE + 64:
                     self.refuse("file", None, f"{self.size} bytes are less than any segment has")
                 self.data = memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
@@ -428,9 +438,9 @@ class Segment:
         c.version()
         c.number(4, "header length", 128)
         c.features(FEATURE_TIERS if self.index.tiers else 0)
-        self.expect(c, "index UUID", self.index.uuid)
-        self.expect(c, "segment UUID", self.listed.uuid)
-        self.expect(c, "schema digest", self.index.digest)
+        c.same("index UUID", self.index.uuid)
+        c.same("segment UUID", self.listed.uuid)
+        c.same("schema digest", self.index.digest)
         self.generation = c.number(8, "generation")
         if self.generation >= 1 << 63:
             c.refuse("generation", "2^63 or more", 104)
@@ -438,11 +448,6 @@ class Segment:
         c.zero(8)
         c.crc()
         c.zero(PAGE - 128, "padding")
-
-    def expect(self, c, field, value):
-        found = c.take(len(value), field)
-        if found != value:
-            c.refuse(field, f"{found.hex()}, where {value.hex()} belongs", c.at - len(value))
 
     def read_tail(self):
         start = self.size - 64
@@ -453,7 +458,7 @@ class Segment:
         length = c.number(8, "footer length")
         crc = c.number(4, "CRC32 of the footer")
         c.version()
-        self.expect(c, "segment UUID", self.listed.uuid)
+        c.same("segment UUID", self.listed.uuid)
         c.zero(12)
         c.crc()
         if offset % PAGE or offset < 2 * PAGE or offset + length + 64 != self.size:
@@ -471,7 +476,7 @@ class Segment:
         c.number(4, "chunk length", CHUNK)
         c.zero(8)
         if self.rows != self.listed.rows:
-            c.refuse("rows", f"{self.rows}, but the listing says {self.listed.rows}", 0)
+            c.refuse("rows", f"{self.rows}, but {self.listed.by} says {self.listed.rows}", 0)
         if groups < 1:
             c.refuse("number of row groups", "0", 8)
         if 32 + 8 * groups + 64 * regions > length:
@@ -774,7 +779,7 @@ class Segment:
     def verify(self):
         """Everything: SHA-256, all checksums, all values. Returns the number of live rows."""
         if hashlib.sha256(self.data).digest() != self.listed.sha256:
-            self.refuse("file", None, "its SHA-256 is not that of the listing")
+            self.refuse("file", None, f"its SHA-256 is not the one that {self.listed.by} says")
         for region in self.regions:
             if region.kind >= 0x8000:
                 self.check_checksums(region)

@@ -1,7 +1,7 @@
 """The second reader of gradix: `python reader.py --help`.
 
-It was written from the pages of this folder alone (container.py, arithmetic.py, tiers.py, fold.py, kronecker.py) and shares
-nothing with the crate. Exit codes: 0 good, 1 the files are refused, 2 the call is wrong.
+It was written from the pages of this folder alone (container.py, detached.py, arithmetic.py, tiers.py, fold.py, kronecker.py)
+and shares nothing with the crate. Exit codes: 0 good, 1 the files are refused, 2 the call is wrong.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import numpy as np
 
 import arithmetic
 import container
+import detached
 import fold
 import known_answers
 import kronecker
@@ -32,7 +33,8 @@ def f64_hex(x):
 
 def open_all(args):
     index = container.read_index(args.index)
-    return index, [container.Segment(index, s) for s in container.read_listing(args.listing, index)]
+    generation, listed = container.read_listing(args.listing, index)
+    return index, generation, [container.Segment(index, s, index.folder) for s in listed]
 
 
 def live(segments):
@@ -46,14 +48,24 @@ def live(segments):
 
 
 def verify(args):
-    _, segments = open_all(args)
+    index, generation, segments = open_all(args)
     rows = sum(1 for _ in live(segments))
+    notes = [detached.read_note(index, s, generation) for s in segments if s.generation == 0]
     warnings = [w for s in segments for w in s.warnings]
-    print(json.dumps({"segments": len(segments), "rows": sum(s.rows for s in segments), "live": rows, "warnings": warnings}))
+    print(json.dumps({"segments": len(segments), "attached": sum(n is not None for n in notes),
+                      "rows": sum(s.rows for s in segments), "live": rows, "warnings": warnings}))
+
+
+def run_part(args):
+    index = container.read_index(args.index)
+    for folder in args.part:
+        part, warnings = detached.verify_part(folder, index)
+        print(json.dumps({"number": part.number, "segments": len(part.segments), "rows": sum(s.rows for s, _ in part.segments),
+                          "examples": sum(n for _, n in part.segments), "payload": part.payload.hex(), "warnings": warnings}))
 
 
 def dump(args):
-    index, segments = open_all(args)
+    index, _, segments = open_all(args)
     first, last = 0, None
     if args.rows:
         try:
@@ -136,7 +148,7 @@ def group_scores(index, group, query, blocks, metric):
 
 
 def scores(args):
-    index, segments = open_all(args)
+    index, _, segments = open_all(args)
     queries, blocks = read_queries(args.queries, index), selected(args, index)
     rows, found, scored, last = [], [[] for _ in queries], [], None
     for segment, group, row, i in live(segments):
@@ -258,6 +270,9 @@ def parser():
     c.add_argument("--group", choices=["none", "max", "sum"], default="none")
     c.add_argument("--top", type=int)
     c.add_argument("--bottom", type=int)
+    c = command("part", run_part, "check every byte and number of parts that were built apart from their index")
+    c.add_argument("index", metavar="INDEX_DIR", help="the index, or a folder with a copy of its INDEX file")
+    c.add_argument("part", metavar="PART_DIR", nargs="+")
     c = command("fold", run_fold, "fold tensors (raw little-endian f32 files)")
     c.add_argument("--seed", type=int, required=True)
     c.add_argument("--dims", type=int, required=True)

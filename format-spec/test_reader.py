@@ -17,6 +17,7 @@ import zstandard
 
 import arithmetic
 import container
+import detached
 import fold
 import known_answers
 import kronecker
@@ -51,7 +52,7 @@ class Writer:
         self.rows = [[rng.standard_normal(d).astype("f4") * 10.0 ** float(rng.integers(-9, 3)) for _, d, _ in BLOCKS]
                      for _ in range(sum(groups))]
         self.rows[1][1][:] = 0
-        self.groups, self.compress = groups, compress
+        self.groups, self.compress, self.segment = groups, compress, SEGMENT_ID
         self.ids = [b"x", b"x", b"\x00y", b"z", b"w"]
         self.sources = [0, 0xFFFFFFFF, 0, 1, 1]
         self.spans = [(0, 3), (3, 0xFFFFFFFF), (0, 0xFFFFFFFF), (1, 2), (0, 0xFFFFFFFF)]
@@ -127,7 +128,7 @@ class Writer:
 
     def bytes(self, entry_change=None):
         head = b"\x89GDX\r\n\x1a\n" + struct.pack("<IIQQQ", 1, 128, *self.features) + INDEX_ID.bytes
-        head += SEGMENT_ID.bytes + hashlib.sha256(self.body()).digest()
+        head += self.segment.bytes + hashlib.sha256(self.body()).digest()
         head += struct.pack("<QI", *self.origin) + self.reserved
         out = bytearray((head + struct.pack("<I", zlib.crc32(head))).ljust(4096, b"\0"))
         table, sums = b"", b""
@@ -140,11 +141,11 @@ class Writer:
                 entry_change(r, entry)
             table += struct.pack("<HHIIHHHHIQQQQQ", *entry)
             for c in range(0, len(stored), 65536):
-                sums += struct.pack("<I", zlib.crc32(SEGMENT_ID.bytes + struct.pack("<IQ", r, c // 65536) + stored[c : c + 65536]))
+                sums += struct.pack("<I", zlib.crc32(self.segment.bytes + struct.pack("<IQ", r, c // 65536) + stored[c : c + 65536]))
             out += stored
         footer = struct.pack("<QIIIIQ", sum(self.groups), len(self.groups), len(BLOCKS), len(table) // 64, 65536, 0)
         footer += b"".join(struct.pack("<II", n, 0) for n in self.groups) + table + sums
-        tail = struct.pack("<QQII", len(out), len(footer), zlib.crc32(footer), 1) + SEGMENT_ID.bytes + bytes(12)
+        tail = struct.pack("<QQII", len(out), len(footer), zlib.crc32(footer), 1) + self.segment.bytes + bytes(12)
         self.footer_at = len(out)
         return bytes(out) + footer + tail + struct.pack("<I", zlib.crc32(tail)) + b"\n\x1a\r\nXDG\x89"
 
@@ -192,7 +193,7 @@ class Containers(Case):
             self.put(w, dead=[[2, 3]])
             code, out, err = self.call("verify")
             self.assertEqual((code, err), (0, ""))
-            self.assertEqual(json.loads(out), {"segments": 1, "rows": 5, "live": 4, "warnings": []})
+            self.assertEqual(json.loads(out), {"segments": 1, "attached": 0, "rows": 5, "live": 4, "warnings": []})
             dumped = [json.loads(line) for line in self.call("dump")[1].splitlines()]
             self.assertEqual([r["row"] for r in dumped], [0, 1, 3, 4])
             self.assertEqual(bytes.fromhex(dumped[2]["id"]), b"z")
@@ -518,6 +519,205 @@ class Containers(Case):
         for dead in ([[2, 3]], [[3, 4]], [[2, 4]]):
             self.put(w, dead=dead)
             self.assertEqual(self.call("verify")[::2], (0, ""))
+
+
+class Detached(Case):
+    """Parts and notes, with a writer of their own."""
+
+    SECOND = uuid.UUID(int=0xCD << 90)
+
+    def setUp(self):
+        super().setUp()
+        # Five rows of four examples, and five of five; together ids that are no others.
+        self.one, self.two = Writer(), Writer()
+        self.two.segment, self.two.ids = self.SECOND, [b"1", b"2", b"3", b"4", b"5"]
+        self.one.origin = self.two.origin = (0, 0)
+        self.examples = [4, 5]
+        self.folder = self.dir.name + "/00000007.part"
+        self.put(self.one)
+
+    def description(self, payload=b"pay", change=lambda fields: fields, segments=None):
+        """PART, as the page has it: `change` is given its fields before they are sealed."""
+        entries = []
+        for w, examples in zip((self.one, self.two), self.examples) if segments is None else segments:
+            data = w.bytes()
+            entries.append([w.segment.bytes, sum(w.groups), examples, len(data), hashlib.sha256(data).digest()])
+        fields = {"magic": b"\x89GDP\r\n\x1a\n", "version": 1, "count": len(entries), "features": (0, 0, 0), "index": INDEX_ID.bytes,
+                  "number": 7, "zero": bytes(8), "digest": hashlib.sha256(self.one.body()).digest(), "length": len(payload),
+                  "reserved": bytes(16), "entries": entries, "payload": payload}
+        f = change(fields)
+        head = f["magic"] + struct.pack("<IIQQQ", f["version"], f["count"], *f["features"]) + f["index"]
+        head += struct.pack("<Q", f["number"]) + f["zero"] + f["digest"] + struct.pack("<I", f["length"]) + f["reserved"]
+        body = b"".join(struct.pack("<16sQQQ32s", *entry) for entry in f["entries"]) + f["payload"]
+        return head + struct.pack("<I", zlib.crc32(head)) + body + struct.pack("<I", zlib.crc32(body))
+
+    def build(self, description=None, writers=None):
+        os.makedirs(self.folder, exist_ok=True)
+        for w in (self.one, self.two) if writers is None else writers:
+            with open(f"{self.folder}/{w.segment}.seg", "wb") as f:
+                f.write(w.bytes())
+        with open(self.folder + "/PART", "wb") as f:
+            f.write(self.description() if description is None else description)
+
+    def part(self, folder=None):
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = reader.main(["part", self.dir.name, folder or self.folder])
+        return code, out.getvalue(), err.getvalue()
+
+    def part_refused(self, word):
+        code, _, err = self.part()
+        self.assertEqual(code, 1, f"not refused: {word}")
+        self.assertIn(word, err)
+
+    def test_parts_come_back(self):
+        self.build()
+        code, out, err = self.part()
+        self.assertEqual((code, err), (0, ""))
+        self.assertEqual(json.loads(out), {"number": 7, "segments": 2, "rows": 10, "examples": 9, "payload": b"pay".hex(), "warnings": []})
+        # Under any name, and with other files beside it.
+        copied = self.dir.name + "/copy"
+        os.rename(self.folder, copied)
+        with open(copied + "/README", "w") as f:
+            f.write("from gpu-1")
+        self.assertEqual(self.part(copied)[0], 0)
+        # Without segments, and with the longest payload.
+        self.build(self.description(bytes(1 << 20), segments=[]), writers=[])
+        self.assertEqual(json.loads(self.part()[1])["segments"], 0)
+        self.build(self.description(bytes((1 << 20) + 1), segments=[]), writers=[])
+        self.part_refused("payload")
+
+    def test_every_flipped_byte_and_each_cut_of_a_part_is_refused(self):
+        good = self.description()
+        for i in range(len(good)):
+            bad = bytearray(good)
+            bad[i] ^= 1 << (i % 8)
+            self.build(bytes(bad), writers=[])
+            self.part_refused("PART")
+            self.build(good[:i], writers=[])
+            self.part_refused("PART")
+        self.build(good + b"\0", writers=[])
+        self.part_refused("PART")
+
+    def test_wrong_descriptions_with_right_checksums_are_refused(self):
+        def field(name, value):
+            return lambda f: f | {name: value}
+
+        def entry(i, at, value):
+            return lambda f: f | {"entries": [e[:at] + [value] + e[at + 1 :] if n == i else e for n, e in enumerate(f["entries"])]}
+
+        for change, word in (
+            (field("magic", b"\x89GDX\r\n\x1a\n"), "magic"), (field("version", 0), "version"), (field("version", 2), "version"),
+            (field("count", 1), "number of segments"), (field("count", 3), "number of segments"), (field("count", 65537), "number of segments"),
+            (field("features", (1, 0, 0)), "features_read"), (field("index", SEGMENT_ID.bytes), "index UUID"),
+            (field("number", 0), "number of the part"), (field("zero", bytes(7) + b"\1"), "reserved"), (field("digest", bytes(32)), "schema digest"),
+            (field("length", 2), "number of segments"), (field("length", 4), "number of segments"), (field("length", 1 << 31), "payload"),
+            (field("reserved", b"\1" + bytes(15)), "reserved"), (entry(1, 0, SEGMENT_ID.bytes), "stands twice"),
+            (entry(0, 1, 0), "segment 0, rows"), (entry(0, 1, 1 << 32), "segment 0, rows"), (entry(0, 1, 6), "but PART says 6"),
+            (entry(1, 2, 0), "segment 1, examples"), (entry(1, 2, 6), "segment 1, examples"), (entry(0, 2, 5), "4 examples, but PART says 5"),
+            (entry(0, 2, 3), "4 examples, but PART says 3"), (entry(0, 3, 1), "but PART says 1"), (entry(1, 3, 1 << 63), "but PART says"),
+            (entry(1, 4, bytes(32)), "SHA-256"), (entry(1, 0, bytes(16)), "cannot be read"),
+        ):
+            self.build(self.description(change=change))
+            self.part_refused(word)
+        # What is only informative, or for writers, does not stop a reader.
+        self.build(self.description(change=field("features", (0, 1 << 63, 1))))
+        self.assertEqual(self.part()[0], 0)
+
+    def test_what_is_not_a_whole_part_is_refused(self):
+        self.build()
+        unfinished = self.dir.name + "/00000008.unfinished"
+        os.rename(self.folder, unfinished)
+        self.assertIn("not a part", self.part(unfinished)[2])
+        os.rename(unfinished, self.folder)
+        os.remove(f"{self.folder}/{self.SECOND}.seg")
+        self.part_refused("cannot be read")
+        os.remove(self.folder + "/PART")
+        self.part_refused("PART")
+
+    def test_segments_of_a_part_are_checked(self):
+        self.two.ids = [b"1", b"2", b"3", b"4", b"w"]
+        self.build()
+        self.part_refused("two places")
+        # In two row groups they are two examples: the same one twice.
+        self.two.ids = [b"1", b"2", b"3", b"3", b"4"]
+        self.build()
+        self.part_refused("two places")
+        self.two.ids = [b"1", b"2", b"2", b"3", b"4"]
+        self.examples = [4, 4]
+        self.build()
+        self.assertEqual(self.part()[0], 0)
+        for origin in ((1, 0), (0, 1)):
+            self.two.origin = origin
+            self.build()
+            self.part_refused("states no generation")
+        self.two.origin = (0, 0)
+        self.build()
+        with open(f"{self.folder}/{self.SECOND}.seg", "r+b") as f:
+            f.seek(5000)
+            f.write(b"\1")
+        self.part_refused("SHA-256")
+
+    def note(self, change=lambda fields: fields):
+        f = change({"magic": b"\x89GDA\r\n\x1a\n", "version": 1, "ordinal": 2, "generation": 1, "index": INDEX_ID.bytes,
+                    "segment": SEGMENT_ID.bytes, "zero": bytes(4)})
+        data = f["magic"] + struct.pack("<IIQ", f["version"], f["ordinal"], f["generation"]) + f["index"] + f["segment"] + f["zero"]
+        return data + struct.pack("<I", zlib.crc32(data))
+
+    def put_note(self, data):
+        with open(f"{self.dir.name}/segments/{SEGMENT_ID}.attached", "wb") as f:
+            f.write(data)
+
+    def attached(self):
+        code, out, err = self.call("verify")
+        self.assertEqual((code, err), (0, ""))
+        return json.loads(out)["attached"]
+
+    def test_notes_are_read(self):
+        self.assertEqual(self.attached(), 0)
+        self.put_note(self.note())
+        self.assertEqual(self.attached(), 1)
+        found = detached.read_note(*self.opened())
+        self.assertEqual(found, (1, 2))
+        # Only verification looks at it.
+        self.put_note(b"")
+        self.assertEqual(self.call("dump")[0], 0)
+        self.refused(".attached")
+        # Beside a segment whose header states a generation it means nothing.
+        self.one.origin = (1, 0)
+        self.put(self.one)
+        self.assertEqual(self.attached(), 0)
+
+    def opened(self):
+        index = container.read_index(self.dir.name)
+        generation, listed = container.read_listing(self.dir.name + "/listing.json", index)
+        return index, container.Segment(index, listed[0], index.folder), generation
+
+    def test_every_flipped_byte_and_each_cut_of_a_note_is_refused(self):
+        good, opened = self.note(), self.opened()
+        bad = [good[:i] for i in range(len(good))] + [good + b"\0"]
+        for i in range(len(good)):
+            for bit in range(8):
+                bad.append(good[:i] + bytes([good[i] ^ 1 << bit]) + good[i + 1 :])
+        for data in bad:
+            self.put_note(data)
+            with self.assertRaisesRegex(container.FormatError, ".attached"):
+                detached.read_note(*opened)
+
+    def test_wrong_notes_with_right_checksums_are_refused(self):
+        for name, value, word in (
+            ("magic", b"\x89GDP\r\n\x1a\n", "magic"), ("version", 0, "version"), ("version", 2, "version"), ("generation", 0, "generation"),
+            ("generation", 2, "generation"), ("generation", 1 << 63, "generation"), ("index", SEGMENT_ID.bytes, "index UUID"),
+            ("segment", INDEX_ID.bytes, "segment UUID"), ("zero", b"\0\0\0\1", "reserved"),
+        ):
+            self.put_note(self.note(lambda f: f | {name: value}))
+            self.refused(word)
+        self.put_note(self.note(lambda f: f | {"ordinal": (1 << 32) - 1}))
+        self.assertEqual(self.attached(), 1)
+        # A later listing has segments of later commits.
+        self.put(self.one, generation=(1 << 63) - 1)
+        self.put_note(self.note(lambda f: f | {"generation": (1 << 63) - 1}))
+        self.assertEqual(self.attached(), 1)
 
 
 class Tiers(Case):

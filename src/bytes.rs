@@ -1,5 +1,5 @@
 //! Reads little-endian numbers from bytes. Only the modules that define a file's bytes use it:
-//! `segment::layout`, `segment::columns`, `index::index_file`, `index::committed`, `index::part`, `index::attachment`
+//! `segment::layout`, `segment::columns`, `artifact::layout`, `index::index_file`, `index::committed`, `index::part`, `index::attachment`
 //! and `manifest::guard` (`tests/raw_bytes.rs` enforces this).
 
 use uuid::Uuid;

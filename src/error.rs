@@ -3,10 +3,12 @@
 
 use std::io;
 
+use crate::artifact::ArtifactError;
 use crate::codec::EncodeError;
+use crate::curvature::{CurvatureError, FactorError};
 use crate::index::{
-    AppendError, AttachError, CommitError, CreateError, DetachedError, GetError, MaintenanceError, OpenError,
-    PartError, RecoverError, SnapshotError, WriterError,
+    AppendError, AttachError, CommitError, CreateError, DetachedError, FitError, GetError, MaintenanceError,
+    OpenError, PartError, RecoverError, SnapshotError, WriterError,
 };
 use crate::manifest::ManifestError;
 use crate::operators::OperatorError;
@@ -67,6 +69,15 @@ pub enum Error {
     /// From [`Index::detached`](crate::Index::detached).
     #[error(transparent)]
     Detached(#[from] DetachedError),
+    /// From [`Writer::fit_curvature`](crate::Writer::fit_curvature).
+    #[error(transparent)]
+    Fit(#[from] FitError),
+    /// From [`Snapshot::curvature`](crate::Snapshot::curvature).
+    #[error(transparent)]
+    Curvature(#[from] CurvatureError),
+    /// From an artifact file.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
     /// From [`Snapshot::get`](crate::Snapshot::get) and the iterators of a snapshot.
     #[error(transparent)]
     Get(#[from] GetError),
@@ -163,7 +174,10 @@ impl Error {
         match self {
             Self::Append(error) => error.kind(),
             Self::Attach(error) => error.kind(),
+            Self::Artifact(error) => error.kind(),
             Self::Commit(error) => error.kind(),
+            Self::Curvature(error) => error.kind(),
+            Self::Fit(error) => error.kind(),
             Self::Create(error) => error.kind(),
             Self::Detached(error) => error.kind(),
             Self::Get(error) => error.kind(),
@@ -241,6 +255,7 @@ impl CommitError {
         match self {
             Self::PayloadLength { .. } => ErrorKind::InvalidInput,
             Self::AttachedFileChanged { .. } => ErrorKind::Damaged,
+            Self::Artifact(error) => error.kind(),
             Self::Segment(error) => error.kind(),
             Self::Manifest(error) => error.kind(),
             Self::Poisoned => ErrorKind::Poisoned,
@@ -278,11 +293,80 @@ impl DetachedError {
     }
 }
 
+impl FitError {
+    /// What the caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Uncommitted | Self::Forked => ErrorKind::InvalidState,
+            Self::InvalidName { .. }
+            | Self::InvalidEstimate { .. }
+            | Self::Overflow { .. }
+            | Self::OtherSpec { .. } => ErrorKind::InvalidInput,
+            Self::UnknownBlock { .. } | Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::NotOfRows { .. } | Self::NotObserved { .. } => ErrorKind::AlreadyExists,
+            Self::Cancelled => ErrorKind::Cancelled,
+            Self::Curvature(error) => error.kind(),
+            Self::Artifact(error) => error.kind(),
+            Self::Segment(error) => error.kind(),
+            Self::Commit(error) => error.kind(),
+            Self::Manifest(error) => error.kind(),
+            Self::Snapshot(error) => error.kind(),
+            Self::Poisoned => ErrorKind::Poisoned,
+        }
+    }
+}
+
+impl CurvatureError {
+    /// What the caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFitted { .. } | Self::NoSelfInfluence { .. } => ErrorKind::NotFound,
+            Self::Missing { .. } | Self::RowsWithoutSelfInfluence { .. } => ErrorKind::InvalidState,
+            Self::NoCurvature => ErrorKind::InvalidInput,
+            Self::Factor { source, .. } => source.kind(),
+            Self::Artifact(error) => error.kind(),
+            Self::Lookup { source } => {
+                source.downcast_ref::<ManifestError>().map_or(ErrorKind::Io, ManifestError::kind)
+            }
+        }
+    }
+}
+
+impl FactorError {
+    /// What the caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Cancelled => ErrorKind::Cancelled,
+            _ => ErrorKind::InvalidInput,
+        }
+    }
+}
+
+impl ArtifactError {
+    /// What the caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { .. } => ErrorKind::Io,
+            Self::Newer { .. } | Self::UnknownFeature { .. } => ErrorKind::Newer,
+            Self::NotAnArtifact { .. }
+            | Self::Foreign { .. }
+            | Self::OtherSchema { .. }
+            | Self::Misplaced { .. }
+            | Self::Damaged { .. } => ErrorKind::Damaged,
+        }
+    }
+}
+
 impl GetError {
     /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::SelfInfluence { source } => source.kind(),
             Self::Expired { .. } => ErrorKind::Expired,
             Self::Misplaced { .. } => ErrorKind::Damaged,
             Self::Segment(error) => error.kind(),
@@ -437,6 +521,8 @@ impl ScanError {
             }
             Self::UnknownBlock { .. } | Self::UnknownSource { .. } => ErrorKind::NotFound,
             Self::Lookup { source } => source.downcast_ref().map_or(ErrorKind::Io, GetError::kind),
+            Self::Curvature(error) => error.kind(),
+            Self::Precondition(_) => ErrorKind::InvalidInput,
             Self::Segment(error) => error.kind(),
             Self::Kernel(error) => error.kind(),
             Self::Threads { .. } => ErrorKind::Io,

@@ -200,11 +200,13 @@ struct Readme;
 #[doc = include_str!("../docs/detached.md")]
 struct DetachedSegments;
 
+mod artifact;
 #[cfg(feature = "burn")]
 pub mod burn;
 mod bytes;
 #[cfg_attr(not(test), expect(dead_code, reason = "the order of sums, which tests compare kernels with"))]
 mod codec;
+pub mod curvature;
 mod error;
 mod files;
 #[cfg(fuzzing)]
@@ -223,14 +225,17 @@ pub mod sketch;
 #[path = "../tests/fixtures/random.rs"]
 mod random;
 
+pub use artifact::ArtifactError;
 pub use codec::{EncodeError, Encoding, Tier};
+pub use curvature::{Curvature, CurvatureError};
 pub use error::{Error, ErrorKind, Result};
 pub use index::{
     AppendError, Attach, AttachError, Attached, Collection, ColumnStats, Commit, CommitError, CompactOptions,
-    Compaction, CreateError, DetachedError, DetachedWriter, Example, ExampleRow, Finding, GcOptions,
-    GetError, Ids, Index, IndexOptions, LeftOut, LeftOutReason, MaintenanceError, OpenError, Part, PartError,
-    PartSegment, PreparedCommit, RecoverError, Recovery, Report, Row, Rows, SegmentStats, Snapshot,
-    SnapshotError, SourceCount, Stats, StoredRow, Writer, WriterError,
+    Compaction, CreateError, DetachedError, DetachedWriter, Example, ExampleRow, Finding, Fit, FitError,
+    FitOptions, FitProgress, GcOptions, GetError, Ids, Index, IndexOptions, LeftOut, LeftOutReason,
+    MaintenanceError, OpenError, Part, PartError, PartSegment, PreparedCommit, RecoverError, Recovery,
+    Report, Row, Rows, SegmentStats, SelfInfluenceOptions, Snapshot, SnapshotError, SourceCount, Stats,
+    StoredRow, Writer, WriterError,
 };
 pub use manifest::ManifestError;
 pub use scan::{CancelToken, Grouping, Hit, Metric, Ranking, Scan, ScanError, SpanFilter};

@@ -186,6 +186,39 @@ fn attached_segments_are_segments_like_others() {
     check(&Index::open(scene.index.path()).unwrap());
 }
 
+/// Catches rows of one commit in an order that nobody chose, as that of their segments' random names, in the index
+/// and in one that was recovered.
+#[test]
+fn rows_stand_in_the_order_of_appending_and_attaching() {
+    let scene = scene();
+    let mut writer = scene.index.writer().unwrap();
+    let mut appended = Vec::new();
+    for commit in 0..2 {
+        for turn in 0..4 {
+            let (own, built) = (format!("own {commit} {turn}"), format!("built {commit} {turn}"));
+            writer.append(&own, &sketch(seed(&own))).unwrap();
+            let part = scene.part(&[&built]);
+            writer.attach(&part.path, Attach::Link).unwrap();
+            appended.extend([own, built]);
+        }
+        writer.commit().unwrap();
+    }
+    drop(writer);
+    let rows = |index: &Index| -> Vec<String> {
+        let snapshot = index.snapshot().unwrap();
+        snapshot.iter().map(|row| String::from_utf8(row.unwrap().id).unwrap()).collect()
+    };
+    assert_eq!(rows(&scene.index), appended);
+
+    let path = scene.index.path().to_owned();
+    fs::remove_dir_all(path.join("manifest")).unwrap();
+    let recovery = Index::recover(&path).unwrap();
+    assert_eq!((recovery.segments.len(), recovery.rows), (16, 16));
+    let recovered = Index::open(&path).unwrap();
+    assert_eq!(rows(&recovered), appended);
+    assert_sound(&recovered);
+}
+
 /// Catches a copy that was not asked for, a move that leaves its files or takes its payload, and a link that is a
 /// copy.
 #[cfg(unix)]

@@ -55,7 +55,7 @@ fn names_in_json_are_these() {
     assert_eq!(
         json(serde_json::to_string(&report)),
         format!(
-            r#"{{"generation":2,"segments":1,"rows":3,"examples":1,"bytes":{},"findings":[]}}"#,
+            r#"{{"generation":2,"segments":1,"artifacts":0,"rows":3,"examples":1,"bytes":{},"findings":[]}}"#,
             stats.bytes
         )
     );
@@ -67,7 +67,7 @@ fn names_in_json_are_these() {
     let now = GcOptions::default().grace(std::time::Duration::ZERO);
     assert_eq!(
         json(serde_json::to_string(&writer.gc(now).unwrap())),
-        format!(r#"{{"oldest":3,"segments":1,"bytes":{}}}"#, stats.bytes)
+        format!(r#"{{"oldest":3,"segments":1,"artifacts":0,"bytes":{}}}"#, stats.bytes)
     );
     assert_eq!(json(serde_json::to_string(&ErrorKind::AlreadyExists)), r#""already_exists""#);
 

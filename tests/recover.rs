@@ -95,7 +95,7 @@ fn only(recovery: &Recovery) -> &LeftOut {
 fn assert_nothing_left(path: &Path) {
     let mut names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["COMMITTED", "INDEX", "LOCK", "manifest", "segments"]);
+    assert_eq!(names, ["COMMITTED", "INDEX", "LOCK", "artifacts", "manifest", "segments"]);
 }
 
 /// Catches a recovery that takes an earlier version of an example for the last one, or merges two, or loses

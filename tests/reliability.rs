@@ -575,7 +575,8 @@ fn collection_leaves_nothing_of_old_generations() {
     assert_eq!(index.snapshot_at(19).unwrap().payload().unwrap(), vec![19; 1000]);
     writer.gc(GcOptions::default().grace(Duration::ZERO)).unwrap();
     drop(writer);
-    let families = ["meta", "segments", "examples", "deletes", "commits", "intents", "superseded"];
+    let families =
+        ["meta", "segments", "examples", "deletes", "commits", "intents", "superseded", "artifacts"];
     let options = rocksdb::Options::default();
     let folder = index.path().join("manifest");
     let database = rocksdb::DB::open_cf_for_read_only(&options, folder, families, false).unwrap();

@@ -8,7 +8,7 @@ use crate::sketch::{Projections, Side, Sketch, Sketcher};
 use ::burn::Tensor;
 use ::burn::tensor::{DType, Device, TensorData};
 
-/// The maximum number of entries of projections that stay on devices (128 MiB of f32).
+/// The maximum number of entries of a sketcher's projections that stay on devices (128 MiB of f32).
 const CACHED_ENTRIES: usize = 1 << 25;
 
 /// The sketches of all rows. Each use of a parameter is projected on both sides, `[rows, time, p_in]` and
@@ -23,8 +23,8 @@ pub(super) fn sketch_rows(sketcher: &Sketcher, factors: &Factors) -> Result<Vec<
             let Use::Matrix(left, right) = used else { return Err(not_a_matrix(path, shape)) };
             let right = right.cast(DType::F32);
             let device = right.device();
-            let left = left.wide().times(on_device(&inputs, &device));
-            let right = times(right, on_device(&outputs, &device));
+            let left = left.wide().times(on_device(sketcher, &inputs, &device));
+            let right = times(right, on_device(sketcher, &outputs, &device));
             sums.add(block, left.swap_dims(1, 2).matmul(right));
         }
     }
@@ -74,8 +74,8 @@ impl<'a> Sums<'a> {
         let device = gradients.device();
         let [rows, _] = gradients.dims();
         let gradients = gradients.cast(DType::F32).reshape([rows, inputs.columns(), outputs.columns()]);
-        let inputs = on_device(&inputs, &device).transpose().unsqueeze::<3>();
-        Ok((block, times(inputs.matmul(gradients), on_device(&outputs, &device))))
+        let inputs = on_device(self.sketcher, &inputs, &device).transpose().unsqueeze::<3>();
+        Ok((block, times(inputs.matmul(gradients), on_device(self.sketcher, &outputs, &device))))
     }
 
     /// Adds what was projected of one parameter, run of rows after run of rows.
@@ -115,8 +115,9 @@ impl<'a> Sums<'a> {
     }
 }
 
-/// Projections that are on a device, the last used last.
-static ON_DEVICES: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+/// A sketcher's projections that are on a device, the last used last. Its clones share them.
+#[derive(Default)]
+struct OnDevices(Mutex<Vec<Kept>>);
 
 struct Kept {
     side: Side,
@@ -127,11 +128,16 @@ struct Kept {
 
 /// The transposed matrix of a side, `[n, p]`, from those that are on the device already, if it is one.
 ///
-/// A side is all that determines its matrix, so models and sketchers share them. The least recently used
-/// leave when they are too many.
-fn on_device(side: &Side, device: &Device) -> Tensor<2> {
+/// A side is all that determines its matrix, so models share them. The least recently used leave when they are too
+/// many.
+fn on_device(sketcher: &Sketcher, side: &Side, device: &Device) -> Tensor<2> {
+    let make = || {
+        let data = TensorData::new(side.matrix(), [side.rows(), side.columns()]);
+        Tensor::<2>::from_data(data, (device, DType::F32)).transpose()
+    };
+    let Some(OnDevices(all)) = sketcher.kept() else { return make() };
     // A poisoned lock is safe to use: nothing here panics between two changes.
-    let lock = || ON_DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+    let lock = || all.lock().unwrap_or_else(PoisonError::into_inner);
     {
         let mut kept = lock();
         if let Some(at) = kept.iter().position(|kept| kept.side == *side && kept.device == *device) {
@@ -141,8 +147,7 @@ fn on_device(side: &Side, device: &Device) -> Tensor<2> {
             return matrix;
         }
     }
-    let data = TensorData::new(side.matrix(), [side.rows(), side.columns()]);
-    let matrix = Tensor::<2>::from_data(data, (device, DType::F32)).transpose();
+    let matrix = make();
     let mut kept = lock();
     kept.push(Kept { side: side.clone(), device: device.clone(), matrix: matrix.clone() });
     let entries =
@@ -151,4 +156,30 @@ fn on_device(side: &Side, device: &Device) -> Tensor<2> {
         kept.remove(0);
     }
     matrix
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sketch::SketchSpec;
+
+    /// Catches projections that are made anew for each batch or each device thread, and those that outlive their
+    /// sketcher.
+    #[test]
+    fn clones_of_a_sketcher_share_its_projections() {
+        let sketcher = || Sketcher::new(SketchSpec::kronecker(7, [("a", 2, 3)])).unwrap();
+        let (one, other, device) = (sketcher(), sketcher(), Device::flex());
+        for sketcher in [&one, &one.clone(), &one.under("a")] {
+            let found = sketcher.projections("a.weight", 8, 9).unwrap();
+            let matrix = on_device(sketcher, &found.inputs, &device);
+            let values = matrix.transpose().try_into_vec_as::<f32>().unwrap();
+            assert_eq!(values, found.inputs.matrix());
+        }
+        let kept = |sketcher: &Sketcher| {
+            let OnDevices(kept) = sketcher.kept().unwrap();
+            kept.lock().unwrap().iter().map(|kept| kept.side.clone()).collect::<Vec<_>>()
+        };
+        let sides = ["a.weight", "a.a.weight"].map(|name| one.projections(name, 8, 9).unwrap().inputs);
+        assert_eq!((kept(&one), kept(&other)), (sides.into(), vec![]));
+    }
 }

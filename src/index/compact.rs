@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::coverage::Carried;
 use super::error::MaintenanceError;
 use super::snapshot::Snapshot;
 use super::writer::Writer;
@@ -99,7 +100,8 @@ impl Writer {
         inputs: &[&LiveSegment],
         done: &mut Compaction,
     ) -> Result<(), MaintenanceError> {
-        let copied = inputs.iter().try_for_each(|segment| self.copy(segment, done));
+        let mut carried = Carried::new(&self.manifest, self.state.generation, inputs)?;
+        let copied = inputs.iter().try_for_each(|segment| self.copy(segment, &mut carried, done));
         if let Err(error) = copied {
             // Discard the copies; the originals are unchanged.
             if !self.poisoned {
@@ -108,6 +110,7 @@ impl Writer {
             return Err(error);
         }
         self.seal()?;
+        carried.finish(self)?;
         done.segments_added += self.sealed.len() as u64;
         done.segments_removed += inputs.len() as u64;
         let removed: Vec<Uuid> = inputs.iter().map(|segment| segment.reader.segment()).collect();
@@ -115,7 +118,12 @@ impl Writer {
         Ok(())
     }
 
-    fn copy(&mut self, segment: &LiveSegment, done: &mut Compaction) -> Result<(), MaintenanceError> {
+    fn copy(
+        &mut self,
+        segment: &LiveSegment,
+        carried: &mut Carried,
+        done: &mut Compaction,
+    ) -> Result<(), MaintenanceError> {
         let reader = &segment.reader;
         reader.check_copyable()?;
         for group in 0..reader.groups().len() {
@@ -137,6 +145,9 @@ impl Writer {
                 let id = group.id(run.start);
                 let location = self.write(id, encoded.iter().zip(tags))?;
                 self.pending.relocate(id, location);
+                for (&row, new) in alive.iter().zip(location.first_row..) {
+                    carried.moved(reader.segment(), group.ordinal(row), location.segment(), new);
+                }
                 done.rows_copied += alive.len() as u64;
             }
         }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
+use crate::artifact::ArtifactError;
 use crate::codec::EncodeError;
+use crate::curvature::{CurvatureError, Estimate};
 use crate::manifest::ManifestError;
 use crate::segment::{SegmentError, Span};
 use crate::sketch::{SketchError, SketchSpec};
@@ -290,6 +292,9 @@ pub enum CommitError {
         /// The file, by its builder's name.
         path: PathBuf,
     },
+    /// The sums of observed sketches could not be read or written.
+    #[error("cannot use an artifact")]
+    Artifact(#[from] ArtifactError),
     /// A segment could not be written, which poisons the writer.
     #[error("cannot write a segment")]
     Segment(#[from] SegmentError),
@@ -334,6 +339,108 @@ pub enum MaintenanceError {
 }
 
 impl MaintenanceError {
+    /// From the error of a writer that cannot be used.
+    pub(super) fn unusable(error: CommitError) -> Self {
+        match error {
+            CommitError::Poisoned => Self::Poisoned,
+            CommitError::Forked => Self::Forked,
+            other => Self::Commit(other),
+        }
+    }
+}
+
+/// Why a curvature, or the self-influence of rows, could not be fitted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FitError {
+    /// The writer has uncommitted changes.
+    #[error("there are uncommitted changes; commit or abort them first")]
+    Uncommitted,
+    /// The name is not 1 to 64 bytes long, or has control characters.
+    #[error("the name {name:?} of a curvature is not 1 to 64 bytes without control characters")]
+    InvalidName {
+        /// The name.
+        name: String,
+    },
+    /// The index has no block of this name, and none whose name begins with it and a `.`.
+    #[error("the index has no block {name:?}, nor any below it")]
+    UnknownBlock {
+        /// The name.
+        name: String,
+    },
+    /// An estimate does not fit a block.
+    #[error("block {block:?} has {dims} dims, for which {estimate:?} is not possible")]
+    InvalidEstimate {
+        /// The block's name.
+        block: String,
+        /// Its dims.
+        dims: usize,
+        /// The estimate.
+        estimate: Estimate,
+    },
+    /// The sums of this name are not those of stored rows, or are no sums at all.
+    #[error("{name:?} was not fitted from stored rows; choose another name, or drop it first")]
+    NotOfRows {
+        /// The name.
+        name: String,
+    },
+    /// The sums of this name are those of stored rows, or no sums at all.
+    #[error("{name:?} is not that of observed sketches; choose another name, or drop it first")]
+    NotObserved {
+        /// The name.
+        name: String,
+    },
+    /// There is no example with this id.
+    #[error("there is no example {}", show_id(id))]
+    NotFound {
+        /// The id.
+        id: Vec<u8>,
+    },
+    /// A sum over the rows overflows.
+    #[error("block {block:?}: the sums over its rows overflow")]
+    Overflow {
+        /// The block's name.
+        block: String,
+    },
+    /// An observed sketch has another spec than the index.
+    #[error("the sketch has the spec {given}, but the index has {index}")]
+    OtherSpec {
+        /// The sketch's spec.
+        given: Box<SketchSpec>,
+        /// The index's spec.
+        index: Box<SketchSpec>,
+    },
+    /// The fit was cancelled.
+    #[error("the fit was cancelled")]
+    Cancelled,
+    /// The curvature that the self-influence is computed with cannot be used.
+    #[error("cannot use the curvature")]
+    Curvature(#[from] CurvatureError),
+    /// An artifact could not be read or written.
+    #[error("cannot use an artifact")]
+    Artifact(#[from] ArtifactError),
+    /// A segment could not be read or written.
+    #[error("cannot use a segment")]
+    Segment(#[from] SegmentError),
+    /// A commit failed.
+    #[error("cannot commit")]
+    Commit(#[from] CommitError),
+    /// The manifest could not be read or written.
+    #[error("cannot use the manifest")]
+    Manifest(#[from] ManifestError),
+    /// A snapshot of the current generation could not be taken.
+    #[error("cannot take a snapshot")]
+    Snapshot(#[from] SnapshotError),
+    /// An earlier write failed.
+    #[error("an earlier write failed; open the index again")]
+    Poisoned,
+    /// This process was forked from the one that opened the writer. Open the index again, and a writer once that
+    /// process has dropped its own.
+    #[error("the writer belongs to the process that this one was forked from")]
+    Forked,
+}
+
+impl FitError {
     /// From the error of a writer that cannot be used.
     pub(super) fn unusable(error: CommitError) -> Self {
         match error {
@@ -436,6 +543,12 @@ pub enum SnapshotError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GetError {
+    /// The self-influence of a row cannot be read.
+    #[error("cannot read the self-influence of a row")]
+    SelfInfluence {
+        /// Why.
+        source: Box<CurvatureError>,
+    },
     /// Another process has collected this snapshot's generation.
     #[error("generation {generation} has been collected; the oldest is {oldest}")]
     Expired {
@@ -723,7 +836,8 @@ impl AttachError {
             CommitError::Forked => Self::Forked,
             CommitError::Segment(error) => Self::Segment(error),
             CommitError::Manifest(error) => Self::Manifest(error),
-            CommitError::Poisoned
+            CommitError::Artifact(_)
+            | CommitError::Poisoned
             | CommitError::PayloadLength { .. }
             | CommitError::AttachedFileChanged { .. } => Self::Poisoned,
         }

@@ -1,17 +1,15 @@
 //! Garbage collection: removes old generations and the files that only they use.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::attachment::remove_segment;
 use super::error::MaintenanceError;
 use super::now_ms;
 use super::writer::Writer;
 use crate::lock::lock;
 use crate::manifest::{Batch, ManifestError, StateRecord};
-use crate::segment::SegmentError;
 
 /// The number of bytes at which a write batch of the collection is applied.
 const BATCH_BYTES: usize = 8 << 20;
@@ -58,7 +56,9 @@ pub struct Collection {
     pub oldest: u64,
     /// Segment files removed.
     pub segments: u64,
-    /// Their bytes.
+    /// Artifact files removed.
+    pub artifacts: u64,
+    /// The bytes of both.
     pub bytes: u64,
 }
 
@@ -102,10 +102,11 @@ impl Writer {
         let oldest = state.oldest;
         self.made = self.made.split_off(&oldest);
         let (segments, bytes) = self.remove_segments(oldest)?;
+        let (artifacts, artifact_bytes) = self.remove_artifacts(oldest)?;
         self.drop_deletes(oldest)?;
         self.drop_versions(oldest)?;
         self.drop_commits(oldest)?;
-        Ok(Collection { oldest, segments, bytes })
+        Ok(Collection { oldest, segments, artifacts, bytes: bytes.saturating_add(artifact_bytes) })
     }
 
     /// The oldest generation, but none after `goal`, that was replaced within the grace time; `goal` if none was.
@@ -140,19 +141,37 @@ impl Writer {
             batch.put_intent(*segment, now_ms())?;
         }
         batch.apply()?;
-        let storage = &self.shared.storage;
-        let mut batch = self.manifest.batch();
-        for (segment, _) in &gone {
-            remove_segment(storage.as_ref(), *segment)?;
-            batch.remove_intent(*segment)?;
-        }
-        storage.sync().map_err(|source| SegmentError::Io {
-            file: storage.describe(""),
-            operation: "sync",
-            source,
-        })?;
-        batch.apply()?;
+        let files: Vec<Uuid> = gone.iter().map(|(segment, _)| *segment).collect();
+        self.remove_unpublished(&files)?;
         Ok((gone.len() as u64, gone.iter().fold(0u64, |sum, (_, record)| sum.saturating_add(record.bytes))))
+    }
+
+    /// Of each artifact, keeps the last record at or before `oldest`, and all later ones, and the files that these name.
+    fn remove_artifacts(&self, oldest: u64) -> Result<(u64, u64), MaintenanceError> {
+        let all = self.manifest.artifacts()?;
+        let mut batch = self.manifest.batch();
+        let (mut kept, mut gone) = (HashSet::new(), HashMap::new());
+        for (i, (name, generation, record)) in all.iter().enumerate() {
+            let is_followed = all.get(i + 1).is_some_and(|(next, at, _)| next == name && *at <= oldest);
+            let is_over = is_followed || (record.file.is_none() && *generation <= oldest);
+            if is_over {
+                batch.remove_artifact(name, *generation)?;
+            }
+            match record.file {
+                Some(file) if is_over => drop(gone.insert(file.artifact(), file.bytes)),
+                Some(file) => drop(kept.insert(file.artifact())),
+                None => {}
+            }
+        }
+        gone.retain(|artifact, _| !kept.contains(artifact));
+        let mut files: Vec<Uuid> = gone.keys().copied().collect();
+        files.sort_unstable();
+        for &file in &files {
+            batch.put_intent(file, now_ms())?;
+        }
+        batch.apply()?;
+        self.remove_unpublished(&files)?;
+        Ok((files.len() as u64, gone.values().fold(0u64, |sum, bytes| sum.saturating_add(*bytes))))
     }
 
     /// Of each segment, keeps the last bitmap at or before `oldest`, and all later ones; of a segment that is gone,

@@ -1,11 +1,14 @@
 //! Iterates over the rows of a snapshot in row order, without ranking them.
 
 use std::iter::FusedIterator;
+use std::ops::Range;
 use std::sync::Arc;
 
+use super::curvature::SelfInfluence;
 use super::error::GetError;
 use super::snapshot::{Snapshot, read_sketch};
-use crate::segment::{RowGroup, SegmentError, Span};
+use crate::curvature::{Curvature, CurvatureError};
+use crate::segment::{LiveSegment, RowGroup, Span};
 use crate::sketch::{Sketch, SketchSpec};
 
 /// One row of an index. An item of [`Rows`].
@@ -24,6 +27,8 @@ pub struct StoredRow {
     pub norms: Vec<f32>,
     /// The decoded values, if [`Rows::with_sketches`] was called.
     pub sketch: Option<Sketch>,
+    /// The self-influence, the sum over all blocks, if [`Rows::with_self_influence`] was called.
+    pub self_influence: Option<f64>,
 }
 
 impl StoredRow {
@@ -36,9 +41,8 @@ impl StoredRow {
 
 /// Iterator over the live rows of a snapshot. Made by [`Snapshot::iter`].
 ///
-/// Row order: segments in the order of the commits that added them, and the rows of a segment in the order
-/// of appending. If one commit added several segments, their order is arbitrary, but the same in every
-/// snapshot. The rows of an example are adjacent.
+/// Row order is the order of appending and attaching: commit after commit, and within a commit row after row. Rows
+/// that were compacted stand where the compaction's own commit does. The rows of an example are adjacent.
 ///
 /// An item is an error if a segment cannot be read or is damaged. Iteration ends after an error.
 ///
@@ -50,6 +54,7 @@ pub struct Rows<'a> {
     snapshot: &'a Snapshot,
     spec: Arc<SketchSpec>,
     with_sketches: bool,
+    self_influence: Option<SelfInfluence>,
     /// Position of the next row: the ordinals of its segment, of its row group in that, and of the row in
     /// that.
     segment: usize,
@@ -57,13 +62,26 @@ pub struct Rows<'a> {
     row: usize,
     /// That row group, once one of its rows has been read.
     open: Option<RowGroup<'a>>,
+    /// The self-influence of that group's rows.
+    of_group: Vec<f64>,
     remaining: u64,
 }
 
 impl<'a> Rows<'a> {
     fn new(snapshot: &'a Snapshot) -> Self {
         let (spec, remaining) = (Arc::new(snapshot.schema().spec().clone()), snapshot.rows());
-        Self { snapshot, spec, with_sketches: false, segment: 0, group: 0, row: 0, open: None, remaining }
+        Self {
+            snapshot,
+            spec,
+            with_sketches: false,
+            self_influence: None,
+            segment: 0,
+            group: 0,
+            row: 0,
+            open: None,
+            of_group: Vec::new(),
+            remaining,
+        }
     }
 
     /// Reads the sketches too. By default no codes are read; codes are nearly all of an index's bytes.
@@ -72,7 +90,52 @@ impl<'a> Rows<'a> {
         self
     }
 
-    fn read_next(&mut self) -> Result<Option<StoredRow>, SegmentError> {
+    /// Reads the self-influence of the rows too, as [`Writer::fit_self_influence`](crate::Writer::fit_self_influence) has
+    /// computed it with this curvature, κ and rank. Where a row has none, because it was appended or moved since, the
+    /// iteration ends with an error.
+    ///
+    /// ```
+    /// # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
+    /// use gradix::{Curvature, FitOptions, SelfInfluenceOptions};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let spec = SketchSpec::dense("mine", "v1", [("all", 2)]);
+    /// # let index = Index::create(folder.path().join("i"), &Schema::new(spec.clone(), Encoding::F32)?)?;
+    /// # let mut writer = index.writer()?;
+    /// for (id, values) in [("a", [3.0, 0.0]), ("b", [3.1, 0.1]), ("odd", [0.0, 3.0]), ("c", [2.9, 0.0])] {
+    ///     writer.append(id, &Sketch::dense(spec.clone(), values.to_vec())?)?;
+    /// }
+    /// writer.commit()?;
+    /// writer.fit_curvature(FitOptions::default())?;
+    /// writer.fit_self_influence(SelfInfluenceOptions::default())?;
+    /// let snapshot = index.snapshot()?;
+    /// let rows = snapshot.iter().with_self_influence(&Curvature::default())?.collect::<Result<Vec<_>, _>>()?;
+    /// let highest = rows.iter().max_by(|a, b| a.self_influence.partial_cmp(&b.self_influence).unwrap());
+    /// assert_eq!(highest.map(|row| &row.id[..]), Some(&b"odd"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Nothing was computed with this curvature, κ and rank, or it cannot be read.
+    pub fn with_self_influence(mut self, curvature: &Curvature) -> Result<Self, CurvatureError> {
+        self.self_influence = Some(self.snapshot.self_influence(curvature)?);
+        Ok(self)
+    }
+
+    /// The self-influence of the rows of a group: the sum over the blocks.
+    fn read_self_influence(&self, segment: &LiveSegment, rows: Range<u32>) -> Result<Vec<f64>, GetError> {
+        let mut sums = vec![0f64; if self.self_influence.is_some() { rows.len() } else { 0 }];
+        let Some(source) = &self.self_influence else { return Ok(sums) };
+        for block in 0..self.spec.blocks().len() {
+            let roots = source.roots(segment.reader.segment(), block, rows.clone());
+            let roots = roots.map_err(|source| GetError::SelfInfluence { source: Box::new(source) })?;
+            for (sum, root) in sums.iter_mut().zip(roots) {
+                *sum += f64::from(root) * f64::from(root);
+            }
+        }
+        Ok(sums)
+    }
+
+    fn read_next(&mut self) -> Result<Option<StoredRow>, GetError> {
         while let Some(segment) = self.snapshot.segments().get(self.segment) {
             let Some(group) = segment.reader.groups().get(self.group) else {
                 (self.segment, self.group) = (self.segment + 1, 0);
@@ -85,6 +148,9 @@ impl<'a> Rows<'a> {
                 continue;
             };
             let row = row as usize;
+            if self.open.is_none() {
+                self.of_group = self.read_self_influence(segment, group.range())?;
+            }
             let rows = match &mut self.open {
                 Some(rows) => rows,
                 none => none.insert(RowGroup::open(&segment.reader, self.group)?),
@@ -102,6 +168,7 @@ impl<'a> Rows<'a> {
                 metadata: tags.metadata.to_vec(),
                 norms: rows.norms(row)?,
                 sketch,
+                self_influence: self.of_group.get(row).copied(),
             }));
         }
         Ok(None)
@@ -119,7 +186,7 @@ impl Iterator for Rows<'_> {
             }
             Err(error) => {
                 (self.segment, self.open, self.remaining) = (usize::MAX, None, 0);
-                Some(Err(error.into()))
+                Some(Err(error))
             }
         }
     }

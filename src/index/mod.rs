@@ -7,6 +7,9 @@
 //!   `writer` commits.
 //! - How do rows get in that were built elsewhere? `detached` writes them, `part` describes them, `attach` takes
 //!   them, `attachment` is what the index keeps of it.
+//! - How does an index get a curvature? `fit` sums stored rows up, `observe` (with `observed`, the uncommitted part) sketches
+//!   that are not stored, `self_influence` what follows from the sums; `curvature` opens them, `coverage` says which rows they
+//!   are of.
 //! - How are rows read? `snapshot` (by id, and ranked by a scan), `iterate` (in row order),
 //!   `ids`, `sources`.
 //! - How is the index maintained? `compact`, `gc`, `verify`, `stats`; `recover`, if its manifest is lost.
@@ -18,17 +21,23 @@ mod attach;
 mod attachment;
 mod committed;
 mod compact;
+mod coverage;
+mod curvature;
 mod detached;
 pub(crate) mod error;
+mod fit;
 mod gc;
 mod ids;
 mod index_file;
 mod iterate;
+mod observe;
+mod observed;
 mod part;
 mod pending;
 mod readable;
 mod recover;
 mod rows;
+mod self_influence;
 mod snapshot;
 mod sources;
 mod stats;
@@ -39,15 +48,17 @@ pub use attach::{Attach, Attached};
 pub use compact::{CompactOptions, Compaction};
 pub use detached::DetachedWriter;
 pub use error::{
-    AppendError, AttachError, CommitError, CreateError, DetachedError, GetError, MaintenanceError, OpenError,
-    PartError, RecoverError, SnapshotError, WriterError,
+    AppendError, AttachError, CommitError, CreateError, DetachedError, FitError, GetError, MaintenanceError,
+    OpenError, PartError, RecoverError, SnapshotError, WriterError,
 };
+pub use fit::{Fit, FitOptions, FitProgress};
 pub use gc::{Collection, GcOptions};
 pub use ids::Ids;
 pub use iterate::{Rows, StoredRow};
 pub use part::{Part, PartSegment};
 pub use recover::{LeftOut, LeftOutReason, Recovery};
 pub use rows::Row;
+pub use self_influence::SelfInfluenceOptions;
 pub use snapshot::{Example, ExampleRow, Snapshot};
 pub use sources::SourceCount;
 pub use stats::{ColumnStats, SegmentStats, Stats};
@@ -68,14 +79,17 @@ use crate::manifest::{IndexRecord, Manifest};
 use crate::scan::Feedback;
 use crate::schema::{self, Schema};
 use crate::segment::storage::{FileStorage, Storage};
-use crate::segment::{Identity, SegmentReader};
+use crate::segment::{Identity, SegmentError, SegmentReader};
 use crate::sketch::SketchError;
+use attachment::remove_segment;
+use curvature::Cached;
 use detached::Limits;
 use index_file::CONTAINER_VERSION;
 use readable::{Horizon, View};
 
 const MANIFEST: &str = "manifest";
 const SEGMENTS: &str = "segments";
+const ARTIFACTS: &str = "artifacts";
 const LOCK: &str = "LOCK";
 const DEFAULT_SEGMENT_BYTES: u64 = 1 << 30;
 const DEFAULT_COMMIT_EXAMPLES: usize = 2_000_000;
@@ -109,6 +123,7 @@ pub(crate) struct Shared {
     identity: Arc<Identity>,
     features_write: u64,
     storage: Arc<dyn Storage>,
+    artifacts: Arc<dyn Storage>,
     read_only: bool,
     segment_bytes: u64,
     commit_examples: usize,
@@ -120,6 +135,13 @@ pub(crate) struct Shared {
     readers: Mutex<HashMap<Uuid, Weak<SegmentReader>>>,
     /// The measured cost of past scans, from which the planner corrects its estimates.
     feedback: Feedback,
+    /// The curvature that was used last.
+    preconditioner: Mutex<Option<Cached>>,
+}
+
+/// The storage of the artifacts in an index's folder. They are read, never mapped.
+fn artifacts_of(path: &Path) -> Arc<dyn Storage> {
+    Arc::new(FileStorage::unmapped(path.join(ARTIFACTS)))
 }
 
 fn now_ms() -> u64 {
@@ -142,6 +164,7 @@ pub struct IndexOptions {
     commit_examples: usize,
     map_files: bool,
     storage: Option<Arc<dyn Storage>>,
+    artifact_storage: Option<Arc<dyn Storage>>,
 }
 
 impl Default for IndexOptions {
@@ -152,6 +175,7 @@ impl Default for IndexOptions {
             commit_examples: DEFAULT_COMMIT_EXAMPLES,
             map_files: true,
             storage: None,
+            artifact_storage: None,
         }
     }
 }
@@ -193,6 +217,13 @@ impl IndexOptions {
     /// Stores segment files in `storage`. Default: a [`FileStorage`] over the folder `segments`.
     pub fn storage(mut self, storage: Arc<dyn Storage>) -> Self {
         self.storage = Some(storage);
+        self
+    }
+
+    /// Stores artifact files (the sums of a curvature, the self-influence of rows) in `storage`, which no other index
+    /// uses. Default: a [`FileStorage`] over the folder `artifacts`.
+    pub fn artifact_storage(mut self, storage: Arc<dyn Storage>) -> Self {
+        self.artifact_storage = Some(storage);
         self
     }
 
@@ -241,6 +272,7 @@ impl IndexOptions {
             features_info: 0,
         };
         fs::create_dir(path.join(SEGMENTS)).map_err(io(path, "create the segments folder of"))?;
+        fs::create_dir(path.join(ARTIFACTS)).map_err(io(path, "create the artifacts folder of"))?;
         fs::File::create_new(path.join(LOCK)).map_err(io(path, "create the lock of"))?;
         Manifest::create(&path.join(MANIFEST), &record)?;
         committed::write(path, 0)?;
@@ -260,7 +292,7 @@ impl IndexOptions {
             source,
         })?;
         let (identity, features) = index_file::read(path)?;
-        for name in [SEGMENTS, MANIFEST] {
+        for name in [SEGMENTS, ARTIFACTS, MANIFEST] {
             let folder = path.join(name);
             files::check_folder(&folder).map_err(|source| OpenError::Io {
                 path: folder,
@@ -281,12 +313,14 @@ impl IndexOptions {
             let folder = path.join(SEGMENTS);
             Arc::new(if self.map_files { FileStorage::new(folder) } else { FileStorage::unmapped(folder) })
         });
+        let artifacts = self.artifact_storage.unwrap_or_else(|| artifacts_of(path));
         Ok(Index {
             shared: Arc::new(Shared {
                 path: path.to_owned(),
                 identity: Arc::new(identity),
                 features_write: features.write | record.features_write,
                 storage,
+                artifacts,
                 read_only: self.read_only,
                 segment_bytes: self.segment_bytes,
                 commit_examples: self.commit_examples,
@@ -294,6 +328,7 @@ impl IndexOptions {
                 horizon: Mutex::default(),
                 readers: Mutex::default(),
                 feedback: Feedback::default(),
+                preconditioner: Mutex::default(),
             }),
         })
     }
@@ -335,7 +370,7 @@ impl IndexOptions {
             operation: "find the absolute path of",
             source,
         })?;
-        recover::run(&path, self.storage)
+        recover::run(&path, self.storage, self.artifact_storage)
     }
 }
 
@@ -487,8 +522,28 @@ impl Index {
 }
 
 impl Shared {
+    /// Removes what these UUIDs name, segments and artifacts, durably.
+    fn remove_files(&self, files: &[Uuid]) -> Result<(), SegmentError> {
+        for &file in files {
+            remove_segment(self.storage.as_ref(), file)?;
+            let name = crate::artifact::file_name(file);
+            self.artifacts.remove(&name).map_err(|source| SegmentError::Io {
+                file: self.artifacts.describe(&name),
+                operation: "remove",
+                source,
+            })?;
+        }
+        for storage in [&self.storage, &self.artifacts] {
+            storage.sync().map_err(|source| {
+                let file = storage.describe("");
+                SegmentError::Io { file, operation: "sync", source }
+            })?;
+        }
+        Ok(())
+    }
+
     /// Opens a segment, or shares it if it is open already.
-    fn reader(&self, segment: Uuid) -> Result<Arc<SegmentReader>, crate::segment::SegmentError> {
+    fn reader(&self, segment: Uuid) -> Result<Arc<SegmentReader>, SegmentError> {
         if let Some(reader) = lock(&self.readers).get(&segment).and_then(Weak::upgrade) {
             return Ok(reader);
         }

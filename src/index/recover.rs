@@ -17,8 +17,9 @@ use super::error::{RecoverError, WriterError};
 use super::index_file::CONTAINER_VERSION;
 use super::verify::{self, Finding, Report};
 use super::writer::Lock;
-use super::{MANIFEST, SEGMENTS, committed, index_file, now_ms};
-use crate::files::sync_folder;
+use super::{ARTIFACTS, MANIFEST, SEGMENTS, artifacts_of, committed, index_file, now_ms};
+use crate::artifact::ArtifactReader;
+use crate::files::{create_folders, sync_folder};
 use crate::manifest::{
     Batch, CommitRecord, ExampleHistory, ExampleVersion, IndexRecord, Location, Manifest, ManifestError,
     SegmentRecord, StateRecord,
@@ -104,7 +105,11 @@ struct Found {
 }
 
 /// Builds the manifest of the index in `path`, which must have none.
-pub(super) fn run(path: &Path, storage: Option<Arc<dyn Storage>>) -> Result<Recovery, RecoverError> {
+pub(super) fn run(
+    path: &Path,
+    storage: Option<Arc<dyn Storage>>,
+    artifacts: Option<Arc<dyn Storage>>,
+) -> Result<Recovery, RecoverError> {
     let (identity, features) = index_file::read(path)?;
     if features.write != 0 {
         return Err(WriterError::UnknownFeature { path: path.to_owned(), bits: features.write }.into());
@@ -120,6 +125,14 @@ pub(super) fn run(path: &Path, storage: Option<Arc<dyn Storage>>) -> Result<Reco
     remove_interrupted(&folder, &mark)?;
 
     let storage = storage.unwrap_or_else(|| Arc::new(FileStorage::new(path.join(SEGMENTS))));
+    let artifacts = match artifacts {
+        Some(artifacts) => artifacts,
+        None => {
+            let folder = path.join(ARTIFACTS);
+            create_folders(&folder).map_err(io(&folder, "create"))?;
+            artifacts_of(path)
+        }
+    };
     let identity = Arc::new(identity);
     let mut recovery = Recovery::default();
     let has_committed = fs::symlink_metadata(path.join(committed::NAME));
@@ -147,6 +160,8 @@ pub(super) fn run(path: &Path, storage: Option<Arc<dyn Storage>>) -> Result<Reco
         let manifest = Manifest::open_primary(&built)?;
         let builder = Builder { manifest: &manifest, storage: storage.as_ref(), identity: &identity };
         builder.build(found, &mut recovery)?;
+        // Which rows they cover is lost with the manifest: the next writer removes them.
+        forget_artifacts(&manifest, artifacts.as_ref(), &identity)?;
     }
     sync_files(&built).map_err(io(&built, "sync"))?;
     if recovery.committed.is_none() {
@@ -162,6 +177,30 @@ pub(super) fn run(path: &Path, storage: Option<Arc<dyn Storage>>) -> Result<Reco
         tracing::warn!(%error, folder = %folder.display(), "cannot remove what the recovery has left");
     }
     Ok(recovery)
+}
+
+/// Notes an intent for each artifact of this index.
+fn forget_artifacts(
+    manifest: &Manifest,
+    artifacts: &dyn Storage,
+    identity: &Identity,
+) -> Result<(), RecoverError> {
+    let listed = artifacts.list().map_err(|source| RecoverError::Io {
+        path: artifacts.describe("").into(),
+        operation: "list the artifacts in",
+        source,
+    })?;
+    let mut batch = manifest.batch();
+    for name in listed {
+        let artifact = name.strip_suffix(".art").and_then(|stem| Uuid::try_parse(stem).ok());
+        if let Some(artifact) = artifact
+            && crate::artifact::file_name(artifact) == name
+            && ArtifactReader::open(artifacts, identity, artifact).is_ok()
+        {
+            batch.put_intent(artifact, now_ms())?;
+        }
+    }
+    Ok(batch.apply()?)
 }
 
 /// Nothing may be in the manifest's place: recovery overwrites nothing.
@@ -410,6 +449,7 @@ impl Builder<'_> {
             bytes: reader.bytes(),
             sha256: reader.sha256()?,
             added: generation,
+            ordinal: origin.ordinal,
             removed: None,
             removed_ms: None,
         };

@@ -9,8 +9,9 @@ use uuid::Uuid;
 use super::Shared;
 use super::error::{GetError, SnapshotError, hex};
 use super::readable::Pin;
+use crate::curvature::{Conditioner, Curvature};
 use crate::manifest::{Location, Manifest, ManifestError, SegmentRecord};
-use crate::scan::{ExampleRows, Scan, ScanError};
+use crate::scan::{CancelToken, ExampleRows, Lookup, RowLengths, Scan, ScanError};
 use crate::schema::Schema;
 use crate::segment::{Kind, LiveSegment, RowGroup, SegmentError, SegmentReader, Span};
 use crate::sketch::{Sketch, SketchSpec};
@@ -99,7 +100,7 @@ impl Snapshot {
         let mut visible: Vec<_> = manifest.segments()?;
         visible.retain(|(_, record)| record.is_visible(generation));
         // In the order of appending, so that scans and listings are stable.
-        visible.sort_by_key(|(segment, record)| (record.added, *segment));
+        visible.sort_by_key(|(segment, record)| (record.added, record.ordinal, *segment));
         let mut segments = Vec::with_capacity(visible.len());
         let mut ordinals = HashMap::with_capacity(visible.len());
         for (ordinal, (segment, record)) in visible.iter().enumerate() {
@@ -211,14 +212,7 @@ impl Snapshot {
     /// There is no query, or the index does not take queries of a query's spec
     /// ([`SketchSpec::takes_queries_of`](crate::sketch::SketchSpec::takes_queries_of)), or its norm is too large.
     pub fn scan<'a>(&'a self, queries: &'a [Sketch]) -> Result<Scan<'a>, ScanError> {
-        let find = |id: &[u8]| {
-            let found = self.find(id).map_err(|source| ScanError::Lookup { source: Box::new(source) })?;
-            Ok(found.map(|(segment, location)| ExampleRows {
-                segment,
-                rows: location.first_row..location.first_row + location.rows,
-            }))
-        };
-        Scan::new(self.segments(), self.schema(), &self.inner.shared.feedback, find, queries)
+        Scan::new(self.segments(), self.schema(), &self.inner.shared.feedback, self, queries)
     }
 
     /// Where an example is: the ordinal of its segment, and its rows there.
@@ -249,6 +243,10 @@ impl Snapshot {
         }
     }
 
+    pub(super) fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
     pub(crate) fn segments(&self) -> &[LiveSegment] {
         &self.inner.segments
     }
@@ -270,6 +268,32 @@ impl Snapshot {
             "segments": segments,
         });
         listing.to_string()
+    }
+}
+
+impl Lookup for Snapshot {
+    fn find(&self, id: &[u8]) -> Result<Option<ExampleRows>, ScanError> {
+        let found = Self::find(self, id).map_err(|source| ScanError::Lookup { source: Box::new(source) })?;
+        Ok(found.map(|(segment, location)| ExampleRows {
+            segment,
+            rows: location.first_row..location.first_row + location.rows,
+        }))
+    }
+
+    fn conditioner(
+        &self,
+        curvature: &Curvature,
+        blocks: &[usize],
+        cancel: &CancelToken,
+    ) -> Result<Conditioner, ScanError> {
+        match Self::conditioner(self, curvature, blocks, &|| cancel.is_cancelled()) {
+            Err(_) if cancel.is_cancelled() => Err(ScanError::Cancelled),
+            other => Ok(other?),
+        }
+    }
+
+    fn self_influence(&self, curvature: &Curvature, sums: Uuid) -> Result<Arc<dyn RowLengths>, ScanError> {
+        Ok(Arc::new(self.row_lengths(curvature, sums)?))
     }
 }
 

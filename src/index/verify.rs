@@ -6,12 +6,16 @@ use rayon::prelude::*;
 
 use super::Shared;
 use super::attachment::{describe_note, read_note};
+use super::curvature::check_regions;
 use super::error::{SnapshotError, show_id};
 use super::snapshot::Snapshot;
+use crate::artifact::ArtifactReader;
 use crate::codec;
-use crate::manifest::ManifestError;
+use crate::manifest::{ManifestError, SELF_INFLUENCE, SegmentRecord};
 use crate::schema::Schema;
-use crate::segment::{CodeColumn, Kind, LiveSegment, RowEncoder, RowGroup, SegmentError, SegmentReader};
+use crate::segment::{
+    CodeColumn, Kind, LiveSegment, Origin, RowEncoder, RowGroup, SegmentError, SegmentReader,
+};
 
 /// The result of [`Index::verify`](crate::Index::verify). `Serialize` with the feature `serde`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub struct Report {
     pub generation: u64,
     /// Segments that were read.
     pub segments: u64,
+    /// Artifacts that were read.
+    pub artifacts: u64,
     /// Rows whose codes were checked, including dead ones.
     pub rows: u64,
     /// Live examples whose location in the manifest was compared with the segments.
@@ -98,8 +104,11 @@ pub(super) fn run(shared: &Arc<Shared>) -> Result<Report, SnapshotError> {
     let mut all_read = true;
     for (segment, record) in snapshot.segments().iter().zip(snapshot.records()) {
         verify_segment(&segment.reader, snapshot.schema(), Some(record.sha256), &mut report);
-        verify_note(shared, &segment.reader, record.added, &mut report);
+        verify_note(shared, &segment.reader, record, &mut report);
         all_read &= verify_places(&snapshot, segment, &mut report);
+    }
+    if let Err(error) = verify_artifacts(&snapshot, &mut report) {
+        report.findings.push(Finding::from_error("manifest/artifacts", &error));
     }
     // Unreadable ids are findings already, and the count of examples is incomplete.
     if !all_read {
@@ -129,6 +138,55 @@ fn verify_generations(snapshot: &Snapshot, report: &mut Report) -> Result<(), Ma
     }
     if let Some(generation) = last_commit {
         later("manifest/commits", "the last commit".into(), generation);
+    }
+    Ok(())
+}
+
+/// Checks the files of the artifacts, and what the manifest says of them.
+fn verify_artifacts(snapshot: &Snapshot, report: &mut Report) -> Result<(), ManifestError> {
+    let (manifest, shared) = (snapshot.manifest()?, snapshot.shared());
+    let mut names: Vec<String> = manifest.artifacts()?.into_iter().map(|(name, ..)| name).collect();
+    names.dedup();
+    for name in names {
+        let Some(record) = manifest.artifact(&name, snapshot.generation())? else { continue };
+        let Some(file) = record.file else { continue };
+        for (segment, rows) in manifest.coverage(&name, &record)? {
+            let found = snapshot.segments().iter().find(|live| live.reader.segment() == segment);
+            if found.is_none_or(|live| rows.max().is_some_and(|row| row >= live.reader.rows())) {
+                let message = format!("{name:?} covers rows of segment {segment} that it does not have");
+                report.findings.push(Finding::new("manifest/artifacts", message));
+            }
+        }
+        let reader = match ArtifactReader::open(shared.artifacts.as_ref(), &shared.identity, file.artifact())
+        {
+            Ok(reader) => reader,
+            Err(error) => {
+                let described = shared.artifacts.describe(&crate::artifact::file_name(file.artifact()));
+                report.findings.push(Finding::from_error(&described, &error));
+                continue;
+            }
+        };
+        let before = report.findings.len();
+        let mut found = |error| report.findings.push(Finding::from_error(reader.file(), &error));
+        reader.verify(&mut found);
+        if record.kind != SELF_INFLUENCE
+            && let Err(error) = check_regions(&reader, snapshot.schema())
+        {
+            found(error);
+        }
+        match reader.sha256() {
+            Err(error) => found(error),
+            Ok(digest)
+                if report.findings.len() == before
+                    && (digest, reader.bytes()) != (file.sha256, file.bytes) =>
+            {
+                let message = "the file's length or digest is not the manifest's";
+                report.findings.push(Finding::new(reader.file(), message));
+            }
+            Ok(_) => {}
+        }
+        report.artifacts += 1;
+        report.bytes += reader.bytes();
     }
     Ok(())
 }
@@ -171,17 +229,19 @@ fn each_alone(shared: &Arc<Shared>, mut report: Report) -> Result<Report, Snapsh
 
 /// Checks that the note of an attached segment, from which a lost manifest is recovered, says what the manifest does.
 /// Without a note the segment would be recovered as one of the first commit.
-fn verify_note(shared: &Shared, reader: &SegmentReader, added: u64, report: &mut Report) {
+fn verify_note(shared: &Shared, reader: &SegmentReader, record: &SegmentRecord, report: &mut Report) {
     if reader.origin().generation != 0 {
         return;
     }
     let (storage, segment) = (shared.storage.as_ref(), reader.segment());
+    let expected = Origin { generation: record.added, ordinal: record.ordinal };
     let message = match read_note(storage, shared.identity.index, segment) {
         Ok(None) => return,
-        Ok(Some(Ok(origin))) if origin.generation == added => return,
-        Ok(Some(Ok(origin))) => {
-            format!("it states generation {}, where the manifest has {added}", origin.generation)
-        }
+        Ok(Some(Ok(origin))) if origin == expected => return,
+        Ok(Some(Ok(origin))) => format!(
+            "it states segment {} of generation {}, where the manifest has segment {} of generation {}",
+            origin.ordinal, origin.generation, expected.ordinal, expected.generation
+        ),
         Ok(Some(Err(reason))) => reason,
         Err(error) => Finding::from_error("", &error).message,
     };

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::attachment::{Attachments, remove_segment};
+use super::attachment::Attachments;
 use super::error::{AppendError, CommitError, WriterError};
+use super::observed::Observations;
 use super::part::MAX_PAYLOAD;
 use super::pending::Pending;
 use super::readable::{View, check_identity};
@@ -17,7 +18,9 @@ use super::rows::{self, Row};
 use super::{LOCK, MANIFEST, Shared, committed, now_ms};
 use crate::files;
 use crate::lock::lock;
-use crate::manifest::{CommitRecord, Location, Manifest, ManifestError, SegmentRecord, StateRecord};
+use crate::manifest::{
+    ArtifactRecord, CommitRecord, Location, Manifest, ManifestError, SegmentRecord, StateRecord,
+};
 use crate::schema::Schema;
 use crate::segment::{EncodedRow, Origin, RowEncoder, RowTags, Sealed, SegmentError, SegmentWriter};
 use crate::sketch::Sketch;
@@ -50,6 +53,9 @@ pub struct Writer {
     pub(super) open: Option<SegmentWriter>,
     pub(super) sealed: Vec<Sealed>,
     pub(super) attachments: Attachments,
+    pub(super) observations: Observations,
+    /// What artifacts become with the next commit, by name.
+    pub(super) artifacts: Vec<(String, ArtifactRecord)>,
     pub(super) poisoned: bool,
     /// When this writer made each generation that is still kept: by a clock that is never set.
     pub(super) made: BTreeMap<u64, Instant>,
@@ -145,11 +151,11 @@ pub struct Commit {
     pub deleted: u64,
 }
 
-/// Records durably in the manifest that `segment`'s file is about to be created, so that a crash leaves no
-/// file that the manifest does not list.
-fn intend(manifest: &Manifest, segment: Uuid) -> Result<(), ManifestError> {
+/// Records durably in the manifest that a file is about to be created, so that a crash leaves none that the manifest
+/// does not list.
+pub(super) fn intend(manifest: &Manifest, file: Uuid) -> Result<(), ManifestError> {
     let mut batch = manifest.batch();
-    batch.put_intent(segment, now_ms())?;
+    batch.put_intent(file, now_ms())?;
     batch.apply()
 }
 
@@ -183,6 +189,8 @@ impl Writer {
             open: None,
             sealed: Vec::new(),
             attachments: Attachments::default(),
+            observations: Observations::default(),
+            artifacts: Vec::new(),
             poisoned: false,
             made: BTreeMap::new(),
             lock,
@@ -193,21 +201,16 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Removes the segment files that the manifest lists as intents of an earlier writer, and no others.
+    /// Removes the files that the manifest lists as intents of an earlier writer, and no others.
     fn remove_orphans(&self) -> Result<(), WriterError> {
         let intents = self.manifest.intents()?;
         if intents.is_empty() {
             return Ok(());
         }
-        let storage = self.shared.storage.as_ref();
-        for &segment in &intents {
-            tracing::info!(%segment, "removing an unfinished segment of an earlier writer");
-            remove_segment(storage, segment)?;
+        for file in &intents {
+            tracing::info!(%file, "removing what an earlier writer has left unfinished");
         }
-        storage.sync().map_err(|source| {
-            let path = storage.describe("").into();
-            WriterError::Io { path, operation: "sync", source }
-        })?;
+        self.shared.remove_files(&intents)?;
         let mut batch = self.manifest.batch();
         for segment in intents {
             batch.remove_intent(segment)?;
@@ -353,7 +356,7 @@ impl Writer {
 
     /// Whether there is something to commit.
     pub(super) fn has_changes(&self) -> bool {
-        !self.pending.is_empty() || !self.attachments.is_empty()
+        !self.pending.is_empty() || !self.attachments.is_empty() || !self.observations.is_empty()
     }
 
     pub(super) fn check_usable(&self) -> Result<(), CommitError> {
@@ -456,15 +459,17 @@ impl Writer {
 
     fn try_publish(&mut self, payload: Vec<u8>, removed: &[Uuid]) -> Result<Commit, CommitError> {
         self.check_in_place()?;
+        self.write_observations()?;
         let state = StateRecord { generation: self.state.generation + 1, ..self.state };
         let mut batch = self.manifest.batch();
-        for sealed in &self.sealed {
+        for (ordinal, sealed) in (0..).zip(&self.sealed) {
             let record = SegmentRecord {
                 rows: u64::from(sealed.rows),
                 examples: sealed.examples,
                 bytes: sealed.bytes,
                 sha256: sealed.sha256,
                 added: state.generation,
+                ordinal,
                 removed: None,
                 removed_ms: None,
             };
@@ -478,6 +483,12 @@ impl Writer {
                     record.removed_ms = Some(now_ms());
                     batch.put_segment(segment, &record)?;
                 }
+            }
+        }
+        for (name, record) in &self.artifacts {
+            batch.put_artifact(name, state.generation, record)?;
+            if let Some(file) = record.file {
+                batch.remove_intent(file.artifact())?;
             }
         }
         self.pending.write(&mut batch, &self.manifest, state.generation, state.oldest)?;
@@ -499,6 +510,7 @@ impl Writer {
         lock(&self.shared.horizon).written = Some(state);
         self.made.insert(state.generation, Instant::now());
         self.sealed.clear();
+        self.artifacts.clear();
         self.pending = Pending::default();
         for part in std::mem::take(&mut self.attachments).moves {
             if let Err(error) = part.complete() {
@@ -521,25 +533,21 @@ impl Writer {
         let unpublished: Vec<Uuid> = self.sealed.drain(..).map(|sealed| sealed.segment).chain(open).collect();
         self.pending = Pending::default();
         self.attachments = Attachments::default();
+        self.observations = Observations::default();
+        self.artifacts.clear();
         self.remove_unpublished(&unpublished)
     }
 
-    /// Removes the files of segments that have intents, and then these.
+    /// Removes files that have intents, and then these.
     pub(super) fn remove_unpublished(&self, unpublished: &[Uuid]) -> Result<(), CommitError> {
         if unpublished.is_empty() {
             return Ok(());
         }
-        let storage = &self.shared.storage;
+        self.shared.remove_files(unpublished)?;
         let mut batch = self.manifest.batch();
-        for &segment in unpublished {
-            remove_segment(storage.as_ref(), segment)?;
-            batch.remove_intent(segment)?;
+        for &file in unpublished {
+            batch.remove_intent(file)?;
         }
-        storage.sync().map_err(|source| SegmentError::Io {
-            file: storage.describe(""),
-            operation: "sync",
-            source,
-        })?;
         Ok(batch.apply()?)
     }
 }
@@ -549,7 +557,8 @@ impl From<CommitError> for AppendError {
         match error {
             CommitError::Segment(error) => Self::Segment(error),
             CommitError::Manifest(error) => Self::Manifest(error),
-            CommitError::Poisoned
+            CommitError::Artifact(_)
+            | CommitError::Poisoned
             | CommitError::PayloadLength { .. }
             | CommitError::AttachedFileChanged { .. } => Self::Poisoned,
             CommitError::Forked => Self::Forked,

@@ -16,6 +16,7 @@ pub use error::ManifestError;
 #[cfg(fuzzing)]
 pub(crate) use records::fuzz_record;
 pub(crate) use records::{
-    CommitRecord, ExampleHistory, ExampleVersion, IndexRecord, Location, SegmentRecord, StateRecord,
+    ArtifactFile, ArtifactRecord, CommitRecord, Coverage, ExampleHistory, ExampleVersion, IndexRecord,
+    Location, SELF_INFLUENCE, SUMS_OF_OBSERVED, SUMS_OF_ROWS, SegmentRecord, StateRecord,
 };
 pub(crate) use store::{Batch, Manifest};

@@ -1,6 +1,9 @@
 //! Keys and values as bytes, and the only use of bincode. `format-spec/manifest.md` specifies the bytes;
 //! `tests::record_bytes_are_those_of_the_specification` pins them.
 
+use std::collections::BTreeMap;
+
+use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
@@ -43,6 +46,8 @@ pub(crate) struct SegmentRecord {
     pub bytes: u64,
     pub sha256: [u8; 32],
     pub added: u64,
+    /// The number of the segment among those that this generation added, in the order of appending.
+    pub ordinal: u32,
     pub removed: Option<u64>,
     pub removed_ms: Option<u64>,
 }
@@ -137,6 +142,94 @@ pub(crate) struct IntentRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SupersededRecord;
 
+/// The file of an artifact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ArtifactFile {
+    artifact: UuidBytes,
+    pub bytes: u64,
+    pub sha256: [u8; 32],
+}
+
+impl ArtifactFile {
+    pub fn new(artifact: Uuid, bytes: u64, sha256: [u8; 32]) -> Self {
+        Self { artifact: artifact.into_bytes(), bytes, sha256 }
+    }
+
+    pub fn artifact(&self) -> Uuid {
+        Uuid::from_bytes(self.artifact)
+    }
+}
+
+/// The rows of a segment that an artifact covers: a Roaring bitmap in the portable format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CoverRecord {
+    segment: UuidBytes,
+    rows: Vec<u8>,
+}
+
+/// `artifacts`: what an artifact is from a generation on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ArtifactRecord {
+    /// Without a file it is dropped.
+    pub file: Option<ArtifactFile>,
+    /// What it holds: sums of rows (0), sums of sketches that are not stored (1), self-influence of rows (2).
+    pub kind: u8,
+    /// Rows in the numbers that no segment has any more.
+    pub gone: u64,
+    covered: Vec<CoverRecord>,
+}
+
+/// The kind of an [`ArtifactRecord`]: sums of stored rows.
+pub(crate) const SUMS_OF_ROWS: u8 = 0;
+/// The kind of an [`ArtifactRecord`]: sums of sketches that are not stored.
+pub(crate) const SUMS_OF_OBSERVED: u8 = 1;
+/// The kind of an [`ArtifactRecord`]: the self-influence of rows.
+pub(crate) const SELF_INFLUENCE: u8 = 2;
+
+impl ArtifactRecord {
+    pub fn new(file: ArtifactFile, kind: u8, gone: u64, covered: &Coverage) -> Result<Self, std::io::Error> {
+        let cover = |(segment, rows): (&Uuid, &RoaringBitmap)| {
+            let mut bytes = Vec::with_capacity(rows.serialized_size());
+            rows.serialize_into(&mut bytes)?;
+            Ok(CoverRecord { segment: segment.into_bytes(), rows: bytes })
+        };
+        let covered = covered.iter().filter(|(_, rows)| !rows.is_empty()).map(cover);
+        Ok(Self { file: Some(file), kind, gone, covered: covered.collect::<Result<_, std::io::Error>>()? })
+    }
+
+    /// The rows that it covers; segments come in the order of their UUIDs.
+    pub fn coverage(&self) -> Result<Coverage, String> {
+        let mut covered = Coverage::new();
+        for CoverRecord { segment, rows } in &self.covered {
+            let bitmap = RoaringBitmap::deserialize_from(&rows[..]).map_err(|error| error.to_string())?;
+            let segment = Uuid::from_bytes(*segment);
+            let is_last = covered.last_key_value().is_none_or(|(last, _)| *last < segment);
+            if bitmap.is_empty() || bitmap.serialized_size() != rows.len() || !is_last {
+                return Err(format!(
+                    "the covered rows of segment {segment} are out of order, empty or too long"
+                ));
+            }
+            covered.insert(segment, bitmap);
+        }
+        Ok(covered)
+    }
+}
+
+/// Rows by segment.
+pub(crate) type Coverage = BTreeMap<Uuid, RoaringBitmap>;
+
+/// A key of `artifacts`: all generations of a name are adjacent, in order. A name has no byte 0.
+pub(crate) fn artifact_key(name: &str, generation: u64) -> Vec<u8> {
+    [name.as_bytes(), &[0], &generation.to_be_bytes()].concat()
+}
+
+pub(crate) fn parse_artifact_key(key: &[u8]) -> Option<(&str, u64)> {
+    let (rest, generation) = key.split_last_chunk()?;
+    let (&0, name) = rest.split_last()? else { return None };
+    let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty() && !name.contains('\0'))?;
+    Some((name, u64::from_be_bytes(*generation)))
+}
+
 /// Why a value could not be decoded.
 pub(crate) enum Undecoded {
     Newer(u8),
@@ -197,7 +290,7 @@ pub(crate) fn fuzz_record(kind: u8, bytes: &[u8]) {
             assert_eq!(encode(&record).ok().as_deref(), Some(bytes));
         }
     }
-    match kind % 10 {
+    match kind % 12 {
         0 => check::<IndexRecord>(bytes),
         1 => check::<StateRecord>(bytes),
         2 => check::<SegmentRecord>(bytes),
@@ -209,6 +302,20 @@ pub(crate) fn fuzz_record(kind: u8, bytes: &[u8]) {
         8 => {
             if let Some((generation, id)) = parse_superseded_key(bytes) {
                 assert_eq!(superseded_key(generation, id), bytes);
+            }
+        }
+        9 => {
+            check::<ArtifactRecord>(bytes);
+            if let Ok(record) = decode::<ArtifactRecord>(bytes)
+                && let (Some(file), Ok(covered)) = (record.file, record.coverage())
+            {
+                let again = ArtifactRecord::new(file, record.kind, record.gone, &covered);
+                assert_eq!(again.ok().as_ref(), Some(&record));
+            }
+        }
+        10 => {
+            if let Some((name, generation)) = parse_artifact_key(bytes) {
+                assert_eq!(artifact_key(name, generation), bytes);
             }
         }
         _ => {
@@ -258,16 +365,18 @@ mod tests {
             bytes: 2,
             sha256: [9; 32],
             added: 3,
+            ordinal: 5,
             removed: Some(4),
             removed_ms: None,
         };
         let expected = format!(
-            "01{}{}{}{}{}01{}00",
+            "01{}{}{}{}{}{}01{}00",
             "0100000000000000",
             "0100000000000000",
             "0200000000000000",
             "09".repeat(32),
             "0300000000000000",
+            "05000000",
             "0400000000000000"
         );
         assert_eq!(hex(&encode(&segment).unwrap()), expected);
@@ -282,6 +391,51 @@ mod tests {
         assert_eq!(hex(&encode(&SupersededRecord).unwrap()), "01");
         assert_eq!(parse_superseded_key(&two), Some((256, &b"a"[..])));
         assert_eq!(parse_superseded_key(&two[..7]), None);
+    }
+
+    /// Catches an encoder whose bytes are not those of format-spec/manifest.md, and coverage that does not come back.
+    #[test]
+    fn artifact_bytes_are_those_of_the_specification() {
+        let covered = Coverage::from([(Uuid::from_bytes([7; 16]), RoaringBitmap::from_iter([3, 4]))]);
+        let file = ArtifactFile::new(Uuid::from_bytes([5; 16]), 258, [9; 32]);
+        let record = ArtifactRecord::new(file, SUMS_OF_OBSERVED, 2, &covered).unwrap();
+        let bitmap = "3a300000010000000000010010000000030004 00".replace(' ', "");
+        let expected = format!(
+            "0101{}{}{}01{}{}{}{}{bitmap}",
+            "05".repeat(16),
+            "0201000000000000",
+            "09".repeat(32),
+            "0200000000000000",
+            "0100000000000000",
+            "07".repeat(16),
+            "1400000000000000"
+        );
+        assert_eq!(hex(&encode(&record).unwrap()), expected);
+        assert_eq!(record.coverage(), Ok(covered));
+        let dropped = ArtifactRecord::default();
+        assert_eq!(hex(&encode(&dropped).unwrap()), format!("0100{}", "00".repeat(17)));
+        assert_eq!(hex(&artifact_key("ab", 258)), "6162000000000000000102");
+        assert_eq!(parse_artifact_key(&artifact_key("ab", 258)), Some(("ab", 258)));
+        assert_eq!(parse_artifact_key(&artifact_key("", 258)), None);
+        assert!(artifact_key("ab", 255) < artifact_key("ab", 256));
+    }
+
+    /// Catches covered rows of a crafted record that are taken without a look.
+    #[test]
+    fn coverage_refuses_crafted_bitmaps() {
+        let rows = RoaringBitmap::from_iter([3, 4]);
+        let file = ArtifactFile::new(Uuid::nil(), 0, [0; 32]);
+        let covered = Coverage::from([(Uuid::nil(), rows)]);
+        let sound = ArtifactRecord::new(file, SUMS_OF_ROWS, 0, &covered).unwrap();
+        let mut cut = sound.clone();
+        cut.covered[0].rows.pop();
+        assert!(cut.coverage().is_err());
+        let mut twice = sound.clone();
+        twice.covered.push(sound.covered[0].clone());
+        assert!(twice.coverage().is_err());
+        let mut longer = sound;
+        longer.covered[0].rows.push(0);
+        assert!(longer.coverage().is_err());
     }
 
     /// Catches a decoder that allocates what a crafted length asks for, or ignores what follows.

@@ -19,9 +19,9 @@ use uuid::Uuid;
 use super::error::ManifestError;
 use super::guard;
 use super::records::{
-    CommitRecord, DeletesRecord, ExampleHistory, IndexRecord, IntentRecord, Location, RECORD_VERSION,
-    SegmentRecord, StateRecord, SupersededRecord, Undecoded, decode, deletes_key, encode, parse_deletes_key,
-    parse_superseded_key, superseded_key,
+    ArtifactRecord, CommitRecord, Coverage, DeletesRecord, ExampleHistory, IndexRecord, IntentRecord,
+    Location, RECORD_VERSION, SegmentRecord, StateRecord, SupersededRecord, Undecoded, artifact_key, decode,
+    deletes_key, encode, parse_artifact_key, parse_deletes_key, parse_superseded_key, superseded_key,
 };
 
 const META: &str = "meta";
@@ -31,7 +31,8 @@ const DELETES: &str = "deletes";
 const COMMITS: &str = "commits";
 const INTENTS: &str = "intents";
 const SUPERSEDED: &str = "superseded";
-const FAMILIES: [&str; 7] = [META, SEGMENTS, EXAMPLES, DELETES, COMMITS, INTENTS, SUPERSEDED];
+const ARTIFACTS: &str = "artifacts";
+const FAMILIES: [&str; 8] = [META, SEGMENTS, EXAMPLES, DELETES, COMMITS, INTENTS, SUPERSEDED, ARTIFACTS];
 
 const INDEX_KEY: &[u8] = b"index";
 const STATE_KEY: &[u8] = b"state";
@@ -386,6 +387,45 @@ impl Manifest {
         Ok(all)
     }
 
+    /// What an artifact is at a generation; `None` if there is none of this name.
+    pub fn artifact(&self, name: &str, generation: u64) -> Result<Option<ArtifactRecord>, ManifestError> {
+        let mut records = self.records(ARTIFACTS)?;
+        records.seek_for_prev(artifact_key(name, generation));
+        let latest = match records.item() {
+            Some((key, value)) if self.artifact_and_generation(key)?.0 == name => {
+                Some(self.parse::<ArtifactRecord>(ARTIFACTS, key, value)?)
+            }
+            _ => None,
+        };
+        self.check_status(&records)?;
+        Ok(latest.filter(|record| record.file.is_some()))
+    }
+
+    /// The rows that an artifact covers.
+    pub fn coverage(&self, name: &str, record: &ArtifactRecord) -> Result<Coverage, ManifestError> {
+        record.coverage().map_err(|reason| self.damaged(ARTIFACTS, name.as_bytes(), &reason))
+    }
+
+    /// The error of a record that could not be encoded.
+    pub fn unencodable(&self, source: io::Error) -> ManifestError {
+        failed(&self.path, "encode a record", source)
+    }
+
+    /// All artifacts of all readable generations, by name, oldest first.
+    pub fn artifacts(&self) -> Result<Vec<(String, u64, ArtifactRecord)>, ManifestError> {
+        let mut all = Vec::new();
+        self.for_each(ARTIFACTS, &[], |key, value| {
+            let (name, generation) = self.artifact_and_generation(key)?;
+            all.push((name.to_owned(), generation, self.parse(ARTIFACTS, key, value)?));
+            Ok(true)
+        })?;
+        Ok(all)
+    }
+
+    fn artifact_and_generation<'k>(&self, key: &'k [u8]) -> Result<(&'k str, u64), ManifestError> {
+        parse_artifact_key(key).ok_or_else(|| self.damaged(ARTIFACTS, key, "not a name and 8 bytes"))
+    }
+
     fn segment_and_generation(&self, key: &[u8]) -> Result<(Uuid, u64), ManifestError> {
         parse_deletes_key(key).ok_or_else(|| self.damaged(DELETES, key, "not a key of 24 bytes"))
     }
@@ -558,6 +598,19 @@ impl Batch<'_> {
 
     pub fn remove_superseded(&mut self, generation: u64, id: &[u8]) -> Result<(), ManifestError> {
         self.remove(SUPERSEDED, &superseded_key(generation, id))
+    }
+
+    pub fn put_artifact(
+        &mut self,
+        name: &str,
+        generation: u64,
+        record: &ArtifactRecord,
+    ) -> Result<(), ManifestError> {
+        self.put(ARTIFACTS, &artifact_key(name, generation), record)
+    }
+
+    pub fn remove_artifact(&mut self, name: &str, generation: u64) -> Result<(), ManifestError> {
+        self.remove(ARTIFACTS, &artifact_key(name, generation))
     }
 
     pub fn put_intent(&mut self, segment: Uuid, time_ms: u64) -> Result<(), ManifestError> {

@@ -15,12 +15,13 @@ use crate::sketch::Sketch;
 /// The cosine of two examples is the greatest of their rows', `Metric::Cosine` over the stored codes with the row
 /// of the example with the lesser id as the query: exact, and the same bits as the scan's own scores, whatever
 /// the number of threads, the segments and the order of the rows. (With `i8` codes the other direction may differ
-/// in the last bits, since queries are quantised too.) Rounding can leave identical rows a little below 1.
+/// in the last bits, since queries are quantised too. A curvature of the scan preconditions that row alone.)
+/// Rounding can leave identical rows a little below 1.
 ///
 /// Batches of rows are the queries of scans over all rows, so that kernels and screens work as in any scan: the
 /// cost is that of `rows / batch` scans, `rows²` products of rows, each pair in both directions; screens and
-/// tiers leave out the exact scores of most, norms cannot bound a cosine. Examples with 64 or more duplicates
-/// of a row are scanned once more, unscreened. Memory: the sketches of a batch (and of one example more), and 64
+/// tiers leave out the exact scores of most, norms cannot bound a cosine. Examples with a row that 64
+/// or more rows are like, itself counted, are scanned once more, unscreened. Memory: the sketches of a batch (and of one example more), and 64
 /// hits for each of its rows; pairs are passed on as they are found.
 ///
 /// ```

@@ -1,6 +1,8 @@
 //! A batch of queries, packed for the kernels once per scan.
 //!
-//! A query that is transformed first, for example by a curvature, is another sketch.
+//! A query that is transformed first, by a curvature, is another sketch.
+
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -8,6 +10,7 @@ use super::bounds;
 use super::control::CancelToken;
 use super::error::ScanError;
 use super::kernel::{FloatQueries, IntegerQueries};
+use super::source::RowLengths;
 use crate::codec::{Encoding, MAX_NORM, norm, quantise_query};
 use crate::schema::Schema;
 use crate::sketch::Sketch;
@@ -38,8 +41,25 @@ pub(super) enum Packed {
 pub(super) struct Batch {
     pub blocks: Vec<BlockQueries>,
     pub queries: usize,
-    /// For the cosine: `sqrt(Q)` of each query.
-    pub lengths: Option<Vec<f64>>,
+    /// What scores are divided by, if they are.
+    pub divisor: Option<Divisor>,
+}
+
+/// What scores are divided by: the length of the row, and that of the query.
+#[derive(Debug)]
+pub(super) struct Divisor {
+    /// For the cosine `sqrt(Q)` of each query; 1 for the other metrics.
+    pub queries: Vec<f64>,
+    pub rows: RowLength,
+}
+
+/// What a row's length is made of, block by block.
+#[derive(Debug, Clone)]
+pub(super) enum RowLength {
+    /// The norms.
+    Norms,
+    /// The roots of its self-influence.
+    SelfInfluence(Arc<dyn RowLengths>),
 }
 
 /// Checks the queries against the index. Returns the norm of each query in each block.
@@ -65,13 +85,14 @@ pub(super) fn check(queries: &[Sketch], schema: &Schema) -> Result<Vec<Vec<f32>>
 }
 
 impl Batch {
-    /// `selected` holds the blocks in order with their weights; `norms` is the result of [`check`].
+    /// `selected` holds the blocks in order with their weights; `norms` is the result of [`check`]. `divide`: what rows are
+    /// divided by, and whether queries are divided by their lengths too.
     pub fn new(
         queries: &[Sketch],
         norms: &[Vec<f32>],
         schema: &Schema,
         selected: &[(usize, f64)],
-        cosine: bool,
+        divide: Option<(RowLength, bool)>,
         cancel: &CancelToken,
     ) -> Result<Self, ScanError> {
         let ranges: Vec<_> = schema.spec().ranges().collect();
@@ -81,25 +102,24 @@ impl Batch {
             BlockQueries::new(&values, block, schema.encodings()[block], weight, cancel)
         };
         let blocks = selected.iter().map(pack).collect::<Result<Vec<_>, ScanError>>()?;
-        let mut lengths = None;
-        if cosine {
-            let mut found = Vec::with_capacity(queries.len());
-            for (query, norms) in norms.iter().enumerate() {
-                let length = length(selected.iter().map(|&(block, weight)| (weight, norms[block])));
-                if !length.is_finite() {
+        let mut divisor = None;
+        if let Some((rows, by_queries)) = divide {
+            let mut lengths = vec![1.0; queries.len()];
+            for (query, norms) in norms.iter().enumerate().filter(|_| by_queries) {
+                lengths[query] = length(selected.iter().map(|&(block, weight)| (weight, norms[block])));
+                if !lengths[query].is_finite() {
                     return Err(ScanError::WeightsOverflow { query });
                 }
-                found.push(length);
             }
-            lengths = Some(found);
+            divisor = Some(Divisor { queries: lengths, rows });
         }
-        Ok(Self { blocks, queries: queries.len(), lengths })
+        Ok(Self { blocks, queries: queries.len(), divisor })
     }
 
-    /// The length of a row over the blocks, from its norm in each.
-    pub fn row_length(&self, norms: &[Vec<f32>], row: u32) -> f64 {
+    /// The length of a row over the blocks, from its length in each.
+    pub fn row_length(&self, lengths: &[Vec<f32>], row: u32) -> f64 {
         let weights = self.blocks.iter().map(|block| block.weight);
-        length(weights.zip(norms.iter().map(|norms| norms[row as usize])))
+        length(weights.zip(lengths.iter().map(|lengths| lengths[row as usize])))
     }
 
     /// The ordinals of the blocks in the schema.
@@ -130,7 +150,7 @@ impl Batch {
     }
 }
 
-/// `sqrt(sum of w * norm^2)`; square, product and sum are rounded separately.
+/// `sqrt(sum of w * length^2)`; square, product and sum are rounded separately.
 fn length(weights_and_norms: impl Iterator<Item = (f64, f32)>) -> f64 {
     let mut sum = 0f64;
     for (weight, norm) in weights_and_norms {

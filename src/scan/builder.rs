@@ -3,11 +3,11 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::batch::{self, Batch};
+use super::batch::{self, Batch, RowLength};
 use super::control::{CancelToken, Control, Progress};
 use super::engine::Engine;
 use super::error::ScanError;
-use super::filter::{ExampleRows, FilterRequest, Find, SpanFilter};
+use super::filter::{FilterRequest, SpanFilter};
 use super::hits;
 use super::kernel::KernelChoice;
 use super::options::{Ends, Grouping, Guarantee, Metric, Reading, ScanPath};
@@ -16,6 +16,8 @@ use super::ranking::{Ranking, Statistics};
 use super::read::RowFilter;
 use super::score::{Counts, Screen};
 use super::scores::{InOrder, ScoredRows};
+use super::source::Lookup;
+use crate::curvature::{Conditioner, Curvature, CurvatureError};
 use crate::schema::Schema;
 use crate::segment::LiveSegment;
 use crate::sketch::Sketch;
@@ -47,7 +49,7 @@ pub struct Scan<'a> {
     segments: &'a [LiveSegment],
     schema: &'a Schema,
     feedback: &'a Feedback,
-    find: Box<Find<'a>>,
+    lookup: &'a dyn Lookup,
     queries: &'a [Sketch],
     norms: Vec<Vec<f32>>,
     ends: Ends,
@@ -55,6 +57,7 @@ pub struct Scan<'a> {
     blocks: Option<Vec<String>>,
     weights: Vec<(String, f64)>,
     metric: Metric,
+    curvature: Option<Curvature>,
     grouping: Grouping,
     guarantee: Guarantee,
     path: ScanPath,
@@ -69,19 +72,19 @@ pub struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// `find` looks up ids in the snapshot of `segments`; `feedback` is the index's.
+    /// `lookup` is the snapshot of `segments`; `feedback` is the index's.
     pub(crate) fn new(
         segments: &'a [LiveSegment],
         schema: &'a Schema,
         feedback: &'a Feedback,
-        find: impl Fn(&[u8]) -> Result<Option<ExampleRows>, ScanError> + Send + Sync + 'a,
+        lookup: &'a dyn Lookup,
         queries: &'a [Sketch],
     ) -> Result<Self, ScanError> {
         Ok(Self {
             segments,
             schema,
             feedback,
-            find: Box::new(find),
+            lookup,
             queries,
             norms: batch::check(queries, schema)?,
             ends: Ends::default(),
@@ -89,6 +92,7 @@ impl<'a> Scan<'a> {
             blocks: None,
             weights: Vec::new(),
             metric: Metric::default(),
+            curvature: None,
             grouping: Grouping::default(),
             guarantee: Guarantee::default(),
             path: ScanPath::default(),
@@ -136,7 +140,7 @@ impl<'a> Scan<'a> {
     /// are selected, of which there must be one. The last weight given for a block applies. Default: 1 for
     /// each block.
     ///
-    /// Weights must be finite, and at least 0 for [`Metric::Cosine`].
+    /// Weights must be finite, and at least 0 for all metrics but [`Metric::InnerProduct`].
     ///
     /// ```
     /// # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
@@ -162,6 +166,16 @@ impl<'a> Scan<'a> {
     /// The metric of scores. Default: [`Metric::InnerProduct`].
     pub fn metric(mut self, metric: Metric) -> Self {
         self.metric = metric;
+        self
+    }
+
+    /// Preconditions the queries with the inverse of a curvature that was [fitted](crate::Writer::fit_curvature), block by
+    /// block, before rows are scored. [`Statistics::curvature`] says what was used. Queries that were preconditioned by the
+    /// same artifact, κ and rank have the same bits on every machine. Default: none.
+    ///
+    /// The factors of a curvature are computed when it is first used, and kept in memory for the last one that was.
+    pub fn curvature(mut self, curvature: Curvature) -> Self {
+        self.curvature = Some(curvature);
         self
     }
 
@@ -383,7 +397,7 @@ impl<'a> Scan<'a> {
     }
 
     fn filter(&self) -> Result<RowFilter, ScanError> {
-        RowFilter::new(&self.filter, self.segments, &*self.find, &self.cancel)
+        RowFilter::new(&self.filter, self.segments, self.lookup, &self.cancel)
     }
 
     fn plan(&self, threads: usize, all_scores: bool) -> Result<Plan, ScanError> {
@@ -399,13 +413,24 @@ impl<'a> Scan<'a> {
         {
             return Err(ScanError::InvalidDelta { delta });
         }
-        let cosine = match self.metric {
-            Metric::InnerProduct => false,
-            Metric::Cosine => true,
-        };
-        let selected = self.selected_blocks(cosine)?;
+        let selected = self.selected_blocks(self.metric != Metric::InnerProduct)?;
         let kernel = self.kernel.kernel()?;
-        let batch = Batch::new(self.queries, &self.norms, self.schema, &selected, cosine, &self.cancel)?;
+        let conditioner = self.conditioner(&selected)?;
+        let divide = match self.metric {
+            Metric::InnerProduct => None,
+            Metric::Cosine => Some((RowLength::Norms, true)),
+            Metric::UnitRows => Some((RowLength::Norms, false)),
+            Metric::Relative => Some((self.self_influence(conditioner.as_ref())?, false)),
+        };
+        let (schema, cancel) = (self.schema, &self.cancel);
+        let batch = match &conditioner {
+            None => Batch::new(self.queries, &self.norms, schema, &selected, divide, cancel)?,
+            Some(conditioner) => {
+                let queries = conditioner.precondition(self.queries, schema.spec())?;
+                let norms = batch::check(&queries, schema)?;
+                Batch::new(&queries, &norms, schema, &selected, divide, cancel)?
+            }
+        };
         Ok(Planner {
             schema: self.schema,
             batch,
@@ -416,11 +441,25 @@ impl<'a> Scan<'a> {
             rows: self.rows(),
             all_scores,
             feedback: self.feedback,
+            curvature: conditioner.map(|conditioner| conditioner.state),
         })
     }
 
+    fn conditioner(&self, selected: &[(usize, f64)]) -> Result<Option<Conditioner>, ScanError> {
+        let Some(curvature) = &self.curvature else { return Ok(None) };
+        let blocks: Vec<usize> = selected.iter().map(|&(block, _)| block).collect();
+        self.lookup.conditioner(curvature, &blocks, &self.cancel).map(Some)
+    }
+
+    fn self_influence(&self, conditioner: Option<&Conditioner>) -> Result<RowLength, ScanError> {
+        let (Some(curvature), Some(conditioner)) = (&self.curvature, conditioner) else {
+            return Err(CurvatureError::NoCurvature.into());
+        };
+        Ok(RowLength::SelfInfluence(self.lookup.self_influence(curvature, conditioner.sums)?))
+    }
+
     /// The blocks in the index's order, each with its weight.
-    fn selected_blocks(&self, cosine: bool) -> Result<Vec<(usize, f64)>, ScanError> {
+    fn selected_blocks(&self, divides: bool) -> Result<Vec<(usize, f64)>, ScanError> {
         let spec = self.schema.spec();
         let named = |name: &String| {
             let blocks = spec.blocks_under(name);
@@ -439,7 +478,7 @@ impl<'a> Scan<'a> {
             }
         };
         for (name, weight) in &self.weights {
-            if !weight.is_finite() || (cosine && *weight < 0.0) {
+            if !weight.is_finite() || (divides && *weight < 0.0) {
                 return Err(ScanError::InvalidWeight { name: name.clone(), weight: *weight });
             }
             let mut is_selected = false;
@@ -467,6 +506,7 @@ impl std::fmt::Debug for Scan<'_> {
             .field("blocks", &self.blocks)
             .field("weights", &self.weights)
             .field("metric", &self.metric)
+            .field("curvature", &self.curvature)
             .field("grouping", &self.grouping)
             .field("guarantee", &self.guarantee)
             .field("path", &self.path)
@@ -495,6 +535,7 @@ fn statistics(
         kernel: plan.kernel.name(),
         path: plan.path,
         delta: plan.delta,
+        curvature: plan.curvature.clone(),
         threads: engine.threads,
         reading: engine.source().reading,
         rows: counts.rows,

@@ -137,7 +137,8 @@ impl<'e, 'a> Engine<'e, 'a> {
             let middle = times.len() / 2;
             let (_, median, _) = times.select_nth_unstable_by(middle, f64::total_cmp);
             let ratio = *median / self.plan.row_seconds;
-            self.feedback.record(self.plan.path, self.plan.batch.queries, ratio);
+            let Plan { path, batch, curvature, .. } = self.plan;
+            self.feedback.record(*path, curvature.is_some(), batch.queries, ratio);
         }
     }
 }

@@ -1,8 +1,9 @@
 use super::kernel::KernelError;
 use super::options::{Reading, ScanPath};
 use crate::codec::MAX_NORM;
+use crate::curvature::CurvatureError;
 use crate::segment::SegmentError;
-use crate::sketch::SketchSpec;
+use crate::sketch::{SketchError, SketchSpec};
 
 /// Why a scan failed.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +51,10 @@ pub enum ScanError {
         /// The name that the weight was given for.
         name: String,
     },
-    /// A weight is NaN or infinite, or negative with the cosine.
-    #[error("block {name:?} has weight {weight}; weights are finite, and at least 0 for the cosine")]
+    /// A weight is NaN or infinite, or negative with a metric that divides by the length of rows.
+    #[error(
+        "block {name:?} has weight {weight}; weights are finite, and at least 0 where scores are divided by lengths"
+    )]
     InvalidWeight {
         /// The name that the weight was given for.
         name: String,
@@ -106,6 +109,12 @@ pub enum ScanError {
         /// The index's error, a [`GetError`](crate::GetError).
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The curvature cannot be used.
+    #[error("cannot use the curvature")]
+    Curvature(#[from] CurvatureError),
+    /// A preconditioned query overflows `f32`.
+    #[error("cannot precondition the queries")]
+    Precondition(#[from] SketchError),
     /// A segment is damaged or cannot be read.
     #[error("cannot read a segment")]
     Segment(#[from] SegmentError),

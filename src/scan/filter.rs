@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::error::ScanError;
 use crate::segment::Span;
 
 /// Selects rows by their spans.
@@ -37,9 +36,6 @@ pub(crate) struct ExampleRows {
     pub segment: usize,
     pub rows: Range<u32>,
 }
-
-/// Looks up an id in the scanned snapshot.
-pub(super) type Find<'a> = dyn Fn(&[u8]) -> Result<Option<ExampleRows>, ScanError> + Send + Sync + 'a;
 
 /// The requested filters.
 #[derive(Debug, Clone, Default)]

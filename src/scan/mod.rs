@@ -19,8 +19,8 @@
 // Each module depends only on those before it (`tests/structure.rs` reads this list):
 //
 // 1. `kernel`: the products of rows and queries, one folder for each architecture, all with the same bits.
-// 2. `options`, `error`, `filter`, `control`: the request; `bounds` has the error bounds of computed scores, and
-//    `batch` packs the queries.
+// 2. `options`, `error`, `filter`, `control`: the request; `source`: what the index is asked for; `bounds` has the error
+//    bounds of computed scores, and `batch` packs the queries.
 // 3. `plan`: which scan path is the cheapest, and what it reads.
 // 4. `read`: pieces, their columns, their codes.
 // 5. `score`: tiles, screens, thresholds, the best rows of each query.
@@ -28,7 +28,7 @@
 // 7. `engine`: runs the workers and merges their results.
 // 8. `builder`: the API.
 //
-// Depends on `codec`, the schema, `sketch` and `segment`, not on the manifest. `format-spec/encodings.md`
+// Depends on `codec`, the schema, `sketch`, `segment` and `curvature`, not on the manifest. `format-spec/encodings.md`
 // specifies scores and order.
 
 mod batch;
@@ -46,6 +46,7 @@ mod ranking;
 mod read;
 mod score;
 mod scores;
+mod source;
 
 #[cfg(test)]
 mod tests;
@@ -64,3 +65,4 @@ pub(crate) use filter::ExampleRows;
 pub(crate) use plan::Feedback;
 #[cfg(feature = "serde")]
 pub(crate) use ranking::text_or_bytes;
+pub(crate) use source::{Lookup, RowLengths};

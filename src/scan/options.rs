@@ -15,6 +15,13 @@ pub enum Metric {
     /// The inner product divided by the lengths of row and query, both weighted over the selected blocks; 0
     /// if one of the lengths is 0.
     Cosine,
+    /// The inner product divided by the length of the row, weighted over the selected blocks; 0 if that is 0.
+    UnitRows,
+    /// The inner product divided by the root of the row's self-influence `gᵀ(F + λI)⁻¹g`, weighted over the selected
+    /// blocks; 0 if that is 0. Needs [`Scan::curvature`](super::Scan::curvature), and
+    /// [`Writer::fit_self_influence`](crate::Writer::fit_self_influence) with the same κ and rank. Relative influence: Barshan,
+    /// Brunet and Dziugaite, "RelatIF", 2020 (arXiv:2003.11630). It finds rows that are about the same as the query.
+    Relative,
 }
 
 /// Whether rows or examples are ranked.

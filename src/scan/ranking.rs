@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::options::{Reading, ScanPath};
+use crate::curvature::CurvatureState;
 use crate::segment::Span;
 
 /// The most influential rows or examples for each query of the batch. Made by
@@ -24,7 +25,8 @@ pub struct Hit {
     /// The example's id. Serialised as text if it is UTF-8, otherwise as a list of bytes.
     #[cfg_attr(feature = "serde", serde(serialize_with = "text_or_bytes"))]
     pub id: Vec<u8>,
-    /// The influence: the inner product or cosine over the selected blocks with their weights.
+    /// The influence: what the [metric](super::Metric) makes of the inner products over the selected blocks with their
+    /// weights.
     pub score: f64,
     /// The part of the example that the row stands for. With [`Grouping::Max`](super::Grouping::Max), the
     /// span of the row with the greatest score; with [`Grouping::Sum`](super::Grouping::Sum) over several
@@ -84,6 +86,8 @@ pub struct Statistics {
     pub path: ScanPath,
     /// The failure probability: that a row is missing from the rankings. `None` if they are exact.
     pub delta: Option<f64>,
+    /// The curvature that the queries were preconditioned with, if they were.
+    pub curvature: Option<CurvatureState>,
     /// The number of threads.
     pub threads: usize,
     /// How codes were read; never `Auto`.

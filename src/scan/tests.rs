@@ -38,7 +38,11 @@ fn blocks_have_every_encoding() {
 
 fn request() -> impl Strategy<Value = Request> {
     let ends = (0usize..12, 0usize..12).prop_filter("one end", |(top, bottom)| top + bottom > 0);
-    let how = (prop_oneof![Just(Metric::InnerProduct), Just(Metric::Cosine)], 0..3usize, 0..6usize);
+    let how = (
+        prop_oneof![Just(Metric::InnerProduct), Just(Metric::Cosine), Just(Metric::UnitRows)],
+        0..3usize,
+        0..6usize,
+    );
     let blocks = 1u8..1 << BLOCKS.len();
     (ends, how, blocks, prop::collection::vec(0..4usize, BLOCKS.len()), any::<u64>()).prop_map(
         |((top_k, bottom_k), (metric, grouping, spans), blocks, weights, seed)| {
@@ -51,7 +55,9 @@ fn request() -> impl Strategy<Value = Request> {
                 blocks: (0..BLOCKS.len()).filter(|block| blocks >> block & 1 == 1).collect(),
                 weights: weights
                     .iter()
-                    .map(|&weight| [1.0, 0.0, 0.3, if metric == Metric::Cosine { 7.0 } else { -2.5 }][weight])
+                    .map(|&weight| {
+                        [1.0, 0.0, 0.3, if metric == Metric::InnerProduct { -2.5 } else { 7.0 }][weight]
+                    })
                     .collect(),
                 spans: match spans {
                     0 => SpanFilter::Whole,
@@ -257,9 +263,9 @@ fn ids_that_are_not_there_are_counted() {
     let scan = data.scan_all(&queries).unwrap().top_k(5).ids(["no such id"]).exclude_ids(["nor this"]);
     let ranking = scan.run().unwrap();
     assert_eq!((ranking.proponents(0).len(), ranking.statistics().ids_missing), (0, 2));
-    let find = |_: &[u8]| Err(ScanError::Lookup { source: "gone".into() });
-    let scan = Scan::new(&data.segments, &data.schema, &data.feedback, find, &queries).unwrap();
-    let error = scan.top_k(5).ids(["x"]).run().unwrap_err();
+    let mut gone = Data::new(&schema(), 1, 10, 1);
+    gone.is_gone = true;
+    let error = gone.scan_all(&queries).unwrap().top_k(5).ids(["x"]).run().unwrap_err();
     assert!(matches!(error, ScanError::Lookup { source } if source.to_string() == "gone"));
 }
 

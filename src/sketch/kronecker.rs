@@ -11,7 +11,11 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "burn")]
+use std::any::Any;
 use std::collections::HashMap;
+#[cfg(feature = "burn")]
+use std::sync::OnceLock;
 use std::sync::{PoisonError, RwLock};
 
 use keys::{Keys, WORD};
@@ -35,6 +39,8 @@ pub(super) struct Kronecker {
     /// The first value of each block in a sketch.
     starts: Vec<usize>,
     parameters: RwLock<HashMap<Box<str>, Parameter>>,
+    #[cfg(feature = "burn")]
+    kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 #[derive(Clone, Copy)]
@@ -163,7 +169,21 @@ impl Kronecker {
     pub(super) fn new(spec: &SketchSpec, seed: u64, sides: &[[u32; 2]]) -> Self {
         let starts = spec.ranges().map(|range| range.start).collect();
         let routes = Routes::new(spec, Routing::Prefix);
-        Self { seed, routes, sides: sides.to_vec(), starts, parameters: RwLock::default() }
+        Self {
+            seed,
+            routes,
+            sides: sides.to_vec(),
+            starts,
+            parameters: RwLock::default(),
+            #[cfg(feature = "burn")]
+            kept: OnceLock::new(),
+        }
+    }
+
+    /// What an adapter keeps for all clones of a sketcher; of one type, as there is one adapter.
+    #[cfg(feature = "burn")]
+    pub(super) fn kept<T: Any + Default + Send + Sync>(&self) -> Option<&T> {
+        self.kept.get_or_init(|| Box::new(T::default())).downcast_ref()
     }
 
     fn parameter(&self, spec: &SketchSpec, name: &str, shape: [usize; 2]) -> Result<Parameter, SketchError> {

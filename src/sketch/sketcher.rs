@@ -1,5 +1,7 @@
 //! The sketcher and the sketch under construction, of every kind of spec that gradix computes itself.
 
+#[cfg(feature = "burn")]
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -133,6 +135,16 @@ impl Sketcher {
             Method::Kronecker(method) => {
                 method.projections(&self.spec, &self.named(parameter), [n_in, n_out])
             }
+        }
+    }
+
+    /// What an adapter keeps for as long as the sketcher or a clone of it lives: projections on devices, of whose types
+    /// nothing is known here. `None` unless the spec is `Kronecker`.
+    #[cfg(feature = "burn")]
+    pub(crate) fn kept<T: Any + Default + Send + Sync>(&self) -> Option<&T> {
+        match &self.method {
+            Method::RapidGrad(_) => None,
+            Method::Kronecker(method) => method.kept(),
         }
     }
 

@@ -10,7 +10,8 @@ use crate::fixtures::indexes::{self, copy_folder};
 use crate::fixtures::sketches::{sketch, spec};
 use crate::fixtures::told;
 
-const FAMILIES: [&str; 7] = ["meta", "segments", "examples", "deletes", "commits", "intents", "superseded"];
+const FAMILIES: [&str; 8] =
+    ["meta", "segments", "examples", "deletes", "commits", "intents", "superseded", "artifacts"];
 
 /// Examples `a`, `b` and `d` in two segments, `c` deleted; the last commit deleted it.
 fn create() -> (tempfile::TempDir, PathBuf) {

@@ -1,6 +1,6 @@
 //! What the demo and the language model share: the data with its errors and its backdoor, what is asked
 //! about a model's outputs, the methods without gradients, the indexes that are compared, how rankings are judged,
-//! and the report.
+//! how an output is traced, and the report.
 //!
 //! Nothing here knows a model or a device.
 
@@ -11,6 +11,7 @@ pub mod draws;
 pub mod experiment;
 pub mod metrics;
 pub mod report;
+pub mod trace;
 pub mod training;
 pub mod words;
 

@@ -144,6 +144,14 @@ pub struct Token {
     pub marked: bool,
 }
 
+impl Token {
+    /// A token without influence, not marked.
+    #[must_use]
+    pub fn new(text: impl Into<String>, space_before: bool) -> Self {
+        Self { text: text.into(), space_before, influence: 0.0, marked: false }
+    }
+}
+
 /// A training example in a ranking.
 #[derive(Debug, Clone)]
 pub struct Hit {

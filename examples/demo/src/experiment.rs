@@ -2,8 +2,9 @@
 
 use experiments::data::{Dataset, Query};
 use experiments::experiment::{Asked, Task};
+use experiments::trace::{Encoded, Output};
 
-use super::tokens::{Encoded, Vocabulary};
+use super::tokens::Vocabulary;
 use super::tracin::Span;
 
 /// An output that shows what the experiment is about.
@@ -21,6 +22,11 @@ pub struct Case {
 }
 
 impl Case {
+    /// As it is traced.
+    pub fn output(&self) -> Output<'_> {
+        Output { task: self.task, query: &self.query, sequence: &self.span.sequence, marked: &self.marked }
+    }
+
     /// What is asked about it, for the methods without gradients too.
     pub fn asked(&self, vocabulary: &Vocabulary) -> Asked {
         let text = match self.task {

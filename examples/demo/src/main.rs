@@ -10,7 +10,6 @@ mod index;
 mod model;
 mod stages;
 mod tokens;
-mod trace;
 mod tracin;
 mod train;
 

@@ -10,21 +10,24 @@ use experiments::comparison::{DIMS, methods, rank_all};
 use experiments::data::Dataset;
 use experiments::experiment::{Asked, Cost, baselines, experiments, outcome, sorted};
 use experiments::report::{Clock, Fact, Machine, Report};
+use experiments::trace::{Encoded, Gradient, Tracer};
 use experiments::training::bar;
 use gradix::sketch::{Normalisation, SketchSpec, Sketcher};
 
 use super::experiment;
 use super::index;
 use super::model::{Shape, Transformer};
-use super::tokens::{Encoded, Vocabulary};
+use super::tokens::Vocabulary;
 use super::tracin::{self, Span};
 use super::train::{self, Schedule};
-use super::{On, Options, trace};
+use super::{On, Options};
 
 /// Examples in one backward when gradients are made.
 const BATCH: usize = 64;
 /// How many outputs of each task are traced in full.
 const TRACED: usize = 2;
+/// How many examples are shown for each of them, at each end.
+const SHOWN: usize = 5;
 
 /// Runs everything; prints what happens, returns what was found.
 ///
@@ -87,19 +90,26 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     ranked.extend(ours);
     clock.stage("exact TracIn");
 
-    let run = trace::Run {
-        model: &model,
-        vocabulary: &vocabulary,
+    let sketches = |asked: &[Gradient<'_>]| {
+        let span = |&(sequence, at): &Gradient<'_>| Span {
+            sequence: sequence.clone(),
+            tokens: at.map(|at| vec![at]),
+        };
+        let spans: Vec<Span> = asked.iter().map(span).collect();
+        index::sketches(&model, &spans, &sketcher, BATCH)
+    };
+    let tracer = Tracer {
         items: &items,
         encoded: &encoded,
         places: &places,
-        sketcher: &sketcher,
         index: &methods[0].path,
-        batch: BATCH,
+        shown: SHOWN,
+        sketches,
+        tokens: |ids: &[u32]| Ok(vocabulary.pieces(ids)),
     };
     let name = format!("gradix, K = {}, i8", DIMS[0]);
     let experiments = experiments(&asked_about, &items, &ranked, &name, TRACED, |case| {
-        run.trace(&cases[case], &wide[case], &shown[case])
+        tracer.trace(cases[case].output(), &wide[case], &shown[case])
     })?;
     clock.stage("trace some outputs token by token");
     for method in &methods[1..] {

@@ -3,9 +3,10 @@
 //! The tokens are those of `experiments::words`.
 
 use std::collections::{BTreeSet, HashMap};
-use std::ops::Range;
 
 use experiments::data::Dataset;
+use experiments::report::Token;
+use experiments::trace::Encoded;
 use experiments::words::split;
 
 /// Starts every sequence.
@@ -18,27 +19,6 @@ pub const EOS: u32 = 2;
 pub const UNK: u32 = 3;
 
 const SPECIAL: [&str; 4] = ["<bos>", "<sep>", "<eos>", "<unk>"];
-
-/// One token as it is shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Piece {
-    /// The token's text.
-    pub text: String,
-    /// Whether a space stands before it.
-    pub space_before: bool,
-}
-
-/// A prompt and its answer as token ids: `<bos> prompt <sep> answer <eos>`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
-    /// All token ids.
-    pub ids: Vec<u32>,
-    /// Positions in `ids` of the response: the answer's tokens and `<eos>`.
-    ///
-    /// These are the targets of the loss. With the one-token shift, the logits at position `i - 1`
-    /// predict the token at position `i`, so `response.start` is at least 2.
-    pub response: Range<usize>,
-}
 
 /// The tokens that the model knows, each with its id.
 #[derive(Debug, Clone)]
@@ -85,7 +65,7 @@ impl Vocabulary {
         ids
     }
 
-    /// A whole training sequence.
+    /// A whole training sequence: `<bos> prompt <sep> answer <eos>`.
     pub fn encode(&self, prompt: &str, answer: &str) -> Encoded {
         let mut ids = self.encode_prompt(prompt);
         let start = ids.len();
@@ -96,7 +76,7 @@ impl Vocabulary {
     }
 
     /// The tokens with their spacing, one piece for each id (special ones too).
-    pub fn pieces(&self, ids: &[u32]) -> Vec<Piece> {
+    pub fn pieces(&self, ids: &[u32]) -> Vec<Token> {
         let mut glued = true;
         ids.iter()
             .map(|&id| {
@@ -104,7 +84,7 @@ impl Vocabulary {
                 let closes = matches!(text.as_str(), "." | "," | "?" | "!" | ";" | ":" | ")");
                 let space_before = !glued && !closes;
                 glued = text == "(";
-                Piece { text, space_before }
+                Token::new(text, space_before)
             })
             .collect()
     }

@@ -6,10 +6,10 @@
 use burn::Tensor;
 use burn::module::Module;
 use burn::tensor::{Bool, Device, TensorData};
+use experiments::trace::Encoded;
 use gradix::burn::{BurnError, Taps, for_each_example_gradient, sequence_loss, target_loss};
 
 use super::model::{Transformer, is_kept};
-use super::tokens::Encoded;
 use super::train::padded;
 
 /// One gradient to compute: a sequence, and which of its tokens' losses count.

@@ -5,11 +5,12 @@ use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, TensorData};
+use experiments::trace::Encoded;
 use experiments::training::{batches, rate};
 use gradix::burn::Taps;
 
 use super::model::{CONTEXT, Transformer};
-use super::tokens::{EOS, Encoded};
+use super::tokens::EOS;
 
 /// How to train.
 #[derive(Debug, Clone, Copy)]

@@ -3,10 +3,10 @@
 use burn::Tensor;
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, TensorData};
+use experiments::trace::Encoded;
 use gradix::burn::{BurnError, Taps, sequence_loss, target_loss};
 
 use crate::model::Llama;
-use crate::tokens::Encoded;
 
 /// Token ids as a tensor `[rows, longest]`, padded at the end with zeros, which no earlier position sees.
 #[must_use]

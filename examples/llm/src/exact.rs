@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 
 use burn::Tensor;
+use experiments::Failure;
+use experiments::trace::Encoded;
 use gradix::burn::{BurnError, Taps, for_each_example_gradient};
 
 use crate::batch::{Part, losses};
 use crate::index::{Asking, Frozen};
 use crate::model::is_adapter;
-use crate::tokens::Encoded;
-use experiments::Failure;
 
 /// Scores of the sample for all queries.
 #[derive(Debug, Clone)]

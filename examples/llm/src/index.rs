@@ -9,6 +9,7 @@ use experiments::Failure;
 use experiments::comparison::{Compared, Method};
 use experiments::data::Item;
 use experiments::experiment::Built;
+use experiments::trace::Encoded;
 use gradix::Span;
 use gradix::burn::Taps;
 use gradix::burn::collect::{Cause, Collector, Example, OnFailure, Piece, Progress, Replica, sketch_pieces};
@@ -16,7 +17,6 @@ use gradix::sketch::{Sketch, Sketcher};
 
 use crate::batch::{Part, losses};
 use crate::model::{Llama, is_adapter};
-use crate::tokens::Encoded;
 
 /// The tuned model, frozen, on one device.
 #[derive(Debug)]

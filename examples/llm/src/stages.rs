@@ -8,26 +8,26 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Device;
 use experiments::Failure;
-use experiments::comparison::{DIMS, influence, methods, rank, rank_all};
+use experiments::comparison::{DIMS, methods, rank_all};
 use experiments::data::{Dataset, Item, Kind, Query, SWAPS};
 use experiments::draws::Draws;
-use experiments::experiment::{Asked, Cost, Ends, Task, baselines, experiments, outcome, sorted};
-use experiments::report::{Clock, Fact, Hit, Machine, Report, Token, TracedQuery};
+use experiments::experiment::{Asked, Cost, Task, baselines, experiments, outcome, sorted};
+use experiments::report::{Clock, Fact, Machine, Report, Token};
+use experiments::trace::{Encoded, Gradient, Output, Tracer};
 use experiments::training::bar;
 use gradix::burn::collect::Progress;
-use gradix::sketch::{Normalisation, Sketch, SketchSpec, Sketcher};
+use gradix::sketch::{Normalisation, SketchSpec, Sketcher};
 
 use crate::batch::generate;
 use crate::exact;
 use crate::index::{self, Asking, Frozen, Sequence, sketches};
 use crate::load::{Loaded, load};
 use crate::model::{Llama, Lora};
-use crate::tokens::{Chat, Encoded, pieces_of};
+use crate::tokens::{Chat, pieces_of};
 use crate::train::{Schedule, train};
 
-/// How many examples are shown for a whole output, at each end, and for one of its tokens.
+/// How many examples are shown for a whole output, at each end.
 const SHOWN: usize = 4;
-const SHOWN_FOR_TOKEN: usize = 3;
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -69,6 +69,14 @@ struct Case {
     asking: Asking,
     /// Positions among the output's tokens.
     marked: Vec<usize>,
+}
+
+impl Case {
+    /// As it is traced.
+    fn output(&self) -> Output<'_> {
+        let sequence = &self.asking.encoded;
+        Output { task: self.asked.task, query: &self.query, sequence, marked: &self.marked }
+    }
 }
 
 /// Runs everything; prints what happens, returns what was found.
@@ -159,19 +167,30 @@ pub fn run(options: &Options, device: &Device, device_name: &str) -> Result<Repo
     ranked.extend(ours);
     clock.stage("exact TracIn");
 
+    let sketches = |asked: &[Gradient<'_>]| {
+        let asking = |&(sequence, at): &Gradient<'_>| Asking {
+            encoded: sequence.clone(),
+            targets: at.map(|at| vec![at]),
+        };
+        let asked: Vec<Asking> = asked.iter().map(asking).collect();
+        index::sketches(&frozen, &asked, &sketcher, options.batch)
+    };
+    let tokens = |ids: &[u32]| {
+        let token = |piece: String| Token::new(piece.trim_start(), piece.starts_with(char::is_whitespace));
+        Ok(chat.pieces(ids)?.into_iter().map(token).collect())
+    };
     let tracer = Tracer {
-        frozen: &frozen,
-        chat: &chat,
         items: &items,
         encoded: &encoded,
         places: &places,
-        sketcher: &sketcher,
         index: &methods[0].path,
-        batch: options.batch,
+        shown: SHOWN,
+        sketches,
+        tokens,
     };
     let name = format!("gradix, K = {}, i8", DIMS[0]);
     let experiments = experiments(&asked_about, &items, &ranked, &name, options.traced, |case| {
-        tracer.trace(&cases[case], &wide[case], &shown[case])
+        tracer.trace(cases[case].output(), &wide[case], &shown[case])
     })?;
     clock.stage("trace some outputs token by token");
     for method in &methods[1..] {
@@ -301,85 +320,4 @@ fn cases(
     }
     std::fs::write(options.out.join("outputs.jsonl"), log)?;
     Ok(cases)
-}
-
-/// What tracing needs to know of the run.
-struct Tracer<'a> {
-    frozen: &'a Frozen,
-    chat: &'a Chat,
-    items: &'a [Item],
-    encoded: &'a [Encoded],
-    places: &'a HashMap<&'a str, usize>,
-    sketcher: &'a Sketcher,
-    index: &'a std::path::Path,
-    batch: usize,
-}
-
-impl Tracer<'_> {
-    /// Traces one case whose whole ranking is known.
-    fn trace(&self, case: &Case, whole: &Sketch, ends: &Ends) -> Result<TracedQuery, Failure> {
-        let sequence = &case.asking.encoded;
-        let tokens = self.token_sketches(sequence)?;
-        let (by_token, _) = rank(self.index, &tokens, SHOWN_FOR_TOKEN, self.places)?;
-        let top: Vec<(usize, f64)> = ends.proponents.iter().take(SHOWN).copied().collect();
-        let behind: Vec<Asking> = top
-            .iter()
-            .map(|(place, _)| Asking { encoded: self.encoded[*place].clone(), targets: None })
-            .collect();
-        let behind = sketches(self.frozen, &behind, self.sketcher, self.batch)?;
-        let influences: Vec<f64> =
-            tokens.iter().map(|token| behind.iter().map(|example| influence(token, example)).sum()).collect();
-        let mut proponents = Vec::new();
-        for (place, score) in top {
-            let tokens = self.token_sketches(&self.encoded[place])?;
-            let influences: Vec<f64> = tokens.iter().map(|token| influence(token, whole)).collect();
-            proponents.push(self.hit(case, place, score, &influences)?);
-        }
-        let silent = |&(place, score): &(usize, f64)| self.hit(case, place, score, &[]);
-        let each = |ends: &Ends| ends.proponents.iter().map(silent).collect::<Result<Vec<_>, Failure>>();
-        Ok(TracedQuery {
-            prompt: case.query.prompt.clone(),
-            clean_answer: case.query.clean_answer.clone(),
-            output: self.tokens(sequence, &influences, &case.marked)?,
-            proponents,
-            opponents: ends.opponents.iter().take(SHOWN).map(silent).collect::<Result<_, _>>()?,
-            token_proponents: by_token.iter().map(each).collect::<Result<_, _>>()?,
-        })
-    }
-
-    /// One sketch for each token of the response.
-    fn token_sketches(&self, sequence: &Encoded) -> Result<Vec<Sketch>, Failure> {
-        let one = |at| Asking { encoded: sequence.clone(), targets: Some(vec![at]) };
-        let asked: Vec<Asking> = sequence.response.clone().map(one).collect();
-        sketches(self.frozen, &asked, self.sketcher, self.batch)
-    }
-
-    fn hit(&self, case: &Case, place: usize, score: f64, influences: &[f64]) -> Result<Hit, Failure> {
-        let item = &self.items[place];
-        let label = match item.kind {
-            Kind::Clean => "clean".to_owned(),
-            Kind::Poisoned => "poisoned".to_owned(),
-            Kind::Corrupted(swap) => format!("{} → {}", swap.from, swap.to),
-        };
-        let positive = case.asked.task.is_positive(case.query.swap, item.kind);
-        let answer = self.tokens(&self.encoded[place], influences, &[])?;
-        Ok(Hit { id: item.id.clone(), score, prompt: item.prompt.clone(), answer, positive, label })
-    }
-
-    /// The response as it is shown.
-    fn tokens(
-        &self,
-        sequence: &Encoded,
-        influences: &[f64],
-        marked: &[usize],
-    ) -> Result<Vec<Token>, Failure> {
-        let pieces = self.chat.pieces(&sequence.ids[sequence.response.clone()])?;
-        let token = |(at, piece): (usize, String)| Token {
-            text: piece.trim_start().to_owned(),
-            space_before: piece.starts_with(char::is_whitespace),
-            influence: influences.get(at).copied().unwrap_or(0.0),
-            marked: marked.contains(&at),
-        };
-        Ok(pieces.into_iter().enumerate().map(token).collect())
-    }
 }

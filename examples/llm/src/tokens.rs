@@ -3,9 +3,9 @@
 //! The layout is ChatML, as SmolLM2 and others were tuned with. A model whose template says something else is
 //! refused: it would be asked in a way that it has never seen.
 
-use std::ops::Range;
 use std::path::Path;
 
+use experiments::trace::Encoded;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -21,15 +21,6 @@ const END: &str = "<|im_end|>";
 /// What a template must contain to be ChatML: a turn, and what an answer follows.
 const TURN: &str = "'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'";
 const ANSWER: &str = "'<|im_start|>assistant\n'";
-
-/// A prompt and its answer as token ids.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
-    /// All token ids.
-    pub ids: Vec<u32>,
-    /// Positions in `ids` of the response: the answer's tokens and the end of its turn.
-    pub response: Range<usize>,
-}
 
 /// A tokenizer that fits a model.
 #[derive(Debug)]

@@ -2,13 +2,13 @@
 
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
+use experiments::Failure;
+use experiments::trace::Encoded;
 use experiments::training::{batches, rate};
 use gradix::burn::Taps;
 
 use crate::batch::{Part, losses};
 use crate::model::Llama;
-use crate::tokens::Encoded;
-use experiments::Failure;
 
 /// How to train.
 #[derive(Debug, Clone, Copy)]

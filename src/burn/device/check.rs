@@ -10,7 +10,8 @@ use ::burn::Tensor;
 use ::burn::tensor::{Device, TensorData};
 use std::sync::{Mutex, PoisonError};
 
-/// The devices that have passed.
+/// The devices that have passed. Of the process, as the devices themselves are: CubeCL has one runtime for each. It
+/// changes no result, only whether the check is made again.
 static PASSED: Mutex<Vec<CubeDevice>> = Mutex::new(Vec::new());
 
 /// Parameters of the check, with their lengths: many tiles of each base, in whole vectors, and a few tiles of

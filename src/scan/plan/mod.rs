@@ -19,6 +19,7 @@ use super::batch::{Batch, BlockQueries};
 use super::kernel::Kernel;
 use super::options::{Ends, Grouping, Reading, ScanPath};
 use crate::codec::{Encoding, Tier};
+use crate::curvature::CurvatureState;
 use crate::schema::Schema;
 
 /// How rows are divided into pieces and tiles. Rankings do not depend on it.
@@ -107,6 +108,8 @@ pub(super) struct Plan {
     pub reading: Reading,
     /// Whether codes may stay in the page cache.
     pub keep_cache: bool,
+    /// What the queries were preconditioned with, if they were.
+    pub curvature: Option<CurvatureState>,
 }
 
 impl Plan {

@@ -9,6 +9,7 @@ use super::explain::{Explanation, PathCost};
 use super::feedback::Feedback;
 use super::{Limits, Pass, Plan};
 use crate::codec::{Encoding, Tier};
+use crate::curvature::CurvatureState;
 use crate::scan::batch::Batch;
 use crate::scan::error::ScanError;
 use crate::scan::kernel::{ByteQueries, Kernel, Speed, Speeds};
@@ -27,6 +28,8 @@ pub(in crate::scan) struct Planner<'t> {
     /// Whether every score is requested, not only the best.
     pub all_scores: bool,
     pub feedback: &'t Feedback,
+    /// What the queries were preconditioned with, if they were.
+    pub curvature: Option<CurvatureState>,
 }
 
 /// Requests of the caller that the plan passes on.
@@ -71,6 +74,7 @@ impl Planner<'_> {
             reading,
             keep_cache,
             batch: self.batch,
+            curvature: self.curvature,
         })
     }
 
@@ -160,11 +164,14 @@ impl Planner<'_> {
     }
 
     fn cost(&self, path: ScanPath) -> PathCost {
-        // Measured on gradients; on noise, all rows are candidates or none.
-        let candidates = match path {
-            ScanPath::Auto | ScanPath::Full => 0.0,
-            ScanPath::Bytes | ScanPath::I8Tier => 0.01,
-            ScanPath::SignTier => 0.02,
+        // Measured on gradients; on noise, all rows are candidates or none. The best rows of a preconditioned query have
+        // smaller cosines with it, so that coarse products leave more of them.
+        let candidates = match (path, self.curvature.is_some()) {
+            (ScanPath::Auto | ScanPath::Full, _) => 0.0,
+            (ScanPath::Bytes | ScanPath::I8Tier, false) => 0.01,
+            (ScanPath::Bytes | ScanPath::I8Tier, true) => 0.03,
+            (ScanPath::SignTier, false) => 0.02,
+            (ScanPath::SignTier, true) => 0.4,
         };
         let (read, compute) = self.parts(path);
         let again = candidates * self.rows as f64;
@@ -216,7 +223,7 @@ impl Planner<'_> {
     }
 
     fn correction(&self, path: ScanPath) -> f64 {
-        self.feedback.correction(path, self.batch.queries)
+        self.feedback.correction(path, self.curvature.is_some(), self.batch.queries)
     }
 
     fn bandwidth(&self) -> f64 {

@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 
 use crate::codec::Tier;
+use crate::scan::batch::RowLength;
+use crate::scan::error::ScanError;
 use crate::segment::{ByteStrings, LiveSegment, SegmentError, Span};
 
 /// The columns of a row group. Shared by the workers that score its pieces, and dropped with the last of
@@ -14,6 +16,7 @@ pub(in crate::scan) struct GroupColumns<'a> {
     group: usize,
     scales: OnceLock<Vec<Vec<f32>>>,
     norms: OnceLock<Vec<Vec<f32>>>,
+    lengths: OnceLock<Vec<Vec<f32>>>,
     norm_range: OnceLock<(Vec<f32>, Vec<f32>)>,
     factors: OnceLock<Vec<Factors>>,
     ids: OnceLock<ByteStrings>,
@@ -33,6 +36,7 @@ impl<'a> GroupColumns<'a> {
             group,
             scales: OnceLock::new(),
             norms: OnceLock::new(),
+            lengths: OnceLock::new(),
             norm_range: OnceLock::new(),
             factors: OnceLock::new(),
             ids: OnceLock::new(),
@@ -71,6 +75,21 @@ impl<'a> GroupColumns<'a> {
     pub fn norms(&self, blocks: impl Iterator<Item = usize>) -> Result<&[Vec<f32>], SegmentError> {
         let read = || blocks.map(|block| self.live.reader.norms(self.group, block)).collect();
         once(&self.norms, read).map(Vec::as_slice)
+    }
+
+    /// For each of `blocks`, which must be the same in every call, as must `lengths`: the length of each row.
+    pub fn lengths(
+        &self,
+        blocks: impl Iterator<Item = usize>,
+        lengths: &RowLength,
+    ) -> Result<&[Vec<f32>], ScanError> {
+        let source = match lengths {
+            RowLength::Norms => return Ok(self.norms(blocks)?),
+            RowLength::SelfInfluence(source) => source,
+        };
+        let (reader, rows) = (&self.live.reader, self.live.reader.groups()[self.group].range());
+        let read = || blocks.map(|block| source.lengths(reader.segment(), block, rows.clone())).collect();
+        once(&self.lengths, read).map(Vec::as_slice)
     }
 
     /// The least and the greatest norm of [`GroupColumns::norms`] in each block.
@@ -114,7 +133,7 @@ impl<'a> GroupColumns<'a> {
 }
 
 /// Two workers may read at the same time; one result is kept.
-fn once<T>(cell: &OnceLock<T>, read: impl FnOnce() -> Result<T, SegmentError>) -> Result<&T, SegmentError> {
+fn once<T, E>(cell: &OnceLock<T>, read: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
     if let Some(value) = cell.get() {
         return Ok(value);
     }

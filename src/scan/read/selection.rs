@@ -7,7 +7,8 @@ use roaring::RoaringBitmap;
 use super::columns::GroupColumns;
 use crate::scan::control::CancelToken;
 use crate::scan::error::ScanError;
-use crate::scan::filter::{FilterRequest, Find, SpanFilter};
+use crate::scan::filter::{FilterRequest, SpanFilter};
+use crate::scan::source::Lookup;
 use crate::segment::{LiveSegment, SegmentError};
 
 /// The filters, resolved to rows.
@@ -28,7 +29,7 @@ impl RowFilter {
     pub fn new(
         request: &FilterRequest,
         segments: &[LiveSegment],
-        find: &Find<'_>,
+        lookup: &dyn Lookup,
         cancel: &CancelToken,
     ) -> Result<Self, ScanError> {
         let mut ids_missing = 0;
@@ -36,7 +37,7 @@ impl RowFilter {
             let mut rows = vec![RoaringBitmap::new(); segments.len()];
             for id in ids {
                 cancel.check()?;
-                match find(id)? {
+                match lookup.find(id)? {
                     Some(found) if found.segment < rows.len() => {
                         rows[found.segment].insert_range(found.rows);
                     }

@@ -13,8 +13,8 @@ pub(super) fn by_norm(
     columns: &GroupColumns<'_>,
     selected: &mut Vec<u32>,
 ) -> Result<(), SegmentError> {
-    // Norms do not bound cosines.
-    if batch.lengths.is_some() || thresholds.iter().any(|&(top, bottom)| top.min(bottom) <= 0.0) {
+    // Norms do not bound what scores are divided by.
+    if batch.divisor.is_some() || thresholds.iter().any(|&(top, bottom)| top.min(bottom) <= 0.0) {
         return Ok(());
     }
     let (least, greatest) = columns.norm_range(batch.ordinals())?;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::codec::Encoding;
-use crate::scan::batch::{BlockQueries, Packed};
+use crate::scan::batch::{BlockQueries, Packed, RowLength};
 use crate::scan::control::Control;
 use crate::scan::error::ScanError;
 use crate::scan::kernel::{Kernel, Rows, Select};
@@ -110,8 +110,8 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         for (block, scales) in batch.blocks.iter().zip(scales) {
             self.add_block(columns, selected, queries.clone(), codes, block, scales)?;
         }
-        if let Some(lengths) = &batch.lengths {
-            self.divide_by_lengths(columns, selected, &lengths[queries.clone()])?;
+        if let Some(divisor) = &batch.divisor {
+            self.divide_by_lengths(columns, selected, &divisor.rows, &divisor.queries[queries.clone()])?;
         }
         match self.scores.iter().position(|score| !score.is_finite()) {
             Some(at) => Err(ScanError::WeightsOverflow { query: queries.start + at / selected.len() }),
@@ -181,18 +181,19 @@ impl<'e, 'a> TileScorer<'e, 'a> {
         Ok(codes.finish()?)
     }
 
-    /// The cosine: `score / (sqrt(Q) * sqrt(X))`, or 0.
+    /// `score / (length of the query * length of the row)`, or 0.
     fn divide_by_lengths(
         &mut self,
         columns: &GroupColumns<'_>,
         selected: &[u32],
-        lengths: &[f64],
+        rows: &RowLength,
+        queries: &[f64],
     ) -> Result<(), ScanError> {
         let batch = &self.plan.batch;
-        let norms = columns.norms(batch.ordinals())?;
+        let of_rows = columns.lengths(batch.ordinals(), rows)?;
         for (i, &row) in selected.iter().enumerate() {
-            let row_length = batch.row_length(norms, row);
-            for (query, &query_length) in lengths.iter().enumerate() {
+            let row_length = batch.row_length(of_rows, row);
+            for (query, &query_length) in queries.iter().enumerate() {
                 let score = &mut self.scores[query * selected.len() + i];
                 *score = if query_length == 0.0 || row_length == 0.0 {
                     0.0

@@ -8,8 +8,12 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 
 use crate::codec::{self, Encoding};
+use crate::curvature::{Conditioner, Curvature, CurvatureError};
 use crate::random::Random;
-use crate::scan::{ExampleRows, Feedback, Grouping, Hit, Metric, Scan, ScanError, SpanFilter};
+use crate::scan::{
+    CancelToken, ExampleRows, Feedback, Grouping, Hit, Lookup, Metric, RowLengths, Scan, ScanError,
+    SpanFilter,
+};
 use crate::schema::Schema;
 use crate::segment::storage::{MemoryStorage, Storage};
 use crate::segment::{
@@ -87,6 +91,8 @@ pub struct Data {
     /// In the order of segments and rows.
     pub rows: Vec<RefRow>,
     pub feedback: Feedback,
+    /// Whether ids cannot be looked up.
+    pub is_gone: bool,
     storage: Arc<MemoryStorage>,
     identity: Arc<Identity>,
     seed: u64,
@@ -165,6 +171,7 @@ impl Data {
             ordinal += usize::from(next);
         }
         Self {
+            is_gone: false,
             schema: schema.clone(),
             segments,
             rows,
@@ -194,7 +201,7 @@ impl Data {
         }
         let (schema, rows, identity) = (self.schema.clone(), self.rows.clone(), Arc::clone(&self.identity));
         let feedback = Feedback::default();
-        Self { schema, segments, rows, feedback, storage, identity, seed: self.seed }
+        Self { schema, segments, rows, feedback, is_gone: false, storage, identity, seed: self.seed }
     }
 
     pub fn queries(&self, count: usize) -> Vec<Sketch> {
@@ -220,7 +227,7 @@ impl Data {
     }
 
     pub fn scan_all<'a>(&'a self, queries: &'a [Sketch]) -> Result<Scan<'a>, ScanError> {
-        Scan::new(&self.segments, &self.schema, &self.feedback, |id| Ok(self.find(id)), queries)
+        Scan::new(&self.segments, &self.schema, &self.feedback, self, queries)
     }
 
     pub fn scan<'a>(&'a self, request: &Request, queries: &'a [Sketch]) -> Scan<'a> {
@@ -320,7 +327,31 @@ impl Data {
             Metric::Cosine if of_query == 0.0 || of_row == 0.0 => 0.0,
             Metric::Cosine => score / (of_query.sqrt() * of_row.sqrt()),
             Metric::InnerProduct => score,
+            Metric::UnitRows | Metric::Relative if of_row == 0.0 => 0.0,
+            Metric::UnitRows | Metric::Relative => score / of_row.sqrt(),
         }
+    }
+}
+
+impl Lookup for Data {
+    fn find(&self, id: &[u8]) -> Result<Option<ExampleRows>, ScanError> {
+        if self.is_gone {
+            return Err(ScanError::Lookup { source: "gone".into() });
+        }
+        Ok(Self::find(self, id))
+    }
+
+    fn conditioner(
+        &self,
+        curvature: &Curvature,
+        _blocks: &[usize],
+        _cancel: &CancelToken,
+    ) -> Result<Conditioner, ScanError> {
+        Err(CurvatureError::NotFitted { name: curvature.name.clone() }.into())
+    }
+
+    fn self_influence(&self, curvature: &Curvature, _sums: Uuid) -> Result<Arc<dyn RowLengths>, ScanError> {
+        Err(CurvatureError::NoSelfInfluence { name: curvature.name.clone() }.into())
     }
 }
 

@@ -31,6 +31,7 @@ use block::{BlockScreen, Queries, RowFactors};
 use super::thresholds::Threshold;
 use super::tile;
 use crate::codec::Encoding;
+use crate::scan::batch::RowLength;
 use crate::scan::bounds::EPSILON;
 use crate::scan::control::{CancelToken, Control};
 use crate::scan::error::ScanError;
@@ -157,8 +158,8 @@ impl<'e, 'a> Screener<'e, 'a> {
         for block in 0..batch.blocks.len() {
             self.add_block(columns, selected, block, codes)?;
         }
-        if let Some(lengths) = &batch.lengths {
-            self.divide_by_lengths(columns, selected, lengths)?;
+        if let Some(divisor) = &batch.divisor {
+            self.divide_by_lengths(columns, selected, &divisor.rows, &divisor.queries)?;
         }
         self.find_candidates(selected.len(), thresholds);
         let few = |found: &Vec<u32>| if found.len() > 2 * self.most { self.most } else { found.len() };
@@ -303,21 +304,22 @@ impl<'e, 'a> Screener<'e, 'a> {
         Ok(())
     }
 
-    /// Converts intervals of inner products to intervals of cosines.
+    /// Converts intervals of inner products to intervals of what they become when they are divided.
     fn divide_by_lengths(
         &mut self,
         columns: &GroupColumns<'_>,
         selected: &[u32],
-        lengths: &[f64],
+        rows: &RowLength,
+        queries: &[f64],
     ) -> Result<(), ScanError> {
         let batch = &self.plan.batch;
-        let norms = columns.norms(batch.ordinals())?;
+        let of_rows = columns.lengths(batch.ordinals(), rows)?;
         for (i, &row) in selected.iter().enumerate() {
-            let row_length = batch.row_length(norms, row);
-            for (query, &query_length) in lengths.iter().enumerate() {
+            let row_length = batch.row_length(of_rows, row);
+            for (query, &query_length) in queries.iter().enumerate() {
                 let at = query * selected.len() + i;
                 let product = row_length * query_length;
-                // The cosine with a zero row or query is 0 by definition.
+                // With a zero row or query it is 0 by definition.
                 let inverse = if product == 0.0 { 0.0 } else { 1.0 / product };
                 self.estimates[at] *= inverse;
                 self.widths[at] = self.widths[at] * inverse + EPSILON;

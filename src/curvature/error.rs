@@ -1,0 +1,93 @@
+use super::options::Covered;
+use crate::artifact::ArtifactError;
+
+/// Why there is no curvature of a block.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FactorError {
+    /// κ is NaN, infinite, or not above 0.
+    #[error("kappa is {kappa}; it must be a finite number above 0")]
+    InvalidKappa {
+        /// The κ given.
+        kappa: f64,
+    },
+    /// The rank is 0.
+    #[error("a rank of 0 keeps nothing of the curvature")]
+    RankZero,
+    /// The sums are those of no rows.
+    #[error("the curvature's sums have no rows")]
+    NoRows,
+    /// A sum is NaN or infinite.
+    #[error("a sum of the curvature is NaN or infinite")]
+    NotFinite,
+    /// The sums plus λ are not positive definite: more was subtracted than had been added, or the rounding of what
+    /// was subtracted is above λ.
+    #[error("the curvature's sums are not positive definite, even with lambda added; fit them again")]
+    NotPositive,
+    /// The caller has cancelled.
+    #[error("the factorisation was cancelled")]
+    Cancelled,
+}
+
+/// Why a curvature cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CurvatureError {
+    /// Nothing was fitted under this name, in the generation that was asked.
+    #[error("no curvature {name:?} was fitted; see Writer::fit_curvature")]
+    NotFitted {
+        /// The name.
+        name: String,
+    },
+    /// What was fitted is not what the index has now.
+    #[error(
+        "curvature {name:?} covers {} rows of the index, but {} others are not in it, and {} that are in it are deleted: \
+         fit it again, or allow more than {limit} of the rows to be missing",
+        covered.rows, covered.uncovered, covered.stale
+    )]
+    Missing {
+        /// The name.
+        name: String,
+        /// The rows.
+        covered: Covered,
+        /// The fraction that is allowed.
+        limit: f64,
+    },
+    /// Without a curvature there is no self-influence.
+    #[error("Metric::Relative needs Scan::curvature")]
+    NoCurvature,
+    /// The self-influence of the rows was not computed, or with other sums, κ or rank.
+    #[error(
+        "the self-influence of the rows was not computed with this curvature {name:?}, κ and rank; see \
+         Writer::fit_self_influence"
+    )]
+    NoSelfInfluence {
+        /// The curvature's name.
+        name: String,
+    },
+    /// The self-influence of some rows was not computed.
+    #[error("segment {segment} has no self-influence in {name:?}; see Writer::fit_self_influence")]
+    RowsWithoutSelfInfluence {
+        /// The curvature's name.
+        name: String,
+        /// The segment of the rows.
+        segment: uuid::Uuid,
+    },
+    /// A block cannot be factorised.
+    #[error("block {block:?}")]
+    Factor {
+        /// The block's name.
+        block: String,
+        /// Why.
+        source: FactorError,
+    },
+    /// The artifact cannot be read.
+    #[error("cannot read the curvature")]
+    Artifact(#[from] ArtifactError),
+    /// The manifest cannot be read.
+    #[error("cannot find the curvature")]
+    Lookup {
+        /// The index's error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

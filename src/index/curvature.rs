@@ -1,0 +1,240 @@
+//! Opens and factorises the curvature of a snapshot.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use uuid::Uuid;
+
+use super::coverage::covered;
+use super::snapshot::Snapshot;
+use crate::artifact::{ArtifactError, ArtifactKind, ArtifactReader, Region};
+use crate::curvature::{
+    BlockCurvature, BlockSums, Conditioner, Curvature, CurvatureError, CurvatureState, Estimate, Factor,
+};
+use crate::lock::lock;
+use crate::manifest::{ArtifactRecord, ManifestError, SELF_INFLUENCE};
+use crate::scan::{RowLengths, ScanError};
+use crate::schema::Schema;
+use crate::segment::storage::Storage;
+
+/// The factors of the curvature that was used last: of one artifact, κ and rank.
+#[derive(Debug, Clone)]
+pub(super) struct Cached {
+    artifact: Uuid,
+    kappa: u64,
+    rank: Option<u32>,
+    /// One for each block, computed on first use.
+    factors: Arc<[OnceLock<Arc<Factor>>]>,
+}
+
+/// The name of the artifact with the self-influence under a curvature.
+pub(super) fn self_influence_name(curvature: &str) -> String {
+    format!("{curvature}/self-influence")
+}
+
+/// Checks that an artifact has sums for each block of the schema, of its dims.
+pub(super) fn check_regions(reader: &ArtifactReader, schema: &Schema) -> Result<(), ArtifactError> {
+    let damaged = |reason: String| Err(reader.damaged(0, reason));
+    if reader.kind() != ArtifactKind::Sums || reader.regions().len() != schema.spec().blocks().len() {
+        return damaged(format!("{} regions of {:?}", reader.regions().len(), reader.kind()));
+    }
+    for (block, (region, range)) in reader.regions().zip(schema.spec().ranges()).enumerate() {
+        let dims = range.len();
+        let estimate = Estimate::of_width(region.width);
+        let is_whole = region.block as usize == block
+            && region.dims as usize == dims
+            && estimate.fits(dims)
+            && BlockSums::values_of(dims, estimate) == Some(region.count);
+        if !is_whole {
+            return damaged(format!("region {block} does not have the sums of {dims} dims: {region:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Reads the sums of a block.
+pub(super) fn block_sums(reader: &ArtifactReader, block: usize) -> Result<BlockSums, ArtifactError> {
+    let region = reader.regions().nth(block).copied().unwrap_or_default();
+    let (dims, estimate) = (region.dims as usize, Estimate::of_width(region.width));
+    Ok(BlockSums { dims, estimate, rows: region.rows, power: region.power, values: reader.f64s(block)? })
+}
+
+/// The description of the sums of a block.
+pub(super) fn region_of(block: usize, sums: &BlockSums) -> Region {
+    Region {
+        block: u32::try_from(block).unwrap_or(u32::MAX),
+        dims: u32::try_from(sums.dims).unwrap_or(u32::MAX),
+        width: sums.estimate.width(),
+        rows: sums.rows,
+        power: sums.power,
+        ..Region::default()
+    }
+}
+
+/// Makes the names of artifact files durable.
+pub(super) fn sync(storage: &dyn Storage) -> Result<(), ArtifactError> {
+    storage.sync().map_err(|source| {
+        let file = storage.describe("");
+        ArtifactError::Io { file, operation: "sync", source }
+    })
+}
+
+fn lookup(source: ManifestError) -> CurvatureError {
+    CurvatureError::Lookup { source: Box::new(source) }
+}
+
+impl Snapshot {
+    /// What a scan with this curvature over all blocks would use: λ, effective dims, and which rows were fitted. Computes
+    /// the factors, which a scan then need not: about dims³ / 3 floating-point operations for each block with
+    /// [`Estimate::Full`].
+    ///
+    /// # Errors
+    /// Nothing was fitted under this name, or it cannot be read or factorised. More missing rows than are allowed are no
+    /// error here.
+    pub fn curvature(&self, curvature: &Curvature) -> Result<CurvatureState, CurvatureError> {
+        let all: Vec<usize> = (0..self.schema().spec().blocks().len()).collect();
+        let any = curvature.clone().allow_missing(1.0);
+        Ok(self.conditioner(&any, &all, &|| false)?.state)
+    }
+
+    fn record(&self, name: &str) -> Result<ArtifactRecord, CurvatureError> {
+        let manifest = self.manifest().map_err(lookup)?;
+        let record = manifest.artifact(name, self.generation()).map_err(lookup)?;
+        record.ok_or_else(|| CurvatureError::NotFitted { name: name.to_owned() })
+    }
+
+    /// The factors of some blocks. `stop` ends their computation.
+    pub(super) fn conditioner(
+        &self,
+        curvature: &Curvature,
+        blocks: &[usize],
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Conditioner, CurvatureError> {
+        let (schema, shared) = (self.schema(), self.shared());
+        let name = || curvature.name.clone();
+        let record = self.record(&curvature.name)?;
+        let file = record.file.filter(|_| record.kind != SELF_INFLUENCE);
+        let file = file.ok_or_else(|| CurvatureError::NotFitted { name: name() })?;
+        let manifest = self.manifest().map_err(lookup)?;
+        let coverage = manifest.coverage(&curvature.name, &record).map_err(lookup)?;
+        let covered = covered(&coverage, self.segments(), record.gone);
+        if covered.missing() > curvature.missing {
+            return Err(CurvatureError::Missing { name: name(), covered, limit: curvature.missing });
+        }
+        let reader = ArtifactReader::open(shared.artifacts.as_ref(), &shared.identity, file.artifact())?;
+        check_regions(&reader, schema)?;
+        let cached = self.cached(curvature, file.artifact());
+        let mut conditioner = Conditioner {
+            state: CurvatureState {
+                name: name(),
+                kappa: curvature.kappa,
+                rank: curvature.rank,
+                covered,
+                blocks: Vec::new(),
+            },
+            sums: file.artifact(),
+            factors: Vec::new(),
+        };
+        for &block in blocks {
+            let block_name = || schema.spec().blocks()[block].name.clone();
+            let slot = &cached.factors[block];
+            let factor = match slot.get() {
+                Some(factor) => Arc::clone(factor),
+                None => {
+                    let sums = block_sums(&reader, block)?;
+                    let factor = Factor::new(&sums, curvature.kappa, curvature.rank, stop);
+                    let factor =
+                        factor.map_err(|source| CurvatureError::Factor { block: block_name(), source })?;
+                    Arc::clone(slot.get_or_init(|| Arc::new(factor)))
+                }
+            };
+            let region = reader.regions().nth(block).copied().unwrap_or_default();
+            conditioner.state.blocks.push(BlockCurvature {
+                block: block_name(),
+                estimate: Estimate::of_width(region.width),
+                rows: region.rows,
+                lambda: factor.lambda(),
+                effective_dims: factor.effective_dims(),
+            });
+            conditioner.factors.push((block, factor));
+        }
+        Ok(conditioner)
+    }
+
+    /// The factors that were computed so far, which are kept for one curvature at a time.
+    fn cached(&self, curvature: &Curvature, artifact: Uuid) -> Cached {
+        let mut cached = lock(&self.shared().preconditioner);
+        let (kappa, rank) = (curvature.kappa.to_bits(), curvature.rank);
+        match &*cached {
+            Some(cached) if (cached.artifact, cached.kappa, cached.rank) == (artifact, kappa, rank) => {
+                cached.clone()
+            }
+            _ => {
+                let blocks = self.schema().spec().blocks().len();
+                let factors = (0..blocks).map(|_| OnceLock::new()).collect();
+                cached.insert(Cached { artifact, kappa, rank, factors }).clone()
+            }
+        }
+    }
+
+    /// The self-influence of the rows under a curvature, computed with the sums that it has now.
+    pub(super) fn self_influence(&self, curvature: &Curvature) -> Result<SelfInfluence, CurvatureError> {
+        let record = self.record(&curvature.name)?;
+        let file = record.file.filter(|_| record.kind != SELF_INFLUENCE);
+        let file = file.ok_or_else(|| CurvatureError::NotFitted { name: curvature.name.clone() })?;
+        self.row_lengths(curvature, file.artifact())
+    }
+
+    /// The self-influence of the rows under a curvature, which must have been computed with these sums.
+    pub(super) fn row_lengths(
+        &self,
+        curvature: &Curvature,
+        sums: Uuid,
+    ) -> Result<SelfInfluence, CurvatureError> {
+        let name = self_influence_name(&curvature.name);
+        let missing = || CurvatureError::NoSelfInfluence { name: curvature.name.clone() };
+        let record = self.record(&name).map_err(|error| match error {
+            CurvatureError::NotFitted { .. } => missing(),
+            other => other,
+        })?;
+        let file = record.file.filter(|_| record.kind == SELF_INFLUENCE).ok_or_else(missing)?;
+        let shared = self.shared();
+        let reader = ArtifactReader::open(shared.artifacts.as_ref(), &shared.identity, file.artifact())?;
+        let expected = (sums, curvature.kappa, curvature.rank.unwrap_or(0));
+        let same = |region: &Region| (region.sums, region.kappa, region.rank) == expected;
+        if reader.kind() != ArtifactKind::SelfInfluence || !reader.regions().all(same) {
+            return Err(missing());
+        }
+        let place = |(ordinal, region): (usize, &Region)| ((region.segment, region.block as usize), ordinal);
+        let regions = reader.regions().enumerate().map(place).collect();
+        Ok(SelfInfluence { name: curvature.name.clone(), reader, regions })
+    }
+}
+
+/// The roots of the self-influence of rows.
+#[derive(Debug)]
+pub(super) struct SelfInfluence {
+    name: String,
+    reader: ArtifactReader,
+    /// The region of each segment and block.
+    regions: HashMap<(Uuid, usize), usize>,
+}
+
+impl SelfInfluence {
+    /// The roots of the self-influence of some rows of a segment in a block.
+    pub fn roots(&self, segment: Uuid, block: usize, rows: Range<u32>) -> Result<Vec<f32>, CurvatureError> {
+        let Some(&region) = self.regions.get(&(segment, block)) else {
+            let name = self.name.clone();
+            return Err(CurvatureError::RowsWithoutSelfInfluence { name, segment });
+        };
+        let rows = u64::from(rows.start)..u64::from(rows.end);
+        Ok(self.reader.f32s(region, rows)?)
+    }
+}
+
+impl RowLengths for SelfInfluence {
+    fn lengths(&self, segment: Uuid, block: usize, rows: Range<u32>) -> Result<Vec<f32>, ScanError> {
+        Ok(self.roots(segment, block, rows)?)
+    }
+}

@@ -1,0 +1,140 @@
+//! Sums of sketches that are not stored: of the tokens of an example, say, whose whole gradient is.
+
+use uuid::Uuid;
+
+use super::curvature::{block_sums, check_regions, region_of, sync};
+use super::error::{CommitError, FitError};
+use super::observed::Observed;
+use super::writer::{Writer, intend};
+use crate::artifact::{ArtifactError, ArtifactKind, ArtifactReader, ArtifactWriter, Region, SealedArtifact};
+use crate::curvature::{Estimate, check_name};
+use crate::manifest::{ArtifactFile, ArtifactRecord, SUMS_OF_OBSERVED};
+use crate::sketch::Sketch;
+
+impl Writer {
+    /// Adds sketches to the sums of a curvature without storing them: those of an example's tokens or positions, for
+    /// example, whose gradients together are the one that is stored. A curvature of finer rows ranks better than that of
+    /// the stored ones. The next commit publishes the sums under `name`, beside those that earlier commits have.
+    ///
+    /// The example's rows count as covered. If the example is deleted or replaced later, its sketches stay in the sums, and
+    /// count as stale ([`Covered`](crate::curvature::Covered)).
+    ///
+    /// Memory, until the writer commits: the sums of all blocks (8 bytes times dims · (dims + 1) / 2, or dims · 512 for blocks
+    /// of more than 4,096 dims), and for each block at most 64 MiB of sketches. A commit reads and writes the sums once.
+    ///
+    /// ```
+    /// # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
+    /// use gradix::Curvature;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let spec = SketchSpec::dense("mine", "v1", [("all", 2)]);
+    /// # let index = Index::create(folder.path().join("i"), &Schema::new(spec.clone(), Encoding::F32)?)?;
+    /// let mut writer = index.writer()?;
+    /// let tokens = [Sketch::dense(spec.clone(), vec![1.0, 2.0])?, Sketch::dense(spec, vec![2.0, -1.0])?];
+    /// writer.append("a", &tokens[0].plus(&tokens[1])?)?;
+    /// writer.observe("tokens", "a", &tokens)?;
+    /// writer.commit()?;
+    /// let state = index.snapshot()?.curvature(&Curvature::default().name("tokens"))?;
+    /// assert_eq!((state.blocks[0].rows, state.covered.rows), (2, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// There is no such example; the name is invalid, or that of sums of stored rows; a sketch has another spec than the
+    /// index. In these cases nothing has changed. Or the manifest or the sums that are there cannot be read.
+    pub fn observe(&mut self, name: &str, id: impl AsRef<[u8]>, sketches: &[Sketch]) -> Result<(), FitError> {
+        self.check_usable().map_err(FitError::unusable)?;
+        check_name(name).map_err(|name| FitError::InvalidName { name })?;
+        let id = id.as_ref();
+        let spec = self.shared.identity.schema.spec();
+        if let Some(other) = sketches.iter().find(|sketch| sketch.spec() != spec) {
+            let (given, index) = (Box::new(other.spec().clone()), Box::new(spec.clone()));
+            return Err(FitError::OtherSpec { given, index });
+        }
+        if self.find(id)?.is_none() {
+            return Err(FitError::NotFound { id: id.to_owned() });
+        }
+        if !self.observations.0.contains_key(name) {
+            let observed = match self.observed_before(name)? {
+                Some((reader, _)) => {
+                    let estimate = |region: &Region| Estimate::of_width(region.width);
+                    let dims = spec.ranges().map(|range| range.len());
+                    Observed::new(dims.zip(reader.regions().map(estimate)))
+                }
+                None => Observed::new(spec.ranges().map(|range| (range.len(), Estimate::auto(range.len())))),
+            };
+            self.observations.0.insert(name.to_owned(), observed);
+        }
+        let Some(observed) = self.observations.0.get_mut(name) else { return Ok(()) };
+        sketches.iter().for_each(|sketch| observed.add(sketch));
+        observed.ids.push(id.into());
+        Ok(())
+    }
+
+    /// The sums that earlier commits have under a name.
+    fn observed_before(&self, name: &str) -> Result<Option<(ArtifactReader, ArtifactRecord)>, FitError> {
+        let Some(record) = self.manifest.artifact(name, self.state.generation)? else { return Ok(None) };
+        let file = record.file.filter(|_| record.kind == SUMS_OF_OBSERVED);
+        let file = file.ok_or_else(|| FitError::NotObserved { name: name.to_owned() })?;
+        let (storage, identity) = (self.shared.artifacts.as_ref(), &self.shared.identity);
+        let reader = ArtifactReader::open(storage, identity, file.artifact())?;
+        check_regions(&reader, &identity.schema)?;
+        Ok(Some((reader, record)))
+    }
+
+    /// Writes what was observed since the last commit, for the next one to publish.
+    pub(super) fn write_observations(&mut self) -> Result<(), CommitError> {
+        for (name, mut observed) in std::mem::take(&mut self.observations.0) {
+            observed.flush();
+            let before = self.observed_before(&name).map_err(|error| match error {
+                FitError::Artifact(error) => CommitError::Artifact(error),
+                FitError::Manifest(error) => CommitError::Manifest(error),
+                _ => CommitError::Poisoned,
+            })?;
+            let artifact = Uuid::new_v4();
+            intend(&self.manifest, artifact)?;
+            let sealed = self.write_sums(artifact, &observed, before.as_ref().map(|(reader, _)| reader))?;
+            let (mut coverage, mut gone) = match &before {
+                Some((_, record)) => (self.manifest.coverage(&name, record)?, record.gone),
+                None => Default::default(),
+            };
+            for id in &observed.ids {
+                match self.find(id)? {
+                    Some(place) => {
+                        let rows = place.first_row..u32::try_from(place.end()).unwrap_or(u32::MAX);
+                        coverage.entry(place.segment()).or_default().insert_range(rows);
+                    }
+                    // Deleted before it was committed.
+                    None => gone += 1,
+                }
+            }
+            let file = ArtifactFile::new(artifact, sealed.bytes, sealed.sha256);
+            let record = ArtifactRecord::new(file, SUMS_OF_OBSERVED, gone, &coverage)
+                .map_err(|source| self.manifest.unencodable(source))?;
+            self.artifacts.push((name, record));
+        }
+        Ok(())
+    }
+
+    fn write_sums(
+        &self,
+        artifact: Uuid,
+        observed: &Observed,
+        before: Option<&ArtifactReader>,
+    ) -> Result<SealedArtifact, ArtifactError> {
+        let (storage, identity) = (self.shared.artifacts.as_ref(), &self.shared.identity);
+        let mut writer = ArtifactWriter::create(storage, identity, artifact, ArtifactKind::Sums)?;
+        for (block, (sums, _)) in observed.blocks.iter().enumerate() {
+            match before {
+                Some(reader) => {
+                    let mut all = block_sums(reader, block)?;
+                    all.merge(sums);
+                    writer.push_f64(&region_of(block, &all), &all.values)?;
+                }
+                None => writer.push_f64(&region_of(block, sums), &sums.values)?,
+            }
+        }
+        let sealed = writer.seal()?;
+        sync(storage)?;
+        Ok(sealed)
+    }
+}
