@@ -120,6 +120,11 @@
 //! # }
 //! ```
 //!
+//! # Beyond rankings
+//!
+//! [`operators`] answers what researchers ask besides: contrasts, which source made the model do this, which data
+//! to train on, a small set that keeps the influence of all, near-duplicates.
+//!
 //! # Deletes, and reading without ranking
 //!
 //! ```
