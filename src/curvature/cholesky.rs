@@ -20,19 +20,24 @@ impl Lower {
     /// The matrix of `dims` rows whose row `i` up to the diagonal `row` writes.
     pub(super) fn new(dims: usize, row: impl Fn(usize, &mut [f64]) + Sync) -> Self {
         let strip = |strip| {
-            let mut squares = vec![EMPTY; strip + 1];
-            let mut values = vec![0.0; (strip + 1) * WIDTH];
-            for (place, i) in (strip * WIDTH..(strip + 1) * WIDTH).enumerate() {
+            let columns = (strip + 1) * WIDTH;
+            let mut values = vec![0.0; WIDTH * columns];
+            for (i, values) in (strip * WIDTH..).zip(values.chunks_mut(columns)) {
                 if i < dims {
                     row(i, &mut values[..=i]);
                 } else {
-                    values[..i].fill(0.0);
                     values[i] = 1.0;
                 }
-                let lines = squares.as_flattened_mut();
-                lines[..=i].iter_mut().zip(&values).for_each(|(line, value)| line[place] = *value);
             }
-            squares
+            let square = |place: usize| {
+                let (mut of_rows, mut of_columns) = (EMPTY, EMPTY);
+                for (line, values) in of_rows.iter_mut().zip(values.chunks(columns)) {
+                    line.copy_from_slice(&values[place * WIDTH..(place + 1) * WIDTH]);
+                }
+                transpose(&of_rows, WIDTH, &mut of_columns);
+                of_columns
+            };
+            (0..=strip).map(square).collect()
         };
         Self((0..squares(dims)).into_par_iter().map(strip).collect())
     }
@@ -65,11 +70,12 @@ impl Lower {
         Ok(self)
     }
 
-    /// Solves `L x = y` in place for the first `columns` columns of `y`. Its squares before `from` are zeros, and
-    /// stay.
-    pub(super) fn solve(&self, kernel: Kernel, y: &mut [Square], columns: usize, from: usize) {
-        for (place, strip) in self.0.iter().enumerate().skip(from) {
-            solve_square(kernel, &strip[from..], &mut y[from..=place], columns);
+    /// Solves `L x = y` in place for the first `columns` columns of `y`. Squares of `y` that are not there are zeros,
+    /// before those that are.
+    pub(super) fn solve(&self, kernel: Kernel, y: &mut [Square], columns: usize) {
+        let from = self.0.len() - y.len();
+        for (place, strip) in self.0[from..].iter().enumerate() {
+            solve_square(kernel, &strip[from..], &mut y[..=place], columns);
         }
     }
 

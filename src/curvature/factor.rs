@@ -132,7 +132,7 @@ impl Factor {
             match &self.inverse {
                 Inverse::Identity => {}
                 Inverse::Cholesky(lower) => {
-                    lower.solve(self.kernel, &mut y, columns, 0);
+                    lower.solve(self.kernel, &mut y, columns);
                     lower.solve_transposed(self.kernel, &mut y, columns);
                 }
                 Inverse::LowRank(low_rank) => low_rank.solve(self.kernel, &mut y, columns),
@@ -152,7 +152,7 @@ impl Factor {
             let rows: Vec<&[f32]> = rows.chunks_exact(self.dims).collect();
             let mut y = columns_of(self.dims, &rows);
             if let Inverse::Cholesky(lower) = &self.inverse {
-                lower.solve(self.kernel, &mut y, rows.len(), 0);
+                lower.solve(self.kernel, &mut y, rows.len());
             }
             let mut forms = sums_of_squares(&y);
             if let Inverse::LowRank(low_rank) = &self.inverse {
@@ -211,16 +211,17 @@ fn inverse_trace(
     dims: usize,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<f64, FactorError> {
-    let strip = |strip: usize| {
+    let strip = |y: &mut Vec<Square>, strip: usize| {
         if stop() {
             return Err(FactorError::Cancelled);
         }
-        let mut columns = vec![EMPTY; squares(dims)];
-        columns[strip].iter_mut().enumerate().for_each(|(place, line)| line[place] = 1.0);
-        lower.solve(kernel, &mut columns, WIDTH, strip);
-        Ok(sums_of_squares(&columns))
+        y.clear();
+        y.resize(squares(dims) - strip, EMPTY);
+        y[0].iter_mut().enumerate().for_each(|(place, line)| line[place] = 1.0);
+        lower.solve(kernel, y, WIDTH);
+        Ok(sums_of_squares(y))
     };
-    let sums: Vec<_> =
-        (0..squares(dims)).into_par_iter().with_max_len(1).map(strip).collect::<Result<_, _>>()?;
+    let strips = (0..squares(dims)).into_par_iter().with_max_len(1);
+    let sums: Vec<_> = strips.map_init(Vec::new, strip).collect::<Result<_, _>>()?;
     Ok(sums.as_flattened()[..dims].iter().sum())
 }

@@ -187,7 +187,7 @@ fn basis(
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Vec<Vec<Square>>, FactorError> {
     let Groups { size, count } = product.groups;
-    let mut strips = vec![vec![EMPTY; squares(product.dims())]; squares(count)];
+    let mut strips = empty_strips(squares(count), squares(product.dims()));
     by_rows(&mut strips, |place, squares_of| {
         if stop() {
             return Err(FactorError::Cancelled);
@@ -198,7 +198,7 @@ fn basis(
             lines.iter_mut().zip(product.row(i)).for_each(|(line, value)| line[column] = value);
             lines[i / size][column] += shift;
         }
-        lower.solve(kernel, &mut y, WIDTH, 0);
+        lower.solve(kernel, &mut y, WIDTH);
         squares_of.iter_mut().zip(&y).for_each(|(square, y)| transpose(y, WIDTH, square));
         Ok(())
     })?;
@@ -256,7 +256,7 @@ fn rotated(
         })
         .collect();
     let rows = basis.first().map_or(0, Vec::len);
-    let mut strips = vec![vec![EMPTY; rows]; rights.len()];
+    let mut strips = empty_strips(rights.len(), rows);
     by_rows(&mut strips, |place, squares_of| {
         if stop() {
             return Err(FactorError::Cancelled);
@@ -272,6 +272,11 @@ fn rotated(
         Ok(())
     })?;
     Ok(strips)
+}
+
+/// Strips of zeros, which all threads write.
+fn empty_strips(strips: usize, squares: usize) -> Vec<Vec<Square>> {
+    (0..strips).into_par_iter().map(|_| vec![EMPTY; squares]).collect()
 }
 
 /// Calls `each` for every row of squares, with the square of each strip, on all threads.
