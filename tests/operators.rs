@@ -14,8 +14,8 @@ use gradix::operators::{
 };
 use gradix::sketch::{Sketch, SketchError, SketchSpec};
 use gradix::{
-    CancelToken, CompactOptions, Encoding, Error, ErrorKind, Grouping, Index, Metric, Row, Scan, ScanError,
-    Schema, Snapshot, Span, SpanFilter, Tier,
+    CancelToken, CompactOptions, Curvature, Encoding, Error, ErrorKind, FitOptions, Grouping, Index, Metric,
+    Row, Scan, ScanError, Schema, Snapshot, Span, SpanFilter, Tier,
 };
 
 const DIMS: u32 = 24;
@@ -423,6 +423,29 @@ fn selection_weights_checkpoints() {
     let scan = store.scan().weights([("one", 0.5), ("two", 0.25)]);
     let found = Selection::count(20).task(0..2).task(2..5).run(scan).unwrap();
     assert_eq!(flat(found), selected(&rows, &[0..2, 2..5])[..20]);
+}
+
+/// Catches an operator that scans without the curvature of the scan that it is given.
+#[test]
+fn operators_score_by_the_curvature_of_their_scan() {
+    let store = store(Encoding::F32, 120);
+    let mut writer = store.index.writer().unwrap();
+    writer.fit_curvature(FitOptions::default()).unwrap();
+    drop(writer);
+    let snapshot = store.index.snapshot().unwrap();
+    let scan = || snapshot.scan(&store.queries).map(|scan| scan.curvature(Curvature::default()));
+    let rows = rows_of(scan().unwrap().grouping(Grouping::Sum));
+    assert_ne!(rows, rows_of(store.scan().grouping(Grouping::Sum)));
+    let selection = Selection::count(20).task(0..2).task(2..5);
+    assert_eq!(flat(selection.run(scan().unwrap()).unwrap()), selected(&rows, &[0..2, 2..5])[..20]);
+    let coreset = Coreset::new(9).candidates(4).objective(Objective::FacilityLocation).choose(scan).unwrap();
+    let chosen: Vec<_> = coreset.examples.into_iter().map(|one| (one.id, one.gain)).collect();
+    assert_eq!(chosen, greedy(Objective::FacilityLocation, &rows, 9));
+    let found = BySource::new().replicates(10).run(scan().unwrap().grouping(Grouping::Sum)).unwrap();
+    for (found, expected) in found[0].iter().zip(by_source(&rows, |scores| scores[0])) {
+        assert_eq!((&found.source, found.examples), (&expected.0, expected.1));
+        assert!((found.sum - expected.2).abs() <= 1e-9 * expected.2.abs());
+    }
 }
 
 /// Catches a fraction or a task that selects something else in silence.
@@ -895,6 +918,7 @@ fn mixture_recovers_planted_shares() {
         for (source, share) in fit.sources.iter().zip(&shares[1..]) {
             assert!((source.relative - share / (1.0 - shares[0])).abs() < 1e-4, "{shares:?} {fit:#?}");
         }
+        assert!(fit.converged && fit.replicates_not_converged == 0, "{fit:#?}");
         assert!(fit.residual < 1e-5, "{}", fit.residual);
         // The base's share is bounded by the data, not determined.
         assert!(fit.base <= fit.base_bound + 1e-3 && fit.base_bound >= shares[0] - 1e-6);

@@ -127,10 +127,10 @@ pub(super) fn entry(region: &Region) -> [u8; ENTRY] {
 pub(super) fn parse_entry(bytes: &[u8], kind: ArtifactKind) -> Result<Region, String> {
     // What the other kind has there.
     let unused = match kind {
-        ArtifactKind::Sums => [0..16, 28..32, 48..72],
-        ArtifactKind::SelfInfluence => [20..28, 40..48, 0..0],
+        ArtifactKind::Sums => [0..16, 28..32, 48..72, 80..ENTRY],
+        ArtifactKind::SelfInfluence => [20..28, 40..48, 80..80, 80..ENTRY],
     };
-    if unused.into_iter().chain([80..ENTRY]).any(|part| bytes[part].iter().any(|&byte| byte != 0)) {
+    if unused.into_iter().any(|part| bytes[part].iter().any(|&byte| byte != 0)) {
         return Err("reserved bytes that are not zero".into());
     }
     let float = |at| f64::from_le_bytes(array_at(bytes, at));

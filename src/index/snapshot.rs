@@ -11,7 +11,9 @@ use super::Shared;
 use super::error::{GetError, SnapshotError, hex};
 use super::readable::Pin;
 use crate::curvature::{Conditioner, Curvature};
-use crate::manifest::{Location, Manifest, ManifestError, SUMS_OF_OBSERVED, SUMS_OF_ROWS, SegmentRecord};
+use crate::manifest::{
+    ArtifactRecord, Location, Manifest, ManifestError, SUMS_OF_OBSERVED, SUMS_OF_ROWS, SegmentRecord,
+};
 use crate::scan::{CancelToken, ExampleRows, Lookup, RowLengths, Scan, ScanError};
 use crate::schema::Schema;
 use crate::segment::{Kind, LiveSegment, RowGroup, SegmentError, SegmentReader, Span};
@@ -244,6 +246,11 @@ impl Snapshot {
         }
     }
 
+    /// The artifacts of this generation, by name.
+    pub(super) fn artifacts(&self) -> Result<Vec<(String, ArtifactRecord)>, ManifestError> {
+        self.manifest()?.artifacts_at(self.inner.generation)
+    }
+
     pub(super) fn shared(&self) -> &Shared {
         &self.inner.shared
     }
@@ -265,7 +272,7 @@ impl Snapshot {
         let segments: Vec<_> = self.inner.segments.iter().zip(&self.inner.records).map(listed).collect();
         let manifest = self.manifest()?;
         let mut artifacts = Vec::new();
-        for (name, record) in manifest.artifacts_at(self.inner.generation)? {
+        for (name, record) in self.artifacts()? {
             let Some(file) = record.file else { continue };
             let covered = manifest.coverage(&name, &record)?;
             let covered: Vec<_> = covered

@@ -15,12 +15,13 @@ use crate::sketch::Sketch;
 /// The cosine of two examples is the greatest of their rows', `Metric::Cosine` over the stored codes with the row
 /// of the example with the lesser id as the query: exact, and the same bits as the scan's own scores, whatever
 /// the number of threads, the segments and the order of the rows. (With `i8` codes the other direction may differ
-/// in the last bits, since queries are quantised too.) Rounding can leave identical rows a little below 1.
+/// in the last bits, since queries are quantised too. A curvature of the scan preconditions that row alone.)
+/// Rounding can leave identical rows a little below 1.
 ///
 /// Batches of rows are the queries of scans over all rows, so that kernels and screens work as in any scan: the
 /// cost is that of `rows / batch` scans, `rows²` products of rows, each pair in both directions; screens and
-/// tiers leave out the exact scores of most, norms cannot bound a cosine. Examples with 64 or more duplicates
-/// of a row are scanned once more, unscreened. Memory: the sketches of a batch (and of one example more), and 64
+/// tiers leave out the exact scores of most, norms cannot bound a cosine. Examples with a row that 64
+/// or more rows are like, itself counted, are scanned once more, unscreened. Memory: the sketches of a batch (and of one example more), and 64
 /// hits for each of its rows; pairs are passed on as they are found.
 ///
 /// ```
@@ -220,7 +221,8 @@ impl<'a> Duplicates<'a> {
         if queries.is_empty() {
             return Ok(());
         }
-        let scan = self.scan(snapshot, &queries)?.grouping(Grouping::Rows).top_k(HITS).bottom_k(0);
+        let scan = self.scan(snapshot, &queries)?.grouping(Grouping::Rows);
+        let scan = scan.top_k(HITS).bottom_k(0).at_least(self.least);
         let ranking = match scan.run() {
             Err(ScanError::Cancelled) => return Err(OperatorError::Cancelled),
             ranking => ranking?,
@@ -229,16 +231,14 @@ impl<'a> Duplicates<'a> {
         let mut crowded = Batch::default();
         for (id, rows) in examples {
             let hits = |row: usize| ranking.proponents(row);
-            let is_full =
-                |row: usize| hits(row).len() == HITS && hits(row).iter().all(|hit| hit.score >= self.least);
-            if rows.clone().any(is_full) {
+            if rows.clone().any(|row| hits(row).len() == HITS) {
                 let start = crowded.queries.len();
                 crowded.queries.extend_from_slice(&queries[rows]);
                 crowded.examples.push((id, start..crowded.queries.len()));
                 continue;
             }
             let mut found: BTreeMap<&[u8], f64> = BTreeMap::new();
-            for hit in rows.flat_map(hits).filter(|hit| hit.score >= self.least && hit.id > id) {
+            for hit in rows.flat_map(hits).filter(|hit| hit.id > id) {
                 let cosine = found.entry(&hit.id).or_insert(hit.score);
                 *cosine = cosine.max(hit.score);
             }

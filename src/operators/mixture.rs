@@ -14,7 +14,7 @@ use crate::scan::CancelToken;
 
 /// Fits how much each source contributed to a model's outputs, from the outputs alone: the context mixture
 /// factorisation of Fotouhi et al., "Fast training dataset attribution via in-context learning"
-/// (arXiv:2408.11852, section 2.2). The same question as [`BySource`](super::BySource), without gradients.
+/// (arXiv:2408.11852, equations 4 to 7). The same question as [`BySource`](super::BySource), without gradients.
 ///
 /// For each of several prompts the caller brings the model's distribution over the outputs without context,
 /// `p`, and with context from each source k, `p_k`. The model is
@@ -357,7 +357,7 @@ impl Solver<'_> {
             }
         }
         let mut shares = from.map_or_else(|| vec![1.0 / size as f64; size], |from| from.shares.clone());
-        let (mut ahead, mut pace, mut sorted) = (shares.clone(), 1f64, Vec::new());
+        let (mut ahead, mut pace, mut rest) = (shares.clone(), 1f64, Vec::new());
         let (mut iterations, mut converged) = (0, false);
         while iterations < self.iterations && !converged {
             check(self.cancel)?;
@@ -377,7 +377,7 @@ impl Solver<'_> {
             pace = faster;
             let steps = next.iter().zip(&shares).map(|(next, shares)| next + momentum * (next - shares));
             ahead = steps.collect();
-            project(&mut ahead, &mut sorted);
+            project(&mut ahead, &mut rest);
             shares = next;
         }
         Ok(Solution { shares, hidden, relative: self.relative(&prompts), iterations, converged })

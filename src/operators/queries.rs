@@ -147,7 +147,7 @@ pub fn informative(queries: &[Sketch], weights: &[f64]) -> Result<Sketch, Operat
     Ok(Sketch::summed(spec, sums.into_iter().map(|sum| (sum / total) as f32).collect())?)
 }
 
-/// How informative a token is, by INFO-RAG (Xu et al., arXiv:2402.18150, section 3.2.2): the greatest
+/// How informative a token is, by INFO-RAG (Xu et al., arXiv:2402.18150, scenario 2): the greatest
 /// Jensen-Shannon divergence between the distribution of the next token as the last layer has it, and as
 /// earlier layers have it (through the same output matrix). A token that early layers know already says
 /// little. From 0 to ln 2, in nats.

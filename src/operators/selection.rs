@@ -12,8 +12,7 @@ use crate::scan::{Scan, ScoredRows};
 /// which data should the model be trained on for these?
 ///
 /// A task is a range of the scan's queries, for example the gradients of its validation examples. An
-/// example's score is the maximum over the tasks of the mean over the task's queries (section 4.2 of the
-/// paper). With one task it is the ranking of In2Core (San Joaquin et al., arXiv:2408.03560), which keeps the
+/// example's score is the maximum over the tasks of the mean over the task's queries. With one task it is the ranking of In2Core (San Joaquin et al., arXiv:2408.03560), which keeps the
 /// best half; [`Coreset`](super::Coreset) avoids that many selected examples help the same queries.
 ///
 /// The rows of one example add up, or as the scan's [`Grouping`](crate::Grouping) has it. Several checkpoints

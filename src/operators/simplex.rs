@@ -1,19 +1,20 @@
 //! Least squares on the probability simplex.
 
-/// The nearest point of the simplex (numbers of at least 0 whose sum is 1), by Duchi et al., "Efficient
-/// projections onto the l1-ball for learning in high dimensions", ICML 2008, figure 1. `sorted` is scratch.
-pub(super) fn project(values: &mut [f64], sorted: &mut Vec<f64>) {
-    sorted.clear();
-    sorted.extend_from_slice(values);
-    sorted.sort_unstable_by(|a, b| b.total_cmp(a));
-    let (mut sum, mut shift) = (0.0, 0.0);
-    for (count, value) in (1u32..).zip(sorted.iter()) {
-        sum += value;
-        let candidate = (sum - 1.0) / f64::from(count);
-        if *value <= candidate {
+/// The nearest point of the simplex (numbers of at least 0 whose sum is 1): all numbers less a shift, cut off at 0
+/// (Duchi et al., "Efficient projections onto the l1-ball for learning in high dimensions", ICML 2008). The shift
+/// is found without their sorting, by leaving out what is below that of the rest until nothing is (Michelot, "A
+/// finite algorithm for finding the projection of a point onto the canonical simplex", 1986). `rest` is scratch.
+pub(super) fn project(values: &mut [f64], rest: &mut Vec<f64>) {
+    rest.clear();
+    rest.extend_from_slice(values);
+    let mut shift = 0.0;
+    while !rest.is_empty() {
+        let before = rest.len();
+        shift = (rest.iter().sum::<f64>() - 1.0) / before as f64;
+        rest.retain(|value| *value > shift);
+        if rest.len() == before {
             break;
         }
-        shift = candidate;
     }
     values.iter_mut().for_each(|value| *value = (*value - shift).max(0.0));
 }
@@ -54,7 +55,7 @@ pub(super) fn descend(a: &Symmetric, b: &[f64], x: &mut [f64], points: Points, s
         return;
     }
     let mut ahead = x.to_vec();
-    let (mut next, mut sorted) = (vec![0.0; x.len()], Vec::new());
+    let (mut next, mut rest) = (vec![0.0; x.len()], Vec::new());
     let mut pace = 1f64;
     for _ in 0..steps {
         for (row, (of_a, next)) in a.rows().zip(next.chunks_exact_mut(width)).enumerate() {
@@ -66,8 +67,8 @@ pub(super) fn descend(a: &Symmetric, b: &[f64], x: &mut [f64], points: Points, s
             next.iter_mut().zip(&ahead[at]).for_each(|(next, ahead)| *next = ahead + *next / bound);
         }
         match points {
-            Points::Rows => next.chunks_exact_mut(width).for_each(|row| project(row, &mut sorted)),
-            Points::Column => project(&mut next, &mut sorted),
+            Points::Rows => next.chunks_exact_mut(width).for_each(|row| project(row, &mut rest)),
+            Points::Column => project(&mut next, &mut rest),
         }
         let faster = 0.5 * (1.0 + (1.0 + 4.0 * pace * pace).sqrt());
         let momentum = (pace - 1.0) / faster;
@@ -97,13 +98,13 @@ mod tests {
     #[test]
     fn projection_is_the_nearest_point() {
         let mut random = Random(1);
-        let mut sorted = Vec::new();
+        let mut rest = Vec::new();
         let distance = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
         for size in 1..6 {
             for _ in 0..200 {
                 let point: Vec<f64> = random.normals(size).into_iter().map(f64::from).collect();
                 let mut nearest = point.clone();
-                project(&mut nearest, &mut sorted);
+                project(&mut nearest, &mut rest);
                 assert!((nearest.iter().sum::<f64>() - 1.0).abs() < 1e-12);
                 assert!(nearest.iter().all(|x| *x >= 0.0));
                 for _ in 0..50 {

@@ -351,6 +351,12 @@ impl<'a> Scan<'a> {
         self
     }
 
+    /// Only proponents with at least this score, which prunes rows from the start.
+    pub(crate) fn at_least(mut self, score: f64) -> Self {
+        self.ends.least = score;
+        self
+    }
+
     pub(crate) fn query_count(&self) -> usize {
         self.queries.len()
     }
