@@ -1,5 +1,5 @@
 """The known answers: the tables of known-answers.md, and the files fold-v1.json, kronecker-v1.json,
-encodings-v1.json and tiers-v1.json.
+encodings-v1.json, tiers-v1.json and curvature-v1.json.
 
 Everything is computed from fixed inputs, so that the files come out the same each time. All f32 and
 f64 are given as bit patterns in hexadecimal.
@@ -12,6 +12,7 @@ import struct
 import numpy as np
 
 import arithmetic
+import curvature
 import fold
 import kronecker
 import tiers
@@ -31,6 +32,17 @@ KRONECKER_CASES = [  # seed, parameter, p_in, p_out, n_in, n_out
     (7, "model.layers.3.self_attn.q_proj.weight", 4, 4, 40, 70),
     (2**64 - 1, "größe", 8, 5, 5, 5),
     (12345678901234567890, "lm_head", 16, 64, 33, 1000),
+]
+CURVATURE_CASES = [  # dims, width (None: full), rows, how many of them are taken out again, exponent, kappa, rank
+    (1, None, 1, 0, 0, 2.0, None),
+    (3, None, 4, 0, 0, 2.0, None),
+    (3, 2, 4, 1, 0, 0.5, None),
+    (2, None, 3, 0, None, 2.0, None),
+    (17, None, 40, 0, 40, 2.0, 5),
+    (17, 9, 40, 11, -130, 2.0, 4),
+    (20, 10, 3, 0, 0, 2.0, None),
+    (50, None, 300, 20, 0, 0.1, None),
+    (50, 7, 300, 0, 0, 2.0, None),
 ]
 WORD_CASES = [(7, "big", 16384, 1 << 35)]
 
@@ -106,6 +118,34 @@ def kronecker_answers():
         cases.append({"seed": str(seed), "parameter": name, "keys": [f"{x:08x}" for x in [*inputs.tolist(), *outputs.tolist()]],
                       "words": word_answers(seed, name, p, n)})
     return {"format": "gradix-kronecker-answers-1", "cases": cases}
+
+
+def curvature_rows(dims, count, exponent):
+    """f32((i * 7919 mod 1009 - 504) / 300) times a power of two, or zeros, for element i."""
+    i = np.arange(dims * count, dtype=np.int64)
+    x = ((i * 7919 % 1009 - 504) / 300).astype(np.float32).reshape(count, dims)
+    return x * np.float32(0) if exponent is None else (x.astype(np.float64) * 2.0**exponent).astype(np.float32)
+
+
+def curvature_answers():
+    cases = []
+    for dims, width, count, less, exponent, kappa, rank in CURVATURE_CASES:
+        rows = curvature_rows(dims, count, exponent)
+        sums = curvature.Sums(dims, width)
+        sums.add(rows)
+        if less:
+            sums.add(rows[:less], -1)
+        factor = curvature.Factor(sums, kappa, rank)
+        query = [float(x) for x in ramp(50, dims, -2, 2)]
+        answer = factor.precondition(query)
+        cases.append({
+            "dims": dims, "width": width, "rows": count, "taken_out": less, "exponent": exponent, "kappa": kappa, "rank": rank,
+            "power": hex64(sums.power), "values": [hex64(x) for x in sums.values],
+            "lambda": hex64(factor.lam), "effective_dims": hex64(factor.effective_dims),
+            "query": hex32(query), "preconditioned": [hex64(x) for x in answer],
+            "self_influence": hex64(factor.self_influence(rows[count - 1])),
+        })
+    return {"format": "gradix-curvature-answers-1", "cases": cases}
 
 
 def encoded(encoding, x):
@@ -251,7 +291,8 @@ def tier_answers():
 def write(folder):
     os.makedirs(folder, exist_ok=True)
     answers = (("fold-v1.json", fold_answers()), ("kronecker-v1.json", kronecker_answers()),
-               ("encodings-v1.json", encoding_answers()), ("tiers-v1.json", tier_answers()))
+               ("encodings-v1.json", encoding_answers()), ("tiers-v1.json", tier_answers()),
+               ("curvature-v1.json", curvature_answers()))
     for name, value in answers:
         with open(os.path.join(folder, name), "w", encoding="utf-8") as f:
             json.dump(value, f, ensure_ascii=False, indent=1)
@@ -375,6 +416,22 @@ def kronecker_tables():
     return out
 
 
+def curvature_tables():
+    cases = curvature_answers()["cases"]
+    out = ["", "## Sums of rows and preconditioned queries", ""]
+    for c in cases[:4]:
+        kind = "full" if c["width"] is None else f"nystrom of width {c['width']}"
+        of = "zeros" if c["exponent"] is None else f"{c['rows']} rows of {c['dims']} dims"
+        out += [
+            f"{kind}, {of}, {c['taken_out']} taken out again, kappa {c['kappa']}:", "",
+            f"- P {c['power']}, values {words(c['values'])}",
+            f"- lambda {c['lambda']}, effective dims {c['effective_dims']}",
+            f"- the query {words(c['query'])} becomes {words(c['preconditioned'])}",
+            f"- the last row's self-influence {c['self_influence']}", "",
+        ]
+    return out[:-1]
+
+
 def markdown():
     """The tables of known-answers.md."""
-    return "\n".join(encoding_tables() + tier_tables() + fold_tables() + kronecker_tables())
+    return "\n".join(encoding_tables() + tier_tables() + fold_tables() + kronecker_tables() + curvature_tables())

@@ -1,7 +1,7 @@
 """The second reader of gradix: `python reader.py --help`.
 
-It was written from the pages of this folder alone (container.py, detached.py, arithmetic.py, tiers.py, fold.py, kronecker.py)
-and shares nothing with the crate. Exit codes: 0 good, 1 the files are refused, 2 the call is wrong.
+It was written from the pages of this folder alone (container.py, detached.py, arithmetic.py, tiers.py, fold.py, kronecker.py,
+curvature.py) and shares nothing with the crate. Exit codes: 0 good, 1 the files are refused, 2 the call is wrong.
 """
 
 import argparse

@@ -941,7 +941,7 @@ class Folds(unittest.TestCase):
         if not os.path.exists(golden):
             self.skipTest("there is this folder only, without the repository")
         for name, value in (("fold", known_answers.fold_answers()), ("kronecker", known_answers.kronecker_answers()), ("encodings", known_answers.encoding_answers()),
-                            ("tiers", known_answers.tier_answers())):
+                            ("tiers", known_answers.tier_answers()), ("curvature", known_answers.curvature_answers())):
             with open(f"{golden}/{name}-v1.json", encoding="utf-8") as f:
                 self.assertEqual(json.load(f), json.loads(json.dumps(value)))
 

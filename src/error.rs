@@ -6,6 +6,7 @@ use std::io;
 use crate::artifact::ArtifactError;
 use crate::codec::EncodeError;
 use crate::curvature::{CurvatureError, FactorError};
+use crate::eval::EvalError;
 use crate::index::{
     AppendError, AttachError, CommitError, CreateError, DetachedError, FitError, GetError, MaintenanceError,
     OpenError, PartError, RecoverError, SnapshotError, WriterError,
@@ -121,6 +122,9 @@ pub enum Error {
     /// From an [operator](crate::operators).
     #[error(transparent)]
     Operator(#[from] OperatorError),
+    /// See [`EvalError`].
+    #[error(transparent)]
+    Eval(#[from] EvalError),
     /// From the burn adapter.
     #[cfg(feature = "burn")]
     #[error(transparent)]
@@ -194,6 +198,7 @@ impl Error {
             Self::Sketch(error) => error.kind(),
             Self::Encode(error) => error.kind(),
             Self::Operator(error) => error.kind(),
+            Self::Eval(error) => error.kind(),
             #[cfg(feature = "burn")]
             Self::Burn(error) => error.kind(),
             #[cfg(feature = "burn")]
@@ -563,6 +568,21 @@ impl SketchError {
             | Self::OtherSpec { .. }
             | Self::NotNested { .. } => ErrorKind::InvalidInput,
             Self::NoKernel { .. } => ErrorKind::Unsupported,
+        }
+    }
+}
+
+impl EvalError {
+    /// What the caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFinite { .. }
+            | Self::Length { .. }
+            | Self::Empty { .. }
+            | Self::UnknownRow { .. }
+            | Self::TooManyRelevant { .. }
+            | Self::InvalidLevel { .. } => ErrorKind::InvalidInput,
         }
     }
 }

@@ -45,7 +45,7 @@ fn names_in_json_are_these() {
     assert!(stats_json.contains(factors), "{stats_json}");
     let segments = format!(
         concat!(
-            r#""segments":[{{"segment":"{}","rows":3,"dead_rows":1,"examples":2,"bytes":{},"#,
+            r#""artifacts":[],"segments":[{{"segment":"{}","rows":3,"dead_rows":1,"examples":2,"bytes":{},"#,
             r#""row_groups":1,"added":1}}]}}"#
         ),
         stats.segments[0].segment, stats.bytes

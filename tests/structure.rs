@@ -9,11 +9,12 @@ use std::fs;
 use std::path::Path;
 
 /// What each top folder or file of `src` may use, lowest first: only what stands above it in this list.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("bytes", &[]),
     ("lock", &[]),
     ("files", &[]),
     ("codec", &[]),
+    ("eval", &[]),
     ("sketch", &["codec"]),
     ("schema", &["codec", "sketch"]),
     ("segment", &["bytes", "lock", "files", "codec", "sketch", "schema"]),
@@ -45,6 +46,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
         "error",
         &[
             "codec",
+            "eval",
             "sketch",
             "segment",
             "artifact",

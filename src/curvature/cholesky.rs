@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::FactorError;
-use super::kernel::{HEIGHT, Kernel, Line, Square, WIDTH};
+use super::kernel::{EMPTY, HEIGHT, Kernel, Line, Square, WIDTH, transpose, turn};
 
 /// The lower triangle of a symmetric matrix, or L. Strip `s` has the rows `s * WIDTH..(s + 1) * WIDTH`, as squares
 /// `[column][row]` up to the one of the diagonal. Rows and columns beyond the matrix are those of the identity.
@@ -20,19 +20,24 @@ impl Lower {
     /// The matrix of `dims` rows whose row `i` up to the diagonal `row` writes.
     pub(super) fn new(dims: usize, row: impl Fn(usize, &mut [f64]) + Sync) -> Self {
         let strip = |strip| {
-            let mut squares = vec![[[0.0; WIDTH]; WIDTH]; strip + 1];
-            let mut values = vec![0.0; (strip + 1) * WIDTH];
-            for (place, i) in (strip * WIDTH..(strip + 1) * WIDTH).enumerate() {
+            let columns = (strip + 1) * WIDTH;
+            let mut values = vec![0.0; WIDTH * columns];
+            for (i, values) in (strip * WIDTH..).zip(values.chunks_mut(columns)) {
                 if i < dims {
                     row(i, &mut values[..=i]);
                 } else {
-                    values[..i].fill(0.0);
                     values[i] = 1.0;
                 }
-                let lines = squares.as_flattened_mut();
-                lines[..=i].iter_mut().zip(&values).for_each(|(line, value)| line[place] = *value);
             }
-            squares
+            let square = |place: usize| {
+                let (mut of_rows, mut of_columns) = (EMPTY, EMPTY);
+                for (line, values) in of_rows.iter_mut().zip(values.chunks(columns)) {
+                    line.copy_from_slice(&values[place * WIDTH..(place + 1) * WIDTH]);
+                }
+                transpose(&of_rows, WIDTH, &mut of_columns);
+                of_columns
+            };
+            (0..=strip).map(square).collect()
         };
         Self((0..squares(dims)).into_par_iter().map(strip).collect())
     }
@@ -65,24 +70,26 @@ impl Lower {
         Ok(self)
     }
 
-    /// Solves `L x = y` in place for the first `columns` columns of `y`. Its squares before `from` are zeros, and
-    /// stay.
-    pub(super) fn solve(&self, kernel: Kernel, y: &mut [Square], columns: usize, from: usize) {
-        for (place, strip) in self.0.iter().enumerate().skip(from) {
-            solve_square(kernel, &strip[from..], &mut y[from..=place], columns);
+    /// Solves `L x = y` in place for the first `columns` columns of `y`. Squares of `y` that are not there are zeros,
+    /// before those that are.
+    pub(super) fn solve(&self, kernel: Kernel, y: &mut [Square], columns: usize) {
+        let from = self.0.len() - y.len();
+        for (place, strip) in self.0[from..].iter().enumerate() {
+            solve_square(kernel, &strip[from..], &mut y[..=place], columns);
         }
     }
 
     /// Solves `L^T x = y` in place for the first `columns` columns of `y`.
     pub(super) fn solve_transposed(&self, kernel: Kernel, y: &mut [Square], columns: usize) {
         // Read backwards, L^T is a lower triangle.
-        let mut strip = Vec::with_capacity(self.0.len());
+        let mut turned = vec![EMPTY; self.0.len()];
         y.as_flattened_mut().reverse();
         for place in 0..self.0.len() {
             let column = self.0.len() - 1 - place;
-            strip.clear();
-            strip.extend(self.0[column..].iter().rev().map(|strip| turned(&strip[column])));
-            solve_square(kernel, &strip, &mut y[..=place], columns);
+            for (strip, turned) in self.0[column..].iter().rev().zip(&mut turned) {
+                turn(&strip[column], turned);
+            }
+            solve_square(kernel, &turned[..=place], &mut y[..=place], columns);
         }
         y.as_flattened_mut().reverse();
     }
@@ -99,18 +106,11 @@ fn solve_square(kernel: Kernel, strip: &[Square], y: &mut [Square], columns: usi
 /// Subtracts the products of `left` and `right` from `[column of the right][column of the left]`, of the left the
 /// first `columns` (and what completes a tile).
 fn subtract(kernel: Kernel, left: &[Square], columns: usize, right: &[Square], from: &mut Square) {
-    for first in (0..columns).step_by(HEIGHT) {
-        let mut tile = std::array::from_fn(|row| from.map(|line| line[first + row]));
-        kernel.subtract_f64(left.as_flattened(), first, right.as_flattened(), &mut tile);
-        for (column, line) in from.iter_mut().enumerate() {
-            for (value, row) in line[first..].iter_mut().zip(&tile) {
-                *value = row[column];
-            }
-        }
+    let columns = columns.next_multiple_of(HEIGHT);
+    let mut sums = EMPTY;
+    transpose(from, columns, &mut sums);
+    kernel.subtract(left, columns, right, &mut sums);
+    for (line, column) in from.iter_mut().zip(0..) {
+        line.iter_mut().zip(&sums[..columns]).for_each(|(value, sums)| *value = sums[column]);
     }
-}
-
-/// The square with rows and columns exchanged and both read backwards.
-fn turned(square: &Square) -> Square {
-    std::array::from_fn(|row| std::array::from_fn(|column| square[WIDTH - 1 - column][WIDTH - 1 - row]))
 }

@@ -1,7 +1,9 @@
 use rayon::prelude::*;
 
 use super::cholesky::{Lower, squares};
-use super::kernel::{HEIGHT, Kernel, Square, WIDTH};
+use super::estimate::Groups;
+use super::kernel::{EMPTY, HEIGHT, Kernel, Square, WIDTH};
+use super::low_rank::{LowRank, Product};
 use super::sums::triangle;
 use super::{BlockSums, Estimate, FactorError};
 
@@ -22,11 +24,22 @@ enum Inverse {
     /// All rows are zero: there is nothing to divide by.
     Identity,
     Cholesky(Lower),
+    LowRank(LowRank),
 }
+
+/// The rank of a Nyström approximation for which none is given.
+const DEFAULT_RANK: u32 = 256;
+
+/// The fewest groups into which neighbours are added when a rank is asked for, and how many there are for each
+/// eigenvector.
+const GROUPS: (usize, usize) = (512, 2);
 
 impl Factor {
     /// Factors `F + lambda I`, where F is the sums by the number of rows and `lambda` is κ times the rows' mean
     /// squared norm by the number of rows. `stop` is asked now and then.
+    ///
+    /// `rank` is how many eigenvectors are kept, for the sums of a Nyström approximation 256 if none is given; the
+    /// rest of the space is divided by λ plus the first eigenvalue left out. Without one, full sums keep all.
     ///
     /// If all rows are zero, λ and the effective dims are 0 and queries stay as they are.
     ///
@@ -72,7 +85,21 @@ impl Factor {
             let inverse = Inverse::Identity;
             return Ok(Self { kernel, dims, lambda, effective_dims: 0.0, mean_power: 1.0, inverse });
         }
+        let low_rank = |values: &[f64], groups, rank| {
+            let product = Product { values, divisor: sums.power, groups };
+            let (low_rank, effective_dims) = LowRank::new(kernel, product, relative, rank, stop)?;
+            Ok((Inverse::LowRank(low_rank), effective_dims))
+        };
         let (inverse, effective_dims) = match sums.estimate {
+            Estimate::Nystrom { width } => {
+                let rank = rank.unwrap_or(DEFAULT_RANK) as usize;
+                low_rank(&sums.values, Groups::new(dims, width.max(1) as usize), rank)?
+            }
+            Estimate::Full if rank.is_some_and(|rank| (rank as usize) < dims) => {
+                let rank = rank.map_or(dims, |rank| rank as usize);
+                let groups = Groups::new(dims, rank.saturating_mul(GROUPS.1).max(GROUPS.0));
+                low_rank(&nested(&sums.values, dims, groups), groups, rank)?
+            }
             Estimate::Full => {
                 let lower = Lower::new(dims, |i, row| {
                     let values = &sums.values[triangle(i)..];
@@ -83,7 +110,6 @@ impl Factor {
                 let inverse_trace = inverse_trace(kernel, &lower, dims, stop)?;
                 (Inverse::Cholesky(lower), dims as f64 - relative * inverse_trace)
             }
-            Estimate::Nystrom { .. } => return Err(FactorError::RankZero),
         };
         Ok(Self { kernel, dims, lambda, effective_dims, mean_power, inverse })
     }
@@ -106,9 +132,10 @@ impl Factor {
             match &self.inverse {
                 Inverse::Identity => {}
                 Inverse::Cholesky(lower) => {
-                    lower.solve(self.kernel, &mut y, columns, 0);
+                    lower.solve(self.kernel, &mut y, columns);
                     lower.solve_transposed(self.kernel, &mut y, columns);
                 }
+                Inverse::LowRank(low_rank) => low_rank.solve(self.kernel, &mut y, columns),
             }
             for (column, query) in queries.iter_mut().enumerate() {
                 for (value, line) in query.iter_mut().zip(y.as_flattened()) {
@@ -124,15 +151,30 @@ impl Factor {
         let chunks = rows.par_chunks(at_once * self.dims.max(1)).map(|rows| {
             let rows: Vec<&[f32]> = rows.chunks_exact(self.dims).collect();
             let mut y = columns_of(self.dims, &rows);
-            match &self.inverse {
-                Inverse::Identity => {}
-                Inverse::Cholesky(lower) => lower.solve(self.kernel, &mut y, rows.len(), 0),
+            if let Inverse::Cholesky(lower) = &self.inverse {
+                lower.solve(self.kernel, &mut y, rows.len());
             }
-            let squares = sums_of_squares(&y);
-            rows.iter().zip(squares).map(|(_, sum)| sum / self.mean_power).collect::<Vec<_>>()
+            let mut forms = sums_of_squares(&y);
+            if let Inverse::LowRank(low_rank) = &self.inverse {
+                forms = low_rank.forms(self.kernel, &y, rows.len(), &forms);
+            }
+            forms[..rows.len()].iter().map(|form| form / self.mean_power).collect::<Vec<_>>()
         });
         chunks.collect::<Vec<_>>().concat()
     }
+}
+
+/// `F S` from the triangle of F: each row's sums of neighbours, in ascending order.
+fn nested(values: &[f64], dims: usize, groups: Groups) -> Vec<f64> {
+    let mut product = vec![0.0; dims * groups.count];
+    product.par_chunks_mut(groups.count).enumerate().for_each(|(i, row)| {
+        let (below, above) = (&values[triangle(i)..triangle(i + 1)], i + 1..dims);
+        let of_row = below.iter().copied().chain(above.map(|j| values[triangle(j) + i]));
+        for (j, value) in of_row.enumerate() {
+            row[j / groups.size] += value;
+        }
+    });
+    product
 }
 
 /// How many columns a thread takes at once.
@@ -142,7 +184,7 @@ fn at_once(columns: usize) -> usize {
 
 /// Vectors as columns.
 fn columns_of<T: Copy + Into<f64>>(dims: usize, vectors: &[impl AsRef<[T]>]) -> Vec<Square> {
-    let mut columns = vec![[[0.0; WIDTH]; WIDTH]; squares(dims)];
+    let mut columns = vec![EMPTY; squares(dims)];
     for (column, vector) in vectors.iter().enumerate() {
         for (line, value) in columns.as_flattened_mut().iter_mut().zip(vector.as_ref()) {
             line[column] = (*value).into();
@@ -169,16 +211,17 @@ fn inverse_trace(
     dims: usize,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<f64, FactorError> {
-    let strip = |strip: usize| {
+    let strip = |y: &mut Vec<Square>, strip: usize| {
         if stop() {
             return Err(FactorError::Cancelled);
         }
-        let mut columns = vec![[[0.0; WIDTH]; WIDTH]; squares(dims)];
-        columns[strip].iter_mut().enumerate().for_each(|(place, line)| line[place] = 1.0);
-        lower.solve(kernel, &mut columns, WIDTH, strip);
-        Ok(sums_of_squares(&columns))
+        y.clear();
+        y.resize(squares(dims) - strip, EMPTY);
+        y[0].iter_mut().enumerate().for_each(|(place, line)| line[place] = 1.0);
+        lower.solve(kernel, y, WIDTH);
+        Ok(sums_of_squares(y))
     };
-    let sums: Vec<_> =
-        (0..squares(dims)).into_par_iter().with_max_len(1).map(strip).collect::<Result<_, _>>()?;
+    let strips = (0..squares(dims)).into_par_iter().with_max_len(1);
+    let sums: Vec<_> = strips.map_init(Vec::new, strip).collect::<Result<_, _>>()?;
     Ok(sums.as_flattened()[..dims].iter().sum())
 }

@@ -2,7 +2,7 @@ use rayon::prelude::*;
 
 use super::Estimate;
 use super::estimate::Groups;
-use super::kernel::{HEIGHT, Kernel, Line, Tile, WIDTH};
+use super::kernel::{HEIGHT, Kernel, Line, WIDTH, prefetch};
 use crate::codec::lanes;
 
 /// Rows whose products are summed in `f32` before the sum is added to the `f64` one.
@@ -100,19 +100,28 @@ impl BlockSums {
         }
         let dims = self.dims;
         let count = (rows.len() / dims) as u64;
-        let powers: Vec<f64> = rows.par_chunks_exact(dims).map(lanes::sum_of_squares).collect();
+        let of_rows: Vec<(f64, u32)> = rows
+            .par_chunks_exact(dims)
+            .map(|row| (kernel.sum_of_squares(row), kernel.largest(row)))
+            .collect();
         match sign {
             Sign::Plus => {
                 self.rows += count;
-                powers.iter().for_each(|power| self.power += power);
+                of_rows.iter().for_each(|(power, _)| self.power += power);
             }
             Sign::Minus => {
                 self.rows = self.rows.saturating_sub(count);
-                powers.iter().for_each(|power| self.power -= power);
+                of_rows.iter().for_each(|(power, _)| self.power -= power);
             }
         }
-        let runs: Vec<Run<'_>> =
-            rows.par_chunks(run_rows(dims) * dims).map(|rows| Run::new(rows, sign)).collect();
+        let run = run_rows(dims);
+        let runs: Vec<Run<'_>> = rows
+            .chunks(run * dims)
+            .zip(of_rows.chunks(run))
+            .map(|(rows, of_rows)| {
+                Run::new(rows, dims, of_rows.iter().fold(0, |most, row| most.max(row.1)), sign)
+            })
+            .collect();
         match self.estimate {
             Estimate::Full => self.add_triangle(kernel, &runs),
             Estimate::Nystrom { width } => {
@@ -123,30 +132,37 @@ impl BlockSums {
 
     fn add_triangle(&mut self, kernel: Kernel, runs: &[Run<'_>]) {
         let dims = self.dims;
-        let packed: Vec<Vec<Vec<Line<f32>>>> = (0..dims.div_ceil(WIDTH))
-            .into_par_iter()
-            .map(|strip| runs.iter().map(|run| run.strip(dims, strip * WIDTH)).collect())
-            .collect();
-        let mut parts = Vec::with_capacity(packed.len());
+        let rows: usize = runs.iter().map(Run::rows).sum();
+        let mut packed = vec![[0.0; WIDTH]; rows * dims.div_ceil(WIDTH)];
+        packed.par_chunks_mut(rows).enumerate().for_each(|(place, strip)| {
+            for (run, strip) in runs.iter().zip(strip.chunks_mut(RUN)) {
+                run.pack(kernel, place * WIDTH, strip);
+            }
+        });
+        let mut parts = Vec::new();
         let mut rest = self.values.as_mut_slice();
-        for strip in 0..packed.len() {
-            let (start, end) = (strip * WIDTH, dims.min((strip + 1) * WIDTH));
+        for start in (0..dims).step_by(WIDTH) {
             let part;
-            (part, rest) = rest.split_at_mut(triangle(end) - triangle(start));
-            parts.push((strip, part));
+            (part, rest) = rest.split_at_mut(triangle(dims.min(start + WIDTH)) - triangle(start));
+            parts.push((start, part));
         }
         // The longest first, so that threads end together.
-        parts.into_par_iter().rev().with_max_len(1).for_each(|(strip, part)| {
-            let start = strip * WIDTH;
-            for (right_strip, right) in packed[..=strip].iter().enumerate() {
-                for ((run, left), right) in runs.iter().zip(&packed[strip]).zip(right) {
-                    for top in (0..WIDTH.min(dims - start)).step_by(HEIGHT) {
-                        let tile = products(kernel, left, top, right);
-                        let rows = start + top..dims.min(start + top + HEIGHT);
-                        for (row, sums) in rows.zip(&tile) {
+        parts.into_par_iter().rev().with_max_len(1).for_each(|(start, part)| {
+            let mut tile = [[0.0; WIDTH]; HEIGHT];
+            let left = &packed[start / WIDTH * rows..][..rows];
+            for (place, right) in packed.chunks(rows).take(start / WIDTH + 1).enumerate() {
+                for ((run, left), right) in runs.iter().zip(left.chunks(RUN)).zip(right.chunks(RUN)) {
+                    for top in (start..dims.min(start + WIDTH)).step_by(HEIGHT) {
+                        for row in top..dims.min(top + HEIGHT) {
+                            let from = triangle(row) - triangle(start);
+                            prefetch(&part[from + place * WIDTH..=from + row]);
+                        }
+                        tile.as_flattened_mut().fill(0.0);
+                        kernel.add_f32(left, top - start, right, &mut tile);
+                        for (row, sums) in (top..dims).zip(&tile) {
                             let from = triangle(row) - triangle(start);
                             let values = &mut part[from..=from + row];
-                            run.add_to(&mut values[right_strip * WIDTH..], sums);
+                            kernel.add_line(sums, run.factor, &mut values[place * WIDTH..]);
                         }
                     }
                 }
@@ -155,24 +171,35 @@ impl BlockSums {
     }
 
     fn add_nested(&mut self, kernel: Kernel, runs: &[Run<'_>], groups: Groups) {
-        let dims = self.dims;
-        let nested: Vec<Vec<f32>> = runs.par_iter().map(|run| run.nested(dims, groups)).collect();
-        let packed: Vec<Vec<Vec<Line<f32>>>> = (0..groups.count.div_ceil(WIDTH))
-            .into_par_iter()
-            .map(|strip| nested.iter().map(|rows| pack(rows, groups.count, strip * WIDTH, 1.0)).collect())
+        let nested: Vec<Vec<f32>> = runs.par_iter().map(|run| run.nested(groups)).collect();
+        let strips = groups.count.div_ceil(WIDTH);
+        let packed: Vec<Vec<Line<f32>>> = runs
+            .par_iter()
+            .zip(&nested)
+            .map(|(run, nested)| {
+                let mut packed = vec![[0.0; WIDTH]; run.rows() * strips];
+                for (place, strip) in packed.chunks_mut(run.rows()).enumerate() {
+                    kernel.pack(nested, groups.count, place * WIDTH, 1.0, strip);
+                }
+                packed
+            })
             .collect();
         self.values.par_chunks_mut(WIDTH * groups.count).enumerate().for_each(|(strip, part)| {
-            for (at, run) in runs.iter().enumerate() {
-                let left = run.strip(dims, strip * WIDTH);
-                for (right_strip, right) in packed.iter().enumerate() {
-                    let mut rows = part.chunks_mut(groups.count);
-                    for top in (0..WIDTH).step_by(HEIGHT) {
-                        if rows.len() == 0 {
-                            break;
+            let start = strip * WIDTH;
+            let mut tile = [[0.0; WIDTH]; HEIGHT];
+            let mut left = [[0.0; WIDTH]; RUN];
+            for (run, packed) in runs.iter().zip(&packed) {
+                let left = &mut left[..run.rows()];
+                run.pack(kernel, start, left);
+                for (place, right) in packed.chunks(run.rows()).enumerate() {
+                    for (top, rows) in part.chunks_mut(HEIGHT * groups.count).enumerate() {
+                        for values in rows.chunks(groups.count) {
+                            prefetch(&values[place * WIDTH..]);
                         }
-                        let tile = products(kernel, &left, top, &right[at]);
-                        for (values, sums) in rows.by_ref().take(HEIGHT).zip(&tile) {
-                            run.add_to(&mut values[right_strip * WIDTH..], sums);
+                        tile.as_flattened_mut().fill(0.0);
+                        kernel.add_f32(left, top * HEIGHT, right, &mut tile);
+                        for (values, sums) in rows.chunks_mut(groups.count).zip(&tile) {
+                            kernel.add_line(sums, run.factor, &mut values[place * WIDTH..]);
                         }
                     }
                 }
@@ -186,74 +213,53 @@ pub(super) fn triangle(rows: usize) -> usize {
     rows * (rows + 1) / 2
 }
 
-fn products(kernel: Kernel, left: &[Line<f32>], first: usize, right: &[Line<f32>]) -> Tile<f32> {
-    let mut tile = [[0.0; WIDTH]; HEIGHT];
-    kernel.add_f32(left, first, right, &mut tile);
-    tile
-}
-
 /// Rows that are summed in `f32`, and the power of two that brings the largest magnitude of them to [1, 2), so that
 /// products neither overflow nor vanish.
 struct Run<'a> {
-    rows: &'a [f32],
+    values: &'a [f32],
+    dims: usize,
     scale: f32,
     /// What undoes the scale in a product, with the sign of the rows.
     factor: f64,
 }
 
 impl<'a> Run<'a> {
-    fn new(rows: &'a [f32], sign: Sign) -> Self {
-        const EXPONENT: u32 = 0xFF;
-        let most = rows.iter().fold(0, |most, value| most.max(value.abs().to_bits()));
-        // The biased exponent, which is 254 at most if the rows are finite. 1 / 2^127 would be subnormal.
-        let exponent = (most >> 23).clamp(1, EXPONENT - 2);
-        let scale = f32::from_bits((EXPONENT - 1 - exponent) << 23);
+    /// `most` is the bits of the largest magnitude.
+    fn new(values: &'a [f32], dims: usize, most: u32, sign: Sign) -> Self {
+        // The biased exponent, which is 254 at most if the rows are finite. 2^-127 would be subnormal.
+        let exponent = (most >> 23).clamp(1, 253);
+        let scale = f32::from_bits((254 - exponent) << 23);
         let inverse = 1.0 / f64::from(scale);
         let factor = match sign {
             Sign::Plus => inverse * inverse,
             Sign::Minus => -(inverse * inverse),
         };
-        Self { rows, scale, factor }
+        Self { values, dims, scale, factor }
+    }
+
+    fn rows(&self) -> usize {
+        self.values.len() / self.dims
     }
 
     /// The columns from `first` on, as many as a strip has, scaled.
-    fn strip(&self, dims: usize, first: usize) -> Vec<Line<f32>> {
-        pack(self.rows, dims, first, self.scale)
+    fn pack(&self, kernel: Kernel, first: usize, strip: &mut [Line<f32>]) {
+        kernel.pack(self.values, self.dims, first, self.scale, strip);
     }
 
     /// `[row][group]`: the scaled rows' sums of neighbours, each in sixteen lanes.
-    fn nested(&self, dims: usize, groups: Groups) -> Vec<f32> {
-        let mut nested = Vec::with_capacity(self.rows.len() / dims * groups.count);
-        for row in self.rows.chunks_exact(dims) {
+    fn nested(&self, groups: Groups) -> Vec<f32> {
+        let mut nested = Vec::with_capacity(self.rows() * groups.count);
+        for row in self.values.chunks_exact(self.dims) {
             nested.extend(row.chunks(groups.size).map(|group| {
-                let mut lanes = [0.0; lanes::LANES];
+                let mut sums = [0.0; lanes::LANES];
                 for line in group.chunks(lanes::LANES) {
-                    for (lane, value) in lanes.iter_mut().zip(line) {
-                        *lane += value * self.scale;
+                    for (sum, value) in sums.iter_mut().zip(line) {
+                        *sum += value * self.scale;
                     }
                 }
-                lanes::halve_f32(lanes)
+                lanes::halve_f32(sums)
             }));
         }
         nested
     }
-
-    /// Adds the run's sums to `values`, which may end before the sums do.
-    fn add_to(&self, values: &mut [f64], sums: &Line<f32>) {
-        for (value, sum) in values.iter_mut().zip(sums) {
-            *value += f64::from(*sum) * self.factor;
-        }
-    }
-}
-
-/// The columns from `first` on, as many as a strip has, times `scale`, and zeros for columns that there are not.
-fn pack(rows: &[f32], columns: usize, first: usize, scale: f32) -> Vec<Line<f32>> {
-    let pack = |row: &[f32]| {
-        let mut line = [0.0; WIDTH];
-        for (packed, value) in line.iter_mut().zip(&row[first..]) {
-            *packed = value * scale;
-        }
-        line
-    };
-    rows.chunks_exact(columns).map(pack).collect()
 }

@@ -2,7 +2,8 @@
 
 use std::ops::Neg;
 
-use super::{HEIGHT, Line, Square, Tile, WIDTH};
+use super::{HEIGHT, Line, Rotation, Square, Tile, WIDTH};
+use crate::codec::lanes;
 
 /// `f32` or `f64`.
 pub(super) trait Number: Copy + Neg<Output = Self> {
@@ -23,30 +24,73 @@ impl Number for f64 {
     }
 }
 
-/// See [`Kernel::add_f32`](super::Kernel::add_f32). `ROWS` times `COLUMNS` sums are meant to stay in registers.
+/// Sums that are meant to stay in registers.
+const ROWS: usize = 4;
+const COLUMNS: usize = 8;
+
+/// See [`Kernel::largest`](super::Kernel::largest).
 #[inline(always)]
-pub(super) fn add<T: Number, const ROWS: usize, const COLUMNS: usize>(
-    left: &[Line<T>],
-    first: usize,
-    right: &[Line<T>],
-    tile: &mut Tile<T>,
-) {
-    each::<T, ROWS, COLUMNS>(left, first, right, tile, |by| by);
+pub(super) fn largest(values: &[f32]) -> u32 {
+    values.iter().fold(0, |most, value| most.max(value.abs().to_bits()))
 }
 
-/// See [`Kernel::subtract_f64`](super::Kernel::subtract_f64).
+/// [`lanes::sum_of_squares`], compiled with the instructions of its caller.
 #[inline(always)]
-pub(super) fn subtract<const ROWS: usize, const COLUMNS: usize>(
-    left: &[Line<f64>],
-    first: usize,
-    right: &[Line<f64>],
-    tile: &mut Tile<f64>,
-) {
-    each::<f64, ROWS, COLUMNS>(left, first, right, tile, |by| -by);
+pub(super) fn sum_of_squares(values: &[f32]) -> f64 {
+    let (tiles, rest) = values.as_chunks::<{ lanes::LANES }>();
+    let mut sums = [0.0; lanes::LANES];
+    for tile in tiles {
+        for (sum, &value) in sums.iter_mut().zip(tile) {
+            *sum += f64::from(value) * f64::from(value);
+        }
+    }
+    for (sum, &value) in sums.iter_mut().zip(rest) {
+        *sum += f64::from(value) * f64::from(value);
+    }
+    lanes::halve_f64(sums)
+}
+
+/// See [`Kernel::pack`](super::Kernel::pack).
+#[inline(always)]
+pub(super) fn pack(rows: &[f32], columns: usize, first: usize, scale: f32, strip: &mut [Line<f32>]) {
+    for (line, row) in strip.iter_mut().zip(rows.chunks_exact(columns)) {
+        let row = &row[first..];
+        if let Some(row) = row.first_chunk::<WIDTH>() {
+            *line = row.map(|value| value * scale);
+        } else {
+            *line = [0.0; WIDTH];
+            line.iter_mut().zip(row).for_each(|(packed, value)| *packed = value * scale);
+        }
+    }
+}
+
+/// See [`Kernel::add_line`](super::Kernel::add_line). `factor` is a power of two, so that products are exact.
+#[inline(always)]
+pub(super) fn add_line(sums: &Line<f32>, factor: f64, values: &mut [f64]) {
+    if let Some(values) = values.first_chunk_mut::<WIDTH>() {
+        values.iter_mut().zip(sums).for_each(|(value, sum)| *value += f64::from(*sum) * factor);
+    } else {
+        values.iter_mut().zip(sums).for_each(|(value, sum)| *value += f64::from(*sum) * factor);
+    }
+}
+
+/// See [`Kernel::add_f32`](super::Kernel::add_f32).
+pub(super) fn add_f32(left: &[Line<f32>], first: usize, right: &[Line<f32>], tile: &mut Tile<f32>) {
+    each(left, first, right, tile, |by| by);
+}
+
+/// [`add_f32`] in `f64`.
+pub(super) fn add_f64(left: &[Line<f64>], first: usize, right: &[Line<f64>], tile: &mut Tile<f64>) {
+    each(left, first, right, tile, |by| by);
+}
+
+/// [`add_f64`] with every product subtracted.
+pub(super) fn subtract_f64(left: &[Line<f64>], first: usize, right: &[Line<f64>], tile: &mut Tile<f64>) {
+    each(left, first, right, tile, |by| -by);
 }
 
 #[inline(always)]
-fn each<T: Number, const ROWS: usize, const COLUMNS: usize>(
+fn each<T: Number>(
     left: &[Line<T>],
     first: usize,
     right: &[Line<T>],
@@ -116,4 +160,26 @@ pub(super) fn factor(block: &mut Square, least: &Line<f64>) -> bool {
         values[column] = diagonal;
     }
     true
+}
+
+/// See [`Kernel::add_scaled`](super::Kernel::add_scaled).
+#[inline(always)]
+pub(super) fn add_scaled(by: f64, values: &[f64], sums: &mut [f64]) {
+    for (sum, &value) in sums.iter_mut().zip(values) {
+        *sum = by.mul_add(value, *sum);
+    }
+}
+
+/// See [`Kernel::rotate`](super::Kernel::rotate).
+#[inline(always)]
+pub(super) fn rotate(rotations: &[Rotation], rows: &mut [Line<f64>]) {
+    for &Rotation { row, cosine, sine } in rotations {
+        if let [upper, lower] = &mut rows[row..row + 2] {
+            for (upper, lower) in upper.iter_mut().zip(lower) {
+                let (x, y) = (*upper, *lower);
+                *upper = cosine.mul_add(x, -(sine * y));
+                *lower = sine.mul_add(x, cosine * y);
+            }
+        }
+    }
 }

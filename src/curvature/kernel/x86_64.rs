@@ -1,5 +1,9 @@
 //! The kernels on x86-64.
 
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+use super::WIDTH;
+
 /// A function that adds products to a tile, `$rows` times `$vectors` vectors at a time, which stay in registers.
 macro_rules! tile {
     (
@@ -25,10 +29,11 @@ macro_rules! tile {
                         }
                     }
                     for (left, right) in left.iter().zip(right) {
-                        // SAFETY: steps and vectors divide WIDTH, so that the vectors end within the line.
-                        let x: [_; $vectors] = std::array::from_fn(|vector| unsafe {
-                            $load(right.as_ptr().add(start + vector * $lanes))
-                        });
+                        let mut x = [$all(0.0); $vectors];
+                        for (vector, x) in x.iter_mut().enumerate() {
+                            // SAFETY: steps and vectors divide WIDTH, so that the vectors end within the line.
+                            *x = unsafe { $load(right.as_ptr().add(start + vector * $lanes)) };
+                        }
                         for (row, sums) in sums.iter_mut().enumerate() {
                             // SAFETY: below `first + HEIGHT`, which the line has as asserted.
                             let by = $all(unsafe { *left.get_unchecked(first + top + row) });
@@ -50,32 +55,50 @@ macro_rules! tile {
     };
 }
 
-/// What the compiler makes of the portable kernel with more instructions.
-macro_rules! blocks {
-    ($features:literal) => {
-        #[target_feature(enable = $features)]
-        pub(in super::super) fn solve(lower: &Square, block: &mut Square) {
-            portable::solve(lower, block);
-        }
+/// See [`prefetch`](super::prefetch).
+pub(super) fn prefetch(values: &[f64]) {
+    for part in values.chunks(8).take(WIDTH / 8) {
+        // SAFETY: every x86-64 has the instruction, which may be given any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(part.as_ptr().cast()) };
+    }
+}
 
-        #[target_feature(enable = $features)]
-        pub(in super::super) fn factor(block: &mut Square, least: &Line<f64>) -> bool {
-            portable::factor(block, least)
+/// What the compiler makes of the portable functions with more instructions.
+macro_rules! portable {
+    ($features:literal: $($name:ident($($argument:ident: $type:ty),+) $(-> $result:ty)?;)+) => {
+        $(
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn $name($($argument: $type),+) $(-> $result)? {
+                portable::$name($($argument),+)
+            }
+        )+
+    };
+    ($features:literal) => {
+        portable! {
+            $features:
+            largest(values: &[f32]) -> u32;
+            sum_of_squares(values: &[f32]) -> f64;
+            pack(rows: &[f32], columns: usize, first: usize, scale: f32, strip: &mut [Line<f32>]);
+            add_line(sums: &Line<f32>, factor: f64, values: &mut [f64]);
+            solve(lower: &Square, block: &mut Square);
+            factor(block: &mut Square, least: &Line<f64>) -> bool;
+            add_scaled(by: f64, values: &[f64], sums: &mut [f64]);
+            rotate(rotations: &[Rotation], rows: &mut [Line<f64>]);
         }
     };
 }
 
-/// Twelve registers of sums, of sixteen.
+/// Eight registers of sums, of sixteen: with twelve the compiler keeps one of them in memory, at half the speed.
 pub(super) mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::super::{HEIGHT, Line, Square, Tile, WIDTH, portable};
+    use super::super::{HEIGHT, Line, Rotation, Square, Tile, WIDTH, portable};
 
     tile!(
         add_f32,
         "avx2,fma",
         f32,
-        [4][3][8],
+        [4][2][8],
         _mm256_loadu_ps,
         _mm256_storeu_ps,
         _mm256_set1_ps,
@@ -85,7 +108,7 @@ pub(super) mod avx2 {
         add_f64,
         "avx2,fma",
         f64,
-        [4][3][4],
+        [4][2][4],
         _mm256_loadu_pd,
         _mm256_storeu_pd,
         _mm256_set1_pd,
@@ -95,20 +118,20 @@ pub(super) mod avx2 {
         subtract_f64,
         "avx2,fma",
         f64,
-        [4][3][4],
+        [4][2][4],
         _mm256_loadu_pd,
         _mm256_storeu_pd,
         _mm256_set1_pd,
         _mm256_fnmadd_pd
     );
-    blocks!("avx2,fma");
+    portable!("avx2,fma");
 }
 
 /// Twenty-four registers of sums, of thirty-two.
 pub(super) mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::super::{HEIGHT, Line, Square, Tile, WIDTH, portable};
+    use super::super::{HEIGHT, Line, Rotation, Square, Tile, WIDTH, portable};
 
     tile!(
         add_f32,
@@ -140,5 +163,5 @@ pub(super) mod avx512 {
         _mm512_set1_pd,
         _mm512_fnmadd_pd
     );
-    blocks!("avx512f");
+    portable!("avx512f");
 }
