@@ -1,7 +1,7 @@
 # Everything is done by the scripts; this file gives them names. See `make help`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo llm test lean bench fuzz sanitize torture mutants lint fmt doc deny ci clean-cache
+.PHONY: help demo llm test lean bench quality fuzz sanitize torture mutants lint fmt doc deny ci clean-cache
 
 # For `make fuzz`: how long each target runs.
 FUZZ_SECONDS ?= 60
@@ -24,6 +24,9 @@ lean: ## check that the default features need neither burn nor a GPU
 
 bench: ## measure scans beside the machine's limits and the peers (output: target/bench)
 	@scripts/bench.sh
+
+quality: ## judge rankings by retraining and by what was planted (output: target/quality)
+	@scripts/quality.sh
 
 fuzz: ## run every fuzz target for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh $(FUZZ_SECONDS)

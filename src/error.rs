@@ -6,11 +6,13 @@ use std::io;
 use crate::artifact::ArtifactError;
 use crate::codec::EncodeError;
 use crate::curvature::{CurvatureError, FactorError};
+use crate::eval::EvalError;
 use crate::index::{
     AppendError, AttachError, CommitError, CreateError, DetachedError, FitError, GetError, MaintenanceError,
     OpenError, PartError, RecoverError, SnapshotError, WriterError,
 };
 use crate::manifest::ManifestError;
+use crate::operators::OperatorError;
 use crate::scan::{KernelError, ScanError};
 use crate::segment::SegmentError;
 use crate::sketch::SketchError;
@@ -117,6 +119,12 @@ pub enum Error {
     /// From encoding one row of one block.
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    /// From an [operator](crate::operators).
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
+    /// See [`EvalError`].
+    #[error(transparent)]
+    Eval(#[from] EvalError),
     /// From the burn adapter.
     #[cfg(feature = "burn")]
     #[error(transparent)]
@@ -189,6 +197,8 @@ impl Error {
             Self::Kernel(error) => error.kind(),
             Self::Sketch(error) => error.kind(),
             Self::Encode(error) => error.kind(),
+            Self::Operator(error) => error.kind(),
+            Self::Eval(error) => error.kind(),
             #[cfg(feature = "burn")]
             Self::Burn(error) => error.kind(),
             #[cfg(feature = "burn")]
@@ -562,12 +572,53 @@ impl SketchError {
     }
 }
 
+impl EvalError {
+    /// What the caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFinite { .. }
+            | Self::Length { .. }
+            | Self::Empty { .. }
+            | Self::UnknownRow { .. }
+            | Self::TooManyRelevant { .. }
+            | Self::InvalidLevel { .. } => ErrorKind::InvalidInput,
+        }
+    }
+}
+
 impl EncodeError {
     /// What the caller can do about this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFinite { .. } | Self::NormTooLarge { .. } => ErrorKind::InvalidInput,
+        }
+    }
+}
+
+impl OperatorError {
+    /// What the caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::MissingIds { .. } => ErrorKind::NotFound,
+            Self::Setting { .. }
+            | Self::NoExamples
+            | Self::NoTask
+            | Self::Task { .. }
+            | Self::Filtered
+            | Self::Memory { .. }
+            | Self::Lengths { .. }
+            | Self::Weight { .. }
+            | Self::NoWeight
+            | Self::Distribution { .. }
+            | Self::Overflow => ErrorKind::InvalidInput,
+            Self::Sketch(error) => error.kind(),
+            Self::Curvature(error) => error.kind(),
+            Self::Get(error) => error.kind(),
+            Self::Scan(error) => error.kind(),
+            Self::Cancelled => ErrorKind::Cancelled,
         }
     }
 }

@@ -120,6 +120,11 @@
 //! # }
 //! ```
 //!
+//! # Beyond rankings
+//!
+//! [`operators`] answers what researchers ask besides: contrasts, which source made the model do this, which data
+//! to train on, a small set that keeps the influence of all, near-duplicates.
+//!
 //! # Deletes, and reading without ranking
 //!
 //! ```
@@ -203,6 +208,7 @@ mod bytes;
 mod codec;
 pub mod curvature;
 mod error;
+pub mod eval;
 mod files;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -210,6 +216,7 @@ pub mod fuzzing;
 mod index;
 mod lock;
 mod manifest;
+pub mod operators;
 pub mod scan;
 mod schema;
 pub mod segment;
@@ -224,12 +231,12 @@ pub use codec::{EncodeError, Encoding, Tier};
 pub use curvature::{Curvature, CurvatureError};
 pub use error::{Error, ErrorKind, Result};
 pub use index::{
-    AppendError, Attach, AttachError, Attached, Collection, ColumnStats, Commit, CommitError, CompactOptions,
-    Compaction, CreateError, DetachedError, DetachedWriter, Example, ExampleRow, Finding, Fit, FitError,
-    FitOptions, FitProgress, GcOptions, GetError, Ids, Index, IndexOptions, LeftOut, LeftOutReason,
-    MaintenanceError, OpenError, Part, PartError, PartSegment, PreparedCommit, RecoverError, Recovery,
-    Report, Row, Rows, SegmentStats, SelfInfluenceOptions, Snapshot, SnapshotError, SourceCount, Stats,
-    StoredRow, Writer, WriterError,
+    AppendError, ArtifactStats, Attach, AttachError, Attached, Collection, ColumnStats, Commit, CommitError,
+    CompactOptions, Compaction, CreateError, DetachedError, DetachedWriter, Example, ExampleRow, Finding,
+    Fit, FitError, FitOptions, FitProgress, GcOptions, GetError, Ids, Index, IndexOptions, LeftOut,
+    LeftOutReason, MaintenanceError, OpenError, Part, PartError, PartSegment, PreparedCommit, RecoverError,
+    Recovery, Report, Row, Rows, SegmentStats, SelfInfluenceOptions, Snapshot, SnapshotError, SourceCount,
+    Stats, StoredRow, Writer, WriterError,
 };
 pub use manifest::ManifestError;
 pub use scan::{CancelToken, Grouping, Hit, Metric, Ranking, Scan, ScanError, SpanFilter};

@@ -32,6 +32,7 @@ fn error_of_every_operation_converts() {
     converts::<SketchError>();
     converts::<SnapshotError>();
     converts::<WriterError>();
+    converts::<gradix::operators::OperatorError>();
     converts::<scan::KernelError>();
     converts::<Error>();
 }

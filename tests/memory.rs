@@ -1,5 +1,5 @@
-//! Memory stays bounded: an index ten times larger than the process may have is appended, scanned and
-//! read row by row.
+//! Memory stays bounded: an index ten times larger than the process may have is appended, scanned, operated on
+//! and read row by row.
 //!
 //! The limit is RLIMIT_DATA, which counts heap and private memory but not the pages of mapped files,
 //! which the kernel can drop. (It counts stacks too; those of C++ threads are as large as `ulimit -s`.) `GRADIX_MEMORY_TEST_MB` and `GRADIX_MEMORY_LIMIT_MB` change the sizes
@@ -8,12 +8,14 @@
 
 mod fixtures;
 
+use std::ops::ControlFlow;
 use std::process::Command;
 
 use fixtures::indexes;
 use fixtures::sketches::sketch_of;
+use gradix::operators::{self, BySource, Coreset, Duplicates, Selection};
 use gradix::sketch::{Sketch, SketchSpec};
-use gradix::{Encoding, Row, Schema};
+use gradix::{CancelToken, Encoding, Row, Schema, Snapshot};
 
 const DIMS: u32 = 16_384;
 const BATCH: u64 = 64;
@@ -22,7 +24,7 @@ fn megabytes(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
-/// Catches an append, a scan or an iterator whose memory grows with the index.
+/// Catches an append, a scan, an operator or an iterator whose memory grows with the index.
 #[test]
 fn index_ten_times_the_memory_limit_is_written_and_scanned() {
     if std::env::var_os("GRADIX_MEMORY_CHILD").is_some() {
@@ -62,6 +64,27 @@ fn memory_limit_stops_a_process_that_takes_more() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("refused"), "{output:?}");
 }
 
+fn operate(snapshot: &Snapshot, queries: &[Sketch]) {
+    let scan = || snapshot.scan(queries);
+    let sources = BySource::new().replicates(50).run(scan().unwrap()).unwrap();
+    assert_eq!(sources[0][0].examples, snapshot.rows());
+    let selected = Selection::fraction(0.001).task(0..1).task(1..2).run(scan().unwrap()).unwrap();
+    // Copies of the queries, the greater of them first.
+    assert!(selected.windows(2).all(|pair| pair[0].score >= pair[1].score));
+    let chosen = Coreset::new(3).candidates(100).choose(scan).unwrap();
+    assert_eq!(chosen.examples.len(), 3);
+    let ids = (0..2_000u64).map(u64::to_be_bytes);
+    operators::mean_of(snapshot, ids, &CancelToken::new()).unwrap();
+    // Rows are copies of 64, so that each has thousands of duplicates.
+    let mut left = 5_000;
+    let pairs = Duplicates::new(0.999).batch(8).run(snapshot, |pair| {
+        assert_eq!(pair.first[7] % BATCH as u8, pair.second[7] % BATCH as u8);
+        left -= 1;
+        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!(pairs.unwrap(), 5_000);
+}
+
 fn write_and_scan() {
     let bytes = megabytes("GRADIX_MEMORY_TEST_MB", 2_560) << 20;
     let spec = SketchSpec::dense("memory", "1", [("all", DIMS)]);
@@ -85,6 +108,7 @@ fn write_and_scan() {
     assert_eq!(ranking.statistics().rows, id);
     // The greatest inner product of a row of the batch is with itself: first the one with the least id.
     assert_eq!(ranking.proponents(1)[0].id, 1u64.to_be_bytes());
+    operate(&snapshot, &sketches[..2]);
     // Segments of one commit stand in any order.
     let mut seen = vec![false; rows as usize + BATCH as usize];
     for row in snapshot.iter().with_sketches() {

@@ -9,11 +9,12 @@ use std::fs;
 use std::path::Path;
 
 /// What each top folder or file of `src` may use, lowest first: only what stands above it in this list.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("bytes", &[]),
     ("lock", &[]),
     ("files", &[]),
     ("codec", &[]),
+    ("eval", &[]),
     ("sketch", &["codec"]),
     ("schema", &["codec", "sketch"]),
     ("segment", &["bytes", "lock", "files", "codec", "sketch", "schema"]),
@@ -37,10 +38,26 @@ const MAY_USE: [(&str, &[&str]); 15] = [
             "scan",
         ],
     ),
+    ("operators", &["lock", "sketch", "segment", "curvature", "scan", "index"]),
     // All but the collector use `sketch` alone, see below.
     ("burn", &["lock", "sketch", "segment", "scan", "index"]),
     // `crate::Error` gathers the errors of all; so nobody below may return it.
-    ("error", &["codec", "sketch", "segment", "artifact", "curvature", "manifest", "scan", "index", "burn"]),
+    (
+        "error",
+        &[
+            "codec",
+            "eval",
+            "sketch",
+            "segment",
+            "artifact",
+            "curvature",
+            "manifest",
+            "scan",
+            "index",
+            "operators",
+            "burn",
+        ],
+    ),
     // Lets the fuzzer in, and is there for it alone.
     ("fuzzing", &["segment", "manifest"]),
 ];

@@ -61,7 +61,7 @@ pub use rows::Row;
 pub use self_influence::SelfInfluenceOptions;
 pub use snapshot::{Example, ExampleRow, Snapshot};
 pub use sources::SourceCount;
-pub use stats::{ColumnStats, SegmentStats, Stats};
+pub use stats::{ArtifactStats, ColumnStats, SegmentStats, Stats};
 pub use verify::{Finding, Report};
 pub use writer::{Commit, PreparedCommit, Writer};
 

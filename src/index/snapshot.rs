@@ -10,7 +10,7 @@ use super::Shared;
 use super::error::{GetError, SnapshotError, hex};
 use super::readable::Pin;
 use crate::curvature::{Conditioner, Curvature};
-use crate::manifest::{Location, Manifest, ManifestError, SegmentRecord};
+use crate::manifest::{ArtifactRecord, Location, Manifest, ManifestError, SegmentRecord};
 use crate::scan::{CancelToken, ExampleRows, Lookup, RowLengths, Scan, ScanError};
 use crate::schema::Schema;
 use crate::segment::{Kind, LiveSegment, RowGroup, SegmentError, SegmentReader, Span};
@@ -241,6 +241,20 @@ impl Snapshot {
             Some(view) => Ok(Arc::clone(view)),
             None => self.inner.shared.manifest(),
         }
+    }
+
+    /// The artifacts of this generation, by name.
+    pub(super) fn artifacts(&self) -> Result<Vec<(String, ArtifactRecord)>, ManifestError> {
+        let manifest = self.manifest()?;
+        let mut names: Vec<String> = manifest.artifacts()?.into_iter().map(|(name, ..)| name).collect();
+        names.dedup();
+        let mut all = Vec::new();
+        for name in names {
+            if let Some(record) = manifest.artifact(&name, self.inner.generation)? {
+                all.push((name, record));
+            }
+        }
+        Ok(all)
     }
 
     pub(super) fn shared(&self) -> &Shared {

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+use super::coverage::covered;
 use super::error::SnapshotError;
 use super::snapshot::Snapshot;
+use crate::curvature::Covered;
 use crate::segment::Column;
 
 /// Counts and sizes of one generation. `Serialize` with the feature `serde`.
@@ -23,8 +25,25 @@ pub struct Stats {
     pub bytes: u64,
     /// Bytes of each column over all segments, including padding, in file order.
     pub columns: Vec<ColumnStats>,
+    /// Each artifact, by name.
+    pub artifacts: Vec<ArtifactStats>,
     /// Each segment, in the order of appending.
     pub segments: Vec<SegmentStats>,
+}
+
+/// An artifact: what was fitted, and of which rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct ArtifactStats {
+    /// Its name: that of a curvature, with `/self-influence` behind it for the self-influence of the rows.
+    pub name: String,
+    /// Its UUID, in text form.
+    pub artifact: String,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Which rows of this generation it covers.
+    pub covered: Covered,
 }
 
 /// The size of one column.
@@ -68,7 +87,7 @@ impl Snapshot {
     /// Counts and sizes of this generation. Reads no rows.
     ///
     /// # Errors
-    /// None at present; a later version may read lazily.
+    /// The manifest cannot be read.
     pub fn stats(&self) -> Result<Stats, SnapshotError> {
         let mut columns: BTreeMap<(usize, Column), u64> = BTreeMap::new();
         let mut segments = Vec::new();
@@ -96,12 +115,22 @@ impl Snapshot {
             block: column.block.and_then(|block| blocks.get(block)).map(|block| block.name.clone()),
             bytes,
         });
+        let mut artifacts = Vec::new();
+        for (name, record) in self.artifacts()? {
+            let coverage = self.manifest()?.coverage(&name, &record)?;
+            let covered = covered(&coverage, self.segments(), record.gone);
+            if let Some(file) = record.file {
+                let artifact = file.artifact().to_string();
+                artifacts.push(ArtifactStats { name, artifact, bytes: file.bytes, covered });
+            }
+        }
         Ok(Stats {
             generation: self.generation(),
             rows: self.rows(),
             dead_rows: segments.iter().map(|segment| segment.dead_rows).sum(),
             bytes: segments.iter().map(|segment| segment.bytes).sum(),
             columns: columns.collect(),
+            artifacts,
             segments,
         })
     }

@@ -145,10 +145,7 @@ fn verify_generations(snapshot: &Snapshot, report: &mut Report) -> Result<(), Ma
 /// Checks the files of the artifacts, and what the manifest says of them.
 fn verify_artifacts(snapshot: &Snapshot, report: &mut Report) -> Result<(), ManifestError> {
     let (manifest, shared) = (snapshot.manifest()?, snapshot.shared());
-    let mut names: Vec<String> = manifest.artifacts()?.into_iter().map(|(name, ..)| name).collect();
-    names.dedup();
-    for name in names {
-        let Some(record) = manifest.artifact(&name, snapshot.generation())? else { continue };
+    for (name, record) in snapshot.artifacts()? {
         let Some(file) = record.file else { continue };
         for (segment, rows) in manifest.coverage(&name, &record)? {
             let found = snapshot.segments().iter().find(|live| live.reader.segment() == segment);

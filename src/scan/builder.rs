@@ -343,6 +343,30 @@ impl<'a> Scan<'a> {
         self.planner(threads, false)?.explain(self.path)
     }
 
+    /// Groups rows by example, by their sums unless another grouping is set.
+    pub(crate) fn by_example(mut self) -> Self {
+        if !self.grouping.by_example() {
+            self.grouping = Grouping::Sum;
+        }
+        self
+    }
+
+    /// Only proponents with at least this score, which prunes rows from the start.
+    pub(crate) fn at_least(mut self, score: f64) -> Self {
+        self.ends.least = score;
+        self
+    }
+
+    pub(crate) fn query_count(&self) -> usize {
+        self.queries.len()
+    }
+
+    /// Whether rows are excluded by id, source or span.
+    pub(crate) fn is_filtered(&self) -> bool {
+        let FilterRequest { ids, excluded, sources, spans } = &self.filter;
+        ids.is_some() || !excluded.is_empty() || sources.is_some() || *spans != SpanFilter::All
+    }
+
     /// Calls `work` with the scan and the number of threads, on a pool of that number of threads.
     fn on_threads<R: Send>(
         self,
@@ -367,7 +391,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn rows(&self) -> u64 {
+    /// Rows of the snapshot's segments, including dead ones.
+    pub(crate) fn rows(&self) -> u64 {
         total_rows(self.segments)
     }
 

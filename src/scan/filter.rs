@@ -20,7 +20,7 @@ pub enum SpanFilter {
 }
 
 impl SpanFilter {
-    pub(super) fn admits(self, span: Span) -> bool {
+    pub(crate) fn admits(self, span: Span) -> bool {
         match self {
             Self::All => true,
             Self::Whole => span.is_whole(),

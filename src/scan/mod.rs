@@ -63,4 +63,6 @@ pub use scores::ScoredRows;
 
 pub(crate) use filter::ExampleRows;
 pub(crate) use plan::Feedback;
+#[cfg(feature = "serde")]
+pub(crate) use ranking::text_or_bytes;
 pub(crate) use source::{Lookup, RowLengths};

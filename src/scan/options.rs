@@ -168,12 +168,20 @@ impl fmt::Display for Reading {
 }
 
 /// The maximum number of hits of each query at either end.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Ends {
     /// The maximum number of proponents.
     pub top: usize,
     /// The maximum number of opponents.
     pub bottom: usize,
+    /// The least score of a proponent.
+    pub least: f64,
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self { top: 0, bottom: 0, least: f64::NEG_INFINITY }
+    }
 }
 
 impl Ends {

@@ -116,7 +116,7 @@ pub struct Statistics {
 }
 
 #[cfg(feature = "serde")]
-fn text_or_bytes<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn text_or_bytes<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     match std::str::from_utf8(bytes) {
         Ok(text) => serializer.serialize_str(text),
         Err(_) => serializer.collect_seq(bytes),

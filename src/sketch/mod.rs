@@ -107,16 +107,53 @@ impl Sketch {
     /// # Errors
     /// [`SketchError::OtherSpec`] if the specs differ; [`SketchError::Overflow`] if a sum overflows `f32`.
     pub fn plus(&self, other: &Self) -> Result<Self, SketchError> {
+        self.combined(other, |left, right| left + right)
+    }
+
+    /// The difference of two sketches of one spec, value by value: the sketch of the first gradient minus the
+    /// second, as of a good answer and a bad one. Its proponents are those of the first rather than the second.
+    ///
+    /// ```
+    /// # use gradix::sketch::{Sketch, SketchSpec};
+    /// # let spec = SketchSpec::dense("mine", "v1", [("all", 2)]);
+    /// let good = Sketch::dense(spec.clone(), vec![3.0, 1.0])?;
+    /// let bad = Sketch::dense(spec, vec![1.0, 1.0])?;
+    /// assert_eq!(good.minus(&bad.scaled(0.5)?)?.values(), [2.5, 0.5]);
+    /// # Ok::<(), gradix::sketch::SketchError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Sketch::plus`].
+    pub fn minus(&self, other: &Self) -> Result<Self, SketchError> {
+        self.combined(other, |left, right| left - right)
+    }
+
+    /// The sketch times a number, value by value, each product rounded once.
+    ///
+    /// # Errors
+    /// [`SketchError::Overflow`] if a product is not finite, as it is with a factor that is not.
+    pub fn scaled(&self, factor: f32) -> Result<Self, SketchError> {
+        Self::summed(Arc::clone(&self.spec), self.values.iter().map(|value| value * factor).collect())
+    }
+
+    fn combined(&self, other: &Self, combine: impl Fn(f32, f32) -> f32) -> Result<Self, SketchError> {
+        self.check_same(other)?;
+        let values =
+            self.values.iter().zip(&other.values).map(|(left, right)| combine(*left, *right)).collect();
+        Self::summed(Arc::clone(&self.spec), values)
+    }
+
+    /// Returns an error if the other sketch is of another spec.
+    pub(crate) fn check_same(&self, other: &Self) -> Result<(), SketchError> {
         if self.spec != other.spec {
             let (given, expected) = (Box::new(other.spec().clone()), Box::new(self.spec().clone()));
             return Err(SketchError::OtherSpec { given, expected });
         }
-        let values = self.values.iter().zip(&other.values).map(|(left, right)| left + right).collect();
-        Self::summed(Arc::clone(&self.spec), values)
+        Ok(())
     }
 
     /// A sketch of sums, each of which must be finite.
-    fn summed(spec: Arc<SketchSpec>, values: Vec<f32>) -> Result<Self, SketchError> {
+    pub(crate) fn summed(spec: Arc<SketchSpec>, values: Vec<f32>) -> Result<Self, SketchError> {
         for (block, range) in spec.blocks().iter().zip(spec.ranges()) {
             let values = &values[range];
             // Checks whole runs without a branch per value, which vectorises; then finds the value.

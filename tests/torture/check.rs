@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use gradix::{GcOptions, Index, Part, Snapshot, SnapshotError};
+use gradix::curvature::FactorError;
+use gradix::{Curvature, CurvatureError, GcOptions, Index, Part, Snapshot, SnapshotError};
 
 use crate::fixtures::told;
 use crate::workload::{Content, Oracle, Session, StoredRow, operation, rows_of};
@@ -65,6 +66,18 @@ pub fn compare(snapshot: &Snapshot, content: &Content) -> Result<(), Failure> {
     let payload = snapshot.payload().map_err(|error| refused("unreadable", "reading the payload", &error))?;
     if payload != content.payload.as_bytes() {
         return Err(wrong("another payload".into()));
+    }
+    for (name, rows) in [("curvature", content.fitted), ("observed", content.observed)] {
+        let curvature = Curvature::default().name(name);
+        let found = match snapshot.curvature(&curvature) {
+            Ok(state) => state.blocks[0].rows,
+            Err(CurvatureError::NotFitted { .. }) => 0,
+            Err(CurvatureError::Factor { source: FactorError::NoRows, .. }) if rows == 0 => 0,
+            Err(error) => return Err(refused("unreadable", "the curvature", &error)),
+        };
+        if found != rows {
+            return Err(wrong(format!("{found} rows in the sums of {name}, in place of {rows}")));
+        }
     }
     Ok(())
 }
@@ -146,6 +159,12 @@ pub fn assert_no_orphans(path: &Path, index: &Index) -> Result<(), Failure> {
     });
     if files != listed {
         return Err(failure("orphans", format!("files {files:?}, where {listed:?} are listed")));
+    }
+    let listed: BTreeSet<String> =
+        stats.artifacts.iter().map(|artifact| format!("{}.art", artifact.artifact)).collect();
+    let files = names("artifacts")?;
+    if files != listed {
+        return Err(failure("orphans", format!("artifacts {files:?}, where {listed:?} are listed")));
     }
     let left: Vec<_> = names("manifest")?.into_iter().filter(|name| name.ends_with(".dbtmp")).collect();
     if !left.is_empty() {

@@ -9,8 +9,8 @@ use std::{fs, io};
 
 use gradix::sketch::Sketch;
 use gradix::{
-    Attach, CompactOptions, Encoding, GcOptions, Index, IndexOptions, Part, PartError, Result, Row, Schema,
-    Span, Tier, Writer,
+    Attach, CompactOptions, Curvature, Encoding, FitOptions, GcOptions, Index, IndexOptions, Part, PartError,
+    Result, Row, Schema, SelfInfluenceOptions, Span, Tier, Writer,
 };
 
 use crate::fixtures::random::Random;
@@ -61,6 +61,14 @@ pub const OPERATIONS: &[Operation] = &[
     Operation { name: "compact", run: compact },
     Operation { name: "collect", run: collect },
     Operation { name: "append", run: append },
+    Operation { name: "fit", run: fit },
+    Operation { name: "append", run: append },
+    Operation { name: "observe", run: observe },
+    Operation { name: "delete", run: delete },
+    Operation { name: "fit", run: fit },
+    Operation { name: "fit the self-influence", run: fit_self_influence },
+    Operation { name: "observe, then abort", run: observe_then_abort },
+    Operation { name: "compact", run: compact },
     Operation { name: "reopen the index", run: reopen_index },
 ];
 
@@ -71,6 +79,10 @@ pub struct Content {
     /// The number of each example; [`rows_of`] makes its rows from it.
     pub examples: BTreeMap<String, u64>,
     pub payload: String,
+    /// The rows in the sums of the curvature; 0 if there is none.
+    pub fitted: u64,
+    /// The sketches in the sums of those that were observed.
+    pub observed: u64,
 }
 
 /// What a workload says about itself, for an oracle that watches from elsewhere.
@@ -107,7 +119,8 @@ impl Mark {
             Self::Creating => "creating\n".into(),
             Self::Created => "created\n".into(),
             Self::Publishing { upto, content } => {
-                let mut line = format!("publishing {upto} {}", content.payload);
+                let Content { payload, fitted, observed, .. } = &**content;
+                let mut line = format!("publishing {upto} {fitted} {observed} {payload}");
                 for (id, number) in &content.examples {
                     line.push_str(&format!(" {id}={number}"));
                 }
@@ -129,14 +142,14 @@ impl Mark {
             "creating" => Self::Creating,
             "created" => Self::Created,
             "publishing" => {
-                let upto = number()?;
+                let (upto, fitted, observed) = (number()?, number()?, number()?);
                 let payload = words.next()?.to_owned();
                 let example = |word: &str| {
                     let (id, number) = word.split_once('=')?;
                     Some((id.to_owned(), number.parse().ok()?))
                 };
                 let examples = words.map(example).collect::<Option<_>>()?;
-                Self::Publishing { upto, content: Arc::new(Content { examples, payload }) }
+                Self::Publishing { upto, content: Arc::new(Content { examples, payload, fitted, observed }) }
             }
             "acknowledged" => Self::Acknowledged { generation: number()? },
             "found" => Self::Found { generation: number()? },
@@ -533,6 +546,61 @@ fn compact(session: &mut Session) -> Result<()> {
     let generation = writer.generation();
     session.acknowledged(generation);
     Ok(())
+}
+
+/// Sums up the live rows.
+fn fit(session: &mut Session) -> Result<()> {
+    if session.is_changed {
+        session.publish("")?;
+    }
+    session.open_writer()?;
+    let rows = |number: &u64| rows_of(*number).len() as u64;
+    let fitted = session.next.examples.values().map(rows).sum();
+    session.next = Content { payload: String::new(), fitted, ..session.next.clone() };
+    let (upto, content) = (session.oracle.acknowledged + 1, Arc::new(session.next.clone()));
+    session.mark(&Mark::Publishing { upto, content });
+    let fit = session.open_writer()?.fit_curvature(FitOptions::default())?;
+    session.acknowledged(fit.generation);
+    Ok(())
+}
+
+fn fit_self_influence(session: &mut Session) -> Result<()> {
+    if session.is_changed {
+        session.publish("")?;
+    }
+    if session.next.fitted == 0 {
+        return Ok(());
+    }
+    session.open_writer()?;
+    session.next.payload.clear();
+    let (upto, content) = (session.oracle.acknowledged + 1, Arc::new(session.next.clone()));
+    session.mark(&Mark::Publishing { upto, content });
+    let curvature = Curvature::default().allow_missing(1.0);
+    let options = SelfInfluenceOptions::default().curvature(curvature);
+    let fit = session.open_writer()?.fit_self_influence(options)?;
+    session.acknowledged(fit.generation);
+    Ok(())
+}
+
+/// Adds sketches to sums without storing them.
+fn observe_one(session: &mut Session) -> Result<()> {
+    let Some(id) = session.some_id() else { return append(session) };
+    let sketches: Vec<Sketch> = (0..3).map(|_| sketch_of(&spec(), session.random.next())).collect();
+    session.open_writer()?.observe("observed", &id, &sketches)?;
+    session.next.observed += 3;
+    session.is_changed = true;
+    Ok(())
+}
+
+fn observe(session: &mut Session) -> Result<()> {
+    observe_one(session)?;
+    observe_one(session)?;
+    session.publish("")
+}
+
+fn observe_then_abort(session: &mut Session) -> Result<()> {
+    observe_one(session)?;
+    abort(session)
 }
 
 fn collect(session: &mut Session) -> Result<()> {

@@ -4,6 +4,10 @@
 //! the ROC curve over the `k` examples with the highest and the `k` with the lowest influence,
 //! poisoned ones being positive; and error tracing by the precision among the `k` highest.
 
+pub use gradix::eval::mean;
+
+use gradix::eval;
+
 /// One training example of a ranking.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Judged {
@@ -23,56 +27,39 @@ pub struct Areas {
 }
 
 /// Both areas over the first `k` and the last `k` of a ranking (highest score first); over the
-/// whole ranking where it has fewer than `2 k` examples.
-///
-/// Average precision is `Σ (R_n - R_(n-1)) · P_n` over the distinct scores from the top; a tie in
-/// ROC counts one half (the Mann-Whitney statistic), so the order among equal scores has no effect.
+/// whole ranking where it has fewer than `2 k` examples. [`gradix::eval`] says how they are computed.
 ///
 /// Without a positive example both areas are 0: there was something to find and none of it came up
 /// (as in the paper, whose figure for random at k = 5 is .2968; skipping such
 /// rankings out would give about .5). Without a negative one both are 1.
 /// An empty cut (`k` is 0, or nothing is ranked) has none.
+///
+/// # Panics
+/// If a score is NaN, which no scan gives.
 pub fn areas(ranking: &[Judged], k: usize) -> Option<Areas> {
-    let mut ends: Vec<Judged> = if ranking.len() <= k.saturating_mul(2) {
+    let ends: Vec<Judged> = if ranking.len() <= k.saturating_mul(2) {
         ranking.to_vec()
     } else {
         [&ranking[..k], &ranking[ranking.len() - k..]].concat()
     };
-    ends.sort_by(|a, b| b.score.total_cmp(&a.score));
     if ends.is_empty() {
         return None;
     }
-    let positives = ends.iter().filter(|judged| judged.positive).count();
-    let negatives = ends.len() - positives;
-    if positives == 0 || negatives == 0 {
-        let area = if positives == 0 { 0.0 } else { 1.0 };
-        return Some(Areas { au_prc: area, au_roc: area });
-    }
-    let (mut found, mut passed) = (0, 0);
-    let (mut au_prc, mut outranked) = (0.0, 0.0);
-    for tied in ends.chunk_by(|a, b| a.score == b.score) {
-        let hits = tied.iter().filter(|judged| judged.positive).count();
-        let misses = tied.len() - hits;
-        outranked += misses as f64 * (found as f64 + 0.5 * hits as f64);
-        found += hits;
-        passed += tied.len();
-        au_prc += hits as f64 / positives as f64 * (found as f64 / passed as f64);
-    }
-    Some(Areas { au_prc, au_roc: outranked / (positives as f64 * negatives as f64) })
+    let (scores, positive): (Vec<f64>, Vec<bool>) =
+        ends.iter().map(|judged| (judged.score, judged.positive)).unzip();
+    let au_roc = eval::roc_auc(&scores, &positive).expect("scores are numbers");
+    let au_prc = eval::average_precision(&scores, &positive).expect("scores are numbers");
+    let of_one_class = if positive[0] { 1.0 } else { 0.0 };
+    Some(match (au_prc, au_roc) {
+        (Some(au_prc), Some(au_roc)) => Areas { au_prc, au_roc },
+        _ => Areas { au_prc: of_one_class, au_roc: of_one_class },
+    })
 }
 
 /// The share of positive examples among the first `k` of a ranking (among all, where it has fewer);
 /// none for an empty cut. Equal scores keep the order given.
 pub fn precision_at(ranking: &[Judged], k: usize) -> Option<f64> {
-    let top = &ranking[..k.min(ranking.len())];
-    let hits = top.iter().filter(|judged| judged.positive).count();
-    (!top.is_empty()).then(|| hits as f64 / top.len() as f64)
-}
-
-/// The mean over queries, of those that have a value; none where none has.
-pub fn mean(values: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {
-    let values: Vec<f64> = values.into_iter().flatten().collect();
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    eval::precision_at(ranking.iter().map(|judged| judged.positive), k)
 }
 
 #[cfg(test)]
@@ -140,12 +127,5 @@ mod tests {
         assert_eq!(precision_at(&mixed, 20), Some(2.0 / 3.0));
         assert_eq!(precision_at(&mixed, 0), None);
         assert_eq!(precision_at(&[], 5), None);
-    }
-
-    // Would catch a mean that counts missing values as zero.
-    #[test]
-    fn mean_skips_missing() {
-        assert_eq!(mean([Some(1.0), None, Some(0.5)]), Some(0.75));
-        assert_eq!(mean([None]), None);
     }
 }

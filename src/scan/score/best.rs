@@ -57,12 +57,14 @@ impl Ord for Entry {
 #[derive(Debug, Clone)]
 pub(in crate::scan) struct Best {
     k: usize,
+    /// The least key of an entry.
+    least: f64,
     heap: BinaryHeap<Entry>,
 }
 
 impl Best {
-    pub fn new(k: usize) -> Self {
-        Self { k, heap: BinaryHeap::new() }
+    pub fn new(k: usize, least: f64) -> Self {
+        Self { k, least, heap: BinaryHeap::new() }
     }
 
     /// The threshold: a key below it is not among the best. An equal key may be, by its id.
@@ -70,7 +72,7 @@ impl Best {
         match self.heap.peek() {
             _ if self.k == 0 => f64::INFINITY,
             Some(worst) if self.heap.len() >= self.k => worst.key,
-            _ => f64::NEG_INFINITY,
+            _ => self.least,
         }
     }
 
@@ -82,7 +84,7 @@ impl Best {
                 let order = by_key(key, worst.key).then_with(|| id.cmp(&worst.id));
                 order.then_with(|| place.cmp(&(worst.segment, worst.row))) == Ordering::Less
             }
-            _ => true,
+            _ => key >= self.least,
         }
     }
 

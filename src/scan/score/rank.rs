@@ -46,8 +46,9 @@ pub(in crate::scan) struct Counts {
 
 impl Found {
     pub fn new(queries: usize, ends: Ends) -> Self {
-        let of = |k| vec![Best::new(k); queries];
-        Self { top: of(ends.top), bottom: of(ends.bottom), counts: Counts::default() }
+        let of = |k, least| vec![Best::new(k, least); queries];
+        let bottom = of(ends.bottom, f64::NEG_INFINITY);
+        Self { top: of(ends.top, ends.least), bottom, counts: Counts::default() }
     }
 
     pub fn merge(&mut self, other: Self) {

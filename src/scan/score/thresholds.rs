@@ -17,8 +17,9 @@ pub(in crate::scan) struct Thresholds(Vec<[AtomicU64; 2]>);
 impl Thresholds {
     /// The thresholds before any score. At an end that is not requested, no score reaches the threshold.
     pub fn new(queries: usize, ends: Ends) -> Self {
-        let least = |k| AtomicU64::new(to_ordered(if k == 0 { f64::INFINITY } else { f64::NEG_INFINITY }));
-        Self((0..queries).map(|_| [least(ends.top), least(ends.bottom)]).collect())
+        let first = |k, least| AtomicU64::new(to_ordered(if k == 0 { f64::INFINITY } else { least }));
+        let bottom = || first(ends.bottom, f64::NEG_INFINITY);
+        Self((0..queries).map(|_| [first(ends.top, ends.least), bottom()]).collect())
     }
 
     /// Raises the thresholds of some queries to those of a worker. Relaxed, here and below: a stale threshold
