@@ -615,6 +615,7 @@ impl OperatorError {
             | Self::Distribution { .. }
             | Self::Overflow => ErrorKind::InvalidInput,
             Self::Sketch(error) => error.kind(),
+            Self::Curvature(error) => error.kind(),
             Self::Get(error) => error.kind(),
             Self::Scan(error) => error.kind(),
             Self::Cancelled => ErrorKind::Cancelled,

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use gradix::curvature::{Estimate, FactorError};
+use gradix::operators::{OperatorError, highest_self_influence};
 use gradix::scan::{CancelToken, ScanPath};
 use gradix::sketch::{Sketch, SketchSpec};
 use gradix::{
@@ -543,6 +544,16 @@ fn metrics_divide_by_the_lengths_of_rows() {
     let read = snapshot.iter().with_self_influence(&Curvature::default()).unwrap();
     let read: Vec<f64> = read.map(|row| row.unwrap().self_influence.unwrap()).collect();
     close(&read, &own, 1e-4);
+    let highest = highest_self_influence(&snapshot, &Curvature::default(), 7, &CancelToken::new()).unwrap();
+    let mut order: Vec<usize> = (0..read.len()).collect();
+    order.sort_by(|&a, &b| read[b].total_cmp(&read[a]));
+    let values: Vec<f64> = order[..7].iter().map(|&row| read[row]).collect();
+    assert_eq!(highest.iter().map(|row| row.value).collect::<Vec<_>>(), values);
+    assert_eq!(highest[0].id, stored(&snapshot)[order[0]].0);
+    let stopped = CancelToken::new();
+    stopped.cancel();
+    let stopped = highest_self_influence(&snapshot, &Curvature::default(), 7, &stopped);
+    assert!(matches!(stopped, Err(OperatorError::Cancelled)));
     let query = sketch(&mut Random(99));
     let plain = scores(&snapshot, &query, &Curvature::default(), Metric::InnerProduct).unwrap();
     let divided = |by: &dyn Fn(usize) -> f64| -> Vec<f64> {

@@ -555,6 +555,30 @@ fn coreset_is_the_greedy_choice() {
     }
 }
 
+/// Catches a candidate that is chosen at the gain of an example outside of the pool, which has the lesser id.
+#[test]
+fn coreset_tie_goes_to_the_lesser_id_outside_of_the_pool() {
+    let (_folder, index) = indexes::create(&Schema::new(spec(), Encoding::F32).unwrap());
+    let of = |first: f32, second: f32| {
+        let mut values = vec![0.0; DIMS as usize];
+        (values[0], values[1]) = (first, second);
+        sketch(values)
+    };
+    let mut writer = index.writer().unwrap();
+    // Once z is chosen, y and b both add 1.
+    for (id, row) in [("z", of(5.0, 0.0)), ("y", of(2.0, 1.0)), ("b", of(0.0, 1.0))] {
+        writer.append(id, &row).unwrap();
+    }
+    writer.commit().unwrap();
+    let (snapshot, queries) = (index.snapshot().unwrap(), [of(1.0, 0.0), of(0.0, 1.0)]);
+    for (candidates, passes) in [(1, 2), (2, 2), (3, 1)] {
+        let coreset = Coreset::new(2).objective(Objective::FacilityLocation).candidates(candidates);
+        let chosen = coreset.choose(|| snapshot.scan(&queries)).unwrap();
+        let ids: Vec<_> = chosen.examples.iter().map(|one| &one.id[..]).collect();
+        assert_eq!((ids, chosen.passes), (vec![&b"z"[..], b"b"], passes), "{candidates}");
+    }
+}
+
 /// Catches a share that is of another sum than that of all positive scores.
 #[test]
 fn coreset_tells_what_it_keeps() {

@@ -38,7 +38,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "scan",
         ],
     ),
-    ("operators", &["lock", "sketch", "scan", "index"]),
+    ("operators", &["lock", "sketch", "segment", "curvature", "scan", "index"]),
     // All but the collector use `sketch` alone, see below.
     ("burn", &["lock", "sketch", "segment", "scan", "index"]),
     // `crate::Error` gathers the errors of all; so nobody below may return it.

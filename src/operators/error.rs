@@ -1,5 +1,6 @@
 use std::ops::Range;
 
+use crate::curvature::CurvatureError;
 use crate::index::GetError;
 use crate::scan::ScanError;
 use crate::sketch::SketchError;
@@ -93,6 +94,9 @@ pub enum OperatorError {
     /// A row cannot be read.
     #[error("cannot read a row")]
     Get(#[from] GetError),
+    /// The curvature or the self-influence cannot be used.
+    #[error("cannot use the curvature")]
+    Curvature(#[from] CurvatureError),
     /// A scan failed, or was cancelled.
     #[error("cannot scan")]
     Scan(#[from] ScanError),

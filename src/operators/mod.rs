@@ -8,6 +8,7 @@
 //! | Which corpus made the model do this? | [`BySource`]: sums, means and shares with intervals of confidence; [`Mixture`]: the same from outputs alone |
 //! | Which data should the model be trained on for these tasks? | [`Selection`]: the best fraction, as LESS and In2Core choose it |
 //! | Which few examples keep the influence of all? | [`Coreset`]: the greedy choice, with a bound |
+//! | Which examples are mislabelled, or like no other? | [`highest_self_influence`] |
 //! | Which data does the model see as the same? | [`Duplicates`]: all pairs above a cosine, and their clusters |
 //!
 //! Operators take a configured [`Scan`](crate::Scan), with its blocks, weights, filters, threads, progress and
@@ -52,6 +53,7 @@ mod error;
 mod mixture;
 mod queries;
 mod selection;
+mod self_influence;
 mod simplex;
 mod sources;
 
@@ -62,4 +64,5 @@ pub use error::OperatorError;
 pub use mixture::{Mixture, MixtureFit, MixtureShare};
 pub use queries::{informative, informativeness, mean_of, sum_of};
 pub use selection::{Selected, Selection};
+pub use self_influence::{RowSelfInfluence, highest_self_influence};
 pub use sources::{BySource, SourceScores};
