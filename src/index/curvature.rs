@@ -146,6 +146,16 @@ impl Snapshot {
                     let factor = Factor::new(&sums, curvature.kappa, curvature.rank, stop);
                     let factor =
                         factor.map_err(|source| CurvatureError::Factor { block: block_name(), source })?;
+                    let (dims, rows) = (factor.effective_dims(), sums.rows);
+                    if dims > rows as f64 / 5.0 {
+                        let block = block_name();
+                        tracing::warn!(
+                            block,
+                            dims,
+                            rows,
+                            "the curvature follows its rows too closely: take a larger kappa"
+                        );
+                    }
                     Arc::clone(slot.get_or_init(|| Arc::new(factor)))
                 }
             };
