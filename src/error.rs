@@ -303,7 +303,7 @@ impl FitError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Uncommitted | Self::Forked => ErrorKind::InvalidState,
+            Self::Uncommitted | Self::CommitFull { .. } | Self::Forked => ErrorKind::InvalidState,
             Self::InvalidName { .. }
             | Self::InvalidEstimate { .. }
             | Self::Overflow { .. }

@@ -215,6 +215,71 @@ fn fit_streams_only_what_has_changed() {
     assert_eq!((fit.added, fit.subtracted, fit.refitted), (150, 0, true));
 }
 
+/// Catches sums that keep the rounding of a great row that was subtracted, or become less than nothing where no row is
+/// left that is not zero.
+#[test]
+fn great_rows_leave_nothing_behind() {
+    let (_folder, path) = folder();
+    let index = create(&path, Encoding::F32);
+    append(&index, 0..300);
+    let scaled = |factor: f32, zeros: usize| {
+        let values = sketch(&mut Random(7)).into_values().into_iter().enumerate();
+        let value = |(i, x): (usize, f32)| if i < zeros { 0.0 } else { factor * x };
+        Sketch::dense(spec(), values.map(value).collect()).unwrap()
+    };
+    let mut writer = index.writer().unwrap();
+    writer.append("great", &scaled(1e5, 0)).unwrap();
+    writer.commit().unwrap();
+    writer.fit_curvature(FitOptions::default()).unwrap();
+    writer.delete("great").unwrap();
+    writer.commit().unwrap();
+    let fit = writer.fit_curvature(FitOptions::default()).unwrap();
+    assert_eq!((fit.added, fit.subtracted, fit.refitted), (0, 1, false));
+    let snapshot = index.snapshot().unwrap();
+    let query = sketch(&mut Random(99));
+    let found = scores(&snapshot, &query, &Curvature::default(), Metric::InnerProduct).unwrap();
+    close(&found, &expected(&snapshot, 2.0, &query), 1e-4);
+
+    let (_folder, path) = self::folder();
+    let index = create(&path, Encoding::F32);
+    let mut writer = index.writer().unwrap();
+    for (id, factor, zeros) in [("a", 0.32, 0), ("b", 1.23, 0), ("c", 1.0, 24), ("d", 1.0, 24)] {
+        writer.append(id, &scaled(factor, zeros)).unwrap();
+    }
+    writer.commit().unwrap();
+    writer.fit_curvature(FitOptions::default()).unwrap();
+    writer.delete("a").unwrap();
+    writer.delete("b").unwrap();
+    writer.commit().unwrap();
+    assert!(!writer.fit_curvature(FitOptions::default()).unwrap().refitted);
+    let state = index.snapshot().unwrap().curvature(&Curvature::default()).unwrap();
+    assert_eq!((state.blocks[0].lambda, state.blocks[0].rows), (0.0, 2));
+    assert!(index.verify().unwrap().is_sound());
+}
+
+/// Catches a width that is forgotten by the next fit, and a name that is left when its curvature is dropped.
+#[test]
+fn fit_keeps_its_estimates_until_another_is_asked_for() {
+    let (_folder, path) = folder();
+    let index = create(&path, Encoding::F32);
+    append(&index, 0..100);
+    let mut writer = index.writer().unwrap();
+    let narrow = Estimate::Nystrom { width: 8 };
+    writer.fit_curvature(FitOptions::default().estimate("b", narrow)).unwrap();
+    writer.append("more", &sketch(&mut Random(1))).unwrap();
+    writer.commit().unwrap();
+    let fit = writer.fit_curvature(FitOptions::default()).unwrap();
+    assert_eq!((fit.added, fit.refitted), (1, false));
+    let state = index.snapshot().unwrap().curvature(&Curvature::default()).unwrap();
+    assert_eq!([state.blocks[0].estimate, state.blocks[1].estimate], [Estimate::Full, narrow]);
+    let fit = writer.fit_curvature(FitOptions::default().estimate("b", Estimate::Full)).unwrap();
+    assert!(fit.refitted);
+    writer.fit_self_influence(SelfInfluenceOptions::default()).unwrap();
+    assert_eq!(index.stats().unwrap().artifacts.len(), 2);
+    assert!(writer.drop_curvature("curvature").unwrap());
+    assert!(index.stats().unwrap().artifacts.is_empty());
+}
+
 /// Catches coverage that a compaction loses or keeps of rows that it drops, and sums that go on with rows that nobody can
 /// subtract any more.
 #[test]
@@ -275,6 +340,7 @@ fn missing_rows_are_refused_unless_allowed() {
     );
     assert_eq!(Error::from(error).kind(), ErrorKind::InvalidState);
     run(Curvature::default().allow_missing(0.06)).unwrap();
+    assert!(run(Curvature::default().allow_missing(f64::NAN)).is_err());
     // Deleted rows in the sums are as wrong as uncovered ones.
     let mut writer = index.writer().unwrap();
     writer.fit_curvature(FitOptions::default()).unwrap();
@@ -385,7 +451,7 @@ fn bad_requests_are_named() {
     let snapshot = index.snapshot().unwrap();
     let without = snapshot.scan(&queries).unwrap().top_k(1).metric(Metric::Relative).run().unwrap_err();
     assert!(matches!(without, ScanError::Curvature(CurvatureError::NoCurvature)));
-    for name in ["", "a\nb", &"x".repeat(65)] {
+    for name in ["", "a\nb", "curvature/self-influence", &"x".repeat(65)] {
         assert!(matches!(
             writer.fit_curvature(FitOptions::default().name(name)),
             Err(FitError::InvalidName { .. })
@@ -515,10 +581,21 @@ fn observed_sketches_are_summed_over_commits() {
         writer.fit_curvature(FitOptions::default().name("tokens")),
         Err(FitError::NotOfRows { .. })
     ));
+    // Replaced in the commit that observed it: its tokens are in the sums, its new rows are not.
+    writer.observe("tokens", "0/1", &all[..2]).unwrap();
+    writer.replace("0/1", &[Row::new(&all[0])]).unwrap();
+    writer.commit().unwrap();
+    let covered = index.snapshot().unwrap().curvature(&tokens).unwrap().covered;
+    assert_eq!((covered.rows, covered.uncovered, covered.stale), (29, 1, 2));
+    writer.replace("0/1", &[Row::new(&all[0])]).unwrap();
+    writer.observe("tokens", "0/1", &all[..1]).unwrap();
+    writer.commit().unwrap();
+    let covered = index.snapshot().unwrap().curvature(&tokens).unwrap().covered;
+    assert_eq!((covered.rows, covered.uncovered, covered.stale), (30, 0, 2));
     writer.delete("0/0").unwrap();
     writer.commit().unwrap();
     let covered = index.snapshot().unwrap().curvature(&tokens).unwrap().covered;
-    assert_eq!((covered.rows, covered.uncovered, covered.stale), (29, 0, 1));
+    assert_eq!((covered.rows, covered.uncovered, covered.stale), (29, 0, 3));
     assert!(index.verify().unwrap().is_sound());
 }
 

@@ -133,6 +133,10 @@ pub(super) fn parse_entry(bytes: &[u8], kind: ArtifactKind) -> Result<Region, St
     if unused.into_iter().any(|part| bytes[part].iter().any(|&byte| byte != 0)) {
         return Err("reserved bytes that are not zero".into());
     }
+    // Below that no sum of rows overflows.
+    if u64_at(bytes, 32) >= 1 << 62 {
+        return Err(format!("{} rows", u64_at(bytes, 32)));
+    }
     let float = |at| f64::from_le_bytes(array_at(bytes, at));
     let (power, kappa) = (float(40), float(48));
     if !(power.is_finite() && power >= 0.0 && kappa.is_finite() && kappa >= 0.0) {

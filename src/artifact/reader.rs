@@ -140,14 +140,24 @@ impl ArtifactReader {
 
     /// The numbers of a region of sums, which are finite.
     pub fn f64s(&self, ordinal: usize) -> Result<Vec<f64>, ArtifactError> {
+        let count = self.place(ordinal, ArtifactKind::Sums)?.region.count;
+        self.f64s_of(ordinal, 0..count)
+    }
+
+    fn f64s_of(&self, ordinal: usize, range: Range<u64>) -> Result<Vec<f64>, ArtifactError> {
         let place = self.place(ordinal, ArtifactKind::Sums)?;
         let mut numbers = Vec::new();
         // The file is long enough for them.
-        numbers.reserve_exact(usize::try_from(place.region.count).unwrap_or(usize::MAX));
-        self.chunks(ordinal, 0..place.region.count, |bytes, _| numbers.extend(layout::f64s(bytes)))?;
+        numbers.reserve_exact(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
+        self.chunks(ordinal, range.clone(), |bytes, range| {
+            numbers.extend(layout::f64s(&bytes[range]));
+        })?;
         match numbers.iter().position(|number| !number.is_finite()) {
             None => Ok(numbers),
-            Some(at) => Err(self.damaged(place.offset + 8 * at as u64, format!("a sum of {}", numbers[at]))),
+            Some(at) => {
+                let offset = place.offset + 8 * (range.start + at as u64);
+                Err(self.damaged(offset, format!("a sum of {}", numbers[at])))
+            }
         }
     }
 
@@ -173,15 +183,17 @@ impl ArtifactReader {
 
     /// Checks every chunk, and reports each that is damaged.
     pub fn verify(&self, mut found: impl FnMut(ArtifactError)) {
+        let at_once = CHUNK as u64 / self.kind.width();
         for (ordinal, place) in self.places.iter().enumerate() {
-            let width = self.kind.width();
-            for start in (0..place.region.count).step_by(CHUNK / 8) {
-                let numbers = start..(start + (CHUNK / 8) as u64).min(place.region.count);
-                let checked = match width {
-                    4 => self.f32s(ordinal, numbers).map(drop),
-                    _ => self.chunks(ordinal, numbers, |_, _| ()),
+            let mut start = 0;
+            while start < place.region.count {
+                let end = place.region.count.min(start + at_once);
+                let checked = match self.kind {
+                    ArtifactKind::SelfInfluence => self.f32s(ordinal, start..end).map(drop),
+                    ArtifactKind::Sums => self.f64s_of(ordinal, start..end).map(drop),
                 };
                 checked.unwrap_or_else(&mut found);
+                start = end;
             }
         }
     }

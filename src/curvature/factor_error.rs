@@ -19,7 +19,9 @@ pub enum FactorError {
     NotFinite,
     /// The sums plus λ are not positive definite: more was subtracted than had been added, or the rounding of what
     /// was subtracted is above λ.
-    #[error("the curvature's sums are not positive definite, even with lambda added; fit them again")]
+    #[error(
+        "the curvature's sums are not positive definite, even with lambda added: fit them again from all rows, by FitOptions::refit"
+    )]
     NotPositive,
     /// An eigenvalue was not found in thirty steps, which no matrix is known to need.
     #[error("the eigenvalues of the curvature did not converge")]

@@ -121,7 +121,9 @@ pub struct BlockCurvature {
 
 /// Checks the name of an artifact. The error is the name.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
-    if (1..=64).contains(&name.len()) && !name.chars().any(char::is_control) {
+    // Behind a slash stands what belongs to a curvature.
+    let is_allowed = |letter: char| !letter.is_control() && letter != '/';
+    if (1..=64).contains(&name.len()) && name.chars().all(is_allowed) {
         return Ok(());
     }
     Err(name.to_owned())

@@ -151,7 +151,9 @@ impl Retrainings {
         let pairs = runs.iter().zip(behind).flat_map(|(run, behind)| run.iter().zip(behind));
         let halves = super::mean(pairs.map(|(left, right)| rank_correlation(left, right)));
         let longer = repeats as f64 / half as f64;
-        Ok(halves.map(|halves| (longer * halves / (1.0 + (longer - 1.0) * halves)).max(0.0)))
+        // Halves that disagree are noise; the formula has a pole there.
+        let whole = |halves: f64| longer * halves / (1.0 + (longer - 1.0) * halves);
+        Ok(halves.map(|halves| if halves > 0.0 { whole(halves).min(1.0) } else { 0.0 }))
     }
 
     /// The score that true influences would be expected to get, since the measurement is noisy: the root of the

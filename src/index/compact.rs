@@ -62,6 +62,9 @@ impl Writer {
     /// per generation. Codes are copied verbatim, never encoded again. The old files stay until
     /// [`Writer::gc`], for snapshots of earlier generations.
     ///
+    /// Curvatures keep covering the rows that move. Deleted rows that are still in their sums cannot be subtracted once
+    /// they are dropped: [fit](Writer::fit_curvature) before you compact, or the next fit sums all rows again.
+    ///
     /// # Errors
     /// There are uncommitted changes, or the storage or the manifest fails. After a failure, the generations
     /// published so far remain, and the other segments are unchanged.

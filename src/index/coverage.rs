@@ -84,8 +84,13 @@ impl Carried {
             let Some(file) = record.file else { continue };
             let all: u64 = before.values().map(RoaringBitmap::len).sum();
             let gone = if record.kind == SELF_INFLUENCE { 0 } else { record.gone + (all - moved) };
-            let record = ArtifactRecord::new(file, record.kind, gone, &after)
-                .map_err(|source| writer.manifest.unencodable(source))?;
+            // Of no row any more: the file may go.
+            let is_over = record.kind == SELF_INFLUENCE && after.is_empty();
+            let record = match is_over {
+                true => ArtifactRecord::default(),
+                false => ArtifactRecord::new(file, record.kind, gone, &after)
+                    .map_err(|source| writer.manifest.unencodable(source))?,
+            };
             writer.artifacts.push((name, record));
         }
         Ok(())

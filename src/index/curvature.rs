@@ -53,6 +53,26 @@ pub(super) fn check_regions(reader: &ArtifactReader, schema: &Schema) -> Result<
     Ok(())
 }
 
+/// Checks that an artifact has the self-influence of all rows of segments, in blocks of the schema. Segments that were
+/// compacted away may be in it.
+pub(super) fn check_self_influence(
+    reader: &ArtifactReader,
+    snapshot: &Snapshot,
+) -> Result<(), ArtifactError> {
+    let blocks = snapshot.schema().spec().blocks().len();
+    let of_segment = |segment: Uuid| snapshot.segments().iter().find(|live| live.reader.segment() == segment);
+    let fits = |region: &Region| {
+        let rows = of_segment(region.segment).map(|live| u64::from(live.reader.rows()));
+        (region.block as usize) < blocks
+            && region.count == region.rows
+            && rows.is_none_or(|rows| rows == region.rows)
+    };
+    if reader.kind() != ArtifactKind::SelfInfluence || !reader.regions().all(fits) {
+        return Err(reader.damaged(0, "regions that are not those of segments and blocks".into()));
+    }
+    Ok(())
+}
+
 /// Reads the sums of a block.
 pub(super) fn block_sums(reader: &ArtifactReader, block: usize) -> Result<BlockSums, ArtifactError> {
     let region = reader.regions().nth(block).copied().unwrap_or_default();
@@ -119,7 +139,9 @@ impl Snapshot {
         let manifest = self.manifest().map_err(lookup)?;
         let coverage = manifest.coverage(&curvature.name, &record).map_err(lookup)?;
         let covered = covered(&coverage, self.segments(), record.gone);
-        if covered.missing() > curvature.missing {
+        // Not the other way round: a limit that is no number allows nothing.
+        let is_allowed = covered.missing() <= curvature.missing;
+        if !is_allowed {
             return Err(CurvatureError::Missing { name: name(), covered, limit: curvature.missing });
         }
         let reader = ArtifactReader::open(shared.artifacts.as_ref(), &shared.identity, file.artifact())?;

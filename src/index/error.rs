@@ -356,8 +356,8 @@ pub enum FitError {
     /// The writer has uncommitted changes.
     #[error("there are uncommitted changes; commit or abort them first")]
     Uncommitted,
-    /// The name is not 1 to 64 bytes long, or has control characters.
-    #[error("the name {name:?} of a curvature is not 1 to 64 bytes without control characters")]
+    /// The name is not 1 to 64 bytes long, or has control characters or a slash.
+    #[error("the name {name:?} of a curvature is not 1 to 64 bytes without control characters and slashes")]
     InvalidName {
         /// The name.
         name: String,
@@ -389,6 +389,12 @@ pub enum FitError {
     NotObserved {
         /// The name.
         name: String,
+    },
+    /// As many examples have been observed as a commit may change; commit, and go on.
+    #[error("{limit} examples have been observed, the most in one commit; commit, and go on")]
+    CommitFull {
+        /// The limit.
+        limit: usize,
     },
     /// There is no example with this id.
     #[error("there is no example {}", show_id(id))]

@@ -4,7 +4,7 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 
 use super::coverage::covered;
-use super::curvature::{block_sums, check_regions, region_of, sync};
+use super::curvature::{block_sums, check_regions, region_of, self_influence_name, sync};
 use super::error::FitError;
 use super::snapshot::Snapshot;
 use super::writer::{Writer, intend};
@@ -66,7 +66,7 @@ impl std::fmt::Debug for FitOptions<'_> {
 }
 
 impl<'a> FitOptions<'a> {
-    /// The name of the curvature, 1 to 64 bytes without control characters: an index can have several. Default:
+    /// The name of the curvature, 1 to 64 bytes without control characters and slashes: an index can have several. Default:
     /// `curvature`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -74,8 +74,8 @@ impl<'a> FitOptions<'a> {
     }
 
     /// What is kept of a block, or of the blocks under a prefix, as in [`Scan::blocks`](crate::Scan::blocks). The last one
-    /// given for a block applies. Another estimate than that of the sums that are there fits all rows again. Default:
-    /// [`Estimate::auto`] of the block's dims.
+    /// given for a block applies. Another estimate than that of the sums that are there sums all rows again. Default: what
+    /// the sums that are there have, and [`Estimate::auto`] of the block's dims where there are none.
     pub fn estimate(mut self, blocks: impl Into<String>, estimate: Estimate) -> Self {
         self.estimates.push((blocks.into(), estimate));
         self
@@ -83,7 +83,8 @@ impl<'a> FitOptions<'a> {
 
     /// Whether all rows are summed again, where there are sums already. Default: `false`: new rows are added and
     /// deleted ones subtracted, unless more than half of the rows have to be subtracted, or rows that were summed are in
-    /// no segment any more.
+    /// no segment any more because a compaction has dropped them. A block that loses more than half of its sum of squared
+    /// norms is summed again by itself. Where the sums that are there are damaged, this is the way to new ones.
     pub fn refit(mut self, refit: bool) -> Self {
         self.refit = refit;
         self
@@ -140,7 +141,7 @@ impl Writer {
     /// ones subtracted. [`Scan::curvature`](crate::Scan::curvature) uses them.
     ///
     /// Memory: the sums of one block (8 bytes times dims · (dims + 1) / 2 for [`Estimate::Full`], dims · width for
-    /// [`Estimate::Nystrom`]), and at most 64 MiB of decoded rows. Uses rayon's global thread pool; the sums do not depend
+    /// [`Estimate::Nystrom`]), and twice 64 MiB of decoded rows at most. Uses rayon's global thread pool; the sums do not depend
     /// on the number of threads. Time: about dims² (or 2 · dims · width) floating-point operations for each row.
     ///
     /// ```
@@ -176,13 +177,14 @@ impl Writer {
             return Err(FitError::Uncommitted);
         }
         check_name(&options.name).map_err(|name| FitError::InvalidName { name })?;
-        let estimates = self.estimates(&options.estimates)?;
         let snapshot = Snapshot::take(&self.shared, None)?;
         let record = self.manifest.artifact(&options.name, self.state.generation)?;
         if record.as_ref().is_some_and(|record| record.kind != SUMS_OF_ROWS) {
             return Err(FitError::NotOfRows { name: options.name });
         }
-        let start = self.start(&snapshot, record.as_ref(), &estimates, &options)?;
+        let there = self.sums_that_are_there(record.as_ref(), &options)?;
+        let estimates = self.estimates(there.as_ref(), &options.estimates)?;
+        let start = self.start(&snapshot, record.as_ref(), there, &estimates, &options)?;
         let count = |rows: fn(&Change<'_>) -> u64| start.changes.iter().map(rows).sum::<u64>();
         let (added, subtracted) = (count(|change| change.add.len()), count(|change| change.subtract.len()));
         let coverage: Coverage = snapshot.segments().iter().map(live_rows).collect();
@@ -211,7 +213,7 @@ impl Writer {
         Ok(Fit { generation, added, subtracted, refitted, bytes: sealed.bytes, covered })
     }
 
-    /// Drops what was fitted under a name, with a commit of its own. Returns whether there was something. Earlier
+    /// Drops what was fitted or observed under a name, and the self-influence of rows under it, with a commit of its own. Returns whether there was something. Earlier
     /// generations have it until they are collected.
     ///
     /// # Errors
@@ -225,6 +227,10 @@ impl Writer {
             return Ok(false);
         }
         self.artifacts.push((name.to_owned(), ArtifactRecord::default()));
+        let follows = self_influence_name(name);
+        if self.manifest.artifact(&follows, self.state.generation)?.is_some() {
+            self.artifacts.push((follows, ArtifactRecord::default()));
+        }
         self.publish(Vec::new(), &[])?;
         Ok(true)
     }
@@ -244,10 +250,32 @@ impl Writer {
         }
     }
 
+    /// The sums that were fitted before, unless all are to be made anew.
+    fn sums_that_are_there(
+        &self,
+        record: Option<&ArtifactRecord>,
+        options: &FitOptions<'_>,
+    ) -> Result<Option<ArtifactReader>, FitError> {
+        let Some(file) = record.and_then(|record| record.file).filter(|_| !options.refit) else {
+            return Ok(None);
+        };
+        let (storage, identity) = (self.shared.artifacts.as_ref(), &self.shared.identity);
+        let reader = ArtifactReader::open(storage, identity, file.artifact())?;
+        check_regions(&reader, &identity.schema)?;
+        Ok(Some(reader))
+    }
+
     /// The estimate of each block.
-    fn estimates(&self, asked: &[(String, Estimate)]) -> Result<Vec<Estimate>, FitError> {
+    fn estimates(
+        &self,
+        there: Option<&ArtifactReader>,
+        asked: &[(String, Estimate)],
+    ) -> Result<Vec<Estimate>, FitError> {
         let spec = self.shared.identity.schema.spec();
-        let mut estimates: Vec<_> = spec.ranges().map(|range| Estimate::auto(range.len())).collect();
+        let mut estimates: Vec<_> = match there {
+            Some(reader) => reader.regions().map(|region| Estimate::of_width(region.width)).collect(),
+            None => spec.ranges().map(|range| Estimate::auto(range.len())).collect(),
+        };
         for (name, estimate) in asked {
             let blocks = spec.blocks_under(name);
             if blocks.is_empty() {
@@ -270,6 +298,7 @@ impl Writer {
         &self,
         snapshot: &'s Snapshot,
         record: Option<&ArtifactRecord>,
+        there: Option<ArtifactReader>,
         estimates: &[Estimate],
         options: &FitOptions<'_>,
     ) -> Result<Start<'s>, FitError> {
@@ -281,13 +310,11 @@ impl Writer {
             };
             Start { reader: None, changes: segments.iter().map(change).collect() }
         };
-        let Some((record, file)) = record.and_then(|record| Some((record, record.file?))) else {
-            return Ok(all());
-        };
-        let mut coverage = self.manifest.coverage(&options.name, record)?;
-        if options.refit || record.gone > 0 {
+        let (Some(record), Some(reader)) = (record, there) else { return Ok(all()) };
+        if record.gone > 0 {
             return Ok(all());
         }
+        let mut coverage = self.manifest.coverage(&options.name, record)?;
         let (mut changes, mut summed, mut subtracted) = (Vec::new(), 0, 0);
         for segment in segments {
             let (uuid, live) = live_rows(segment);
@@ -300,9 +327,6 @@ impl Writer {
         if !coverage.is_empty() || 2 * subtracted > summed {
             return Ok(all());
         }
-        let (storage, identity) = (self.shared.artifacts.as_ref(), &self.shared.identity);
-        let reader = ArtifactReader::open(storage, identity, file.artifact())?;
-        check_regions(&reader, &identity.schema)?;
         let same = |(region, estimate): (&Region, &Estimate)| region.width == estimate.width();
         if !reader.regions().zip(estimates).all(same) {
             return Ok(all());
@@ -325,23 +349,35 @@ impl Writer {
         let mut rows_done = 0;
         let FitOptions { cancel, progress, .. } = options;
         for ((block, range), &estimate) in identity.schema.spec().ranges().enumerate().zip(estimates) {
+            let mut add = |sums: &mut BlockSums, segment: &LiveSegment, rows: &RoaringBitmap, sign| {
+                for_each_panel(segment, block, rows, |panel| {
+                    if cancel.is_cancelled() {
+                        return Err(FitError::Cancelled);
+                    }
+                    sums.add(panel, sign);
+                    rows_done += (panel.len() / range.len()) as u64;
+                    if let Some(progress) = progress {
+                        progress(FitProgress { rows_done: rows_done.min(rows_total), rows_total });
+                    }
+                    Ok(())
+                })
+            };
             let mut sums = match &start.reader {
                 Some(reader) => block_sums(reader, block)?,
                 None => BlockSums::new(range.len(), estimate),
             };
-            for change in &start.changes {
-                for (rows, sign) in [(&change.add, Sign::Plus), (&change.subtract, Sign::Minus)] {
-                    for_each_panel(change.segment, block, rows, |panel| {
-                        if cancel.is_cancelled() {
-                            return Err(FitError::Cancelled);
-                        }
-                        sums.add(panel, sign);
-                        rows_done += (panel.len() / range.len()) as u64;
-                        if let Some(progress) = progress {
-                            progress(FitProgress { rows_done, rows_total });
-                        }
-                        Ok(())
-                    })?;
+            let mut subtracted = 0.0;
+            for Change { segment, add: new, subtract: old } in &start.changes {
+                add(&mut sums, segment, new, Sign::Plus)?;
+                let before = sums.power;
+                add(&mut sums, segment, old, Sign::Minus)?;
+                subtracted += before - sums.power;
+            }
+            // What is left would drown in the rounding of what was subtracted.
+            if subtracted > 0.0 && subtracted >= sums.power {
+                sums = BlockSums::new(range.len(), estimate);
+                for Change { segment, .. } in &start.changes {
+                    add(&mut sums, segment, &live_rows(segment).1, Sign::Plus)?;
                 }
             }
             if !sums.is_finite() {

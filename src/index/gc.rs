@@ -148,16 +148,16 @@ impl Writer {
 
     /// Of each artifact, keeps the last record at or before `oldest`, and all later ones, and the files that these name.
     fn remove_artifacts(&self, oldest: u64) -> Result<(u64, u64), MaintenanceError> {
-        let all = self.manifest.artifacts()?;
+        let all = self.manifest.artifact_files()?;
         let mut batch = self.manifest.batch();
         let (mut kept, mut gone) = (HashSet::new(), HashMap::new());
-        for (i, (name, generation, record)) in all.iter().enumerate() {
+        for (i, (name, generation, file)) in all.iter().enumerate() {
             let is_followed = all.get(i + 1).is_some_and(|(next, at, _)| next == name && *at <= oldest);
-            let is_over = is_followed || (record.file.is_none() && *generation <= oldest);
+            let is_over = is_followed || (file.is_none() && *generation <= oldest);
             if is_over {
                 batch.remove_artifact(name, *generation)?;
             }
-            match record.file {
+            match file {
                 Some(file) if is_over => drop(gone.insert(file.artifact(), file.bytes)),
                 Some(file) => drop(kept.insert(file.artifact())),
                 None => {}

@@ -414,6 +414,8 @@ impl Index {
     ///   there are any.
     /// - Earlier generations: the index has one, the last that was acknowledged.
     /// - Payloads and times of commits.
+    /// - Artifacts: what was fitted can be fitted again, but what was [observed](Writer::observe) is nowhere else. The
+    ///   next writer removes the files in `artifacts`.
     ///
     /// Memory: a row group for each thread, and 4 MiB of records with their ids.
     ///

@@ -20,7 +20,9 @@ impl Writer {
     /// count as stale ([`Covered`](crate::curvature::Covered)).
     ///
     /// Memory, until the writer commits: the sums of all blocks (8 bytes times dims · (dims + 1) / 2, or dims · 512 for blocks
-    /// of more than 4,096 dims), and for each block at most 64 MiB of sketches. A commit reads and writes the sums once.
+    /// of more than 4,096 dims), for each block at most 64 MiB of sketches, and about 100 bytes and the id for each example, of
+    /// which there are at most [`IndexOptions::commit_examples`](crate::IndexOptions::commit_examples). A commit reads and writes
+    /// the sums once, when it is published: not when it is prepared.
     ///
     /// ```
     /// # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
@@ -40,7 +42,7 @@ impl Writer {
     ///
     /// # Errors
     /// There is no such example; the name is invalid, or that of sums of stored rows; a sketch has another spec than the
-    /// index. In these cases nothing has changed. Or the manifest or the sums that are there cannot be read.
+    /// index; or as many examples have been observed as a commit may change. In these cases nothing has changed. Or the manifest or the sums that are there cannot be read.
     pub fn observe(&mut self, name: &str, id: impl AsRef<[u8]>, sketches: &[Sketch]) -> Result<(), FitError> {
         self.check_usable().map_err(FitError::unusable)?;
         check_name(name).map_err(|name| FitError::InvalidName { name })?;
@@ -50,9 +52,7 @@ impl Writer {
             let (given, index) = (Box::new(other.spec().clone()), Box::new(spec.clone()));
             return Err(FitError::OtherSpec { given, index });
         }
-        if self.find(id)?.is_none() {
-            return Err(FitError::NotFound { id: id.to_owned() });
-        }
+        let place = self.find(id)?.ok_or_else(|| FitError::NotFound { id: id.to_owned() })?;
         if !self.observations.0.contains_key(name) {
             let observed = match self.observed_before(name)? {
                 Some((reader, _)) => {
@@ -64,9 +64,16 @@ impl Writer {
             };
             self.observations.0.insert(name.to_owned(), observed);
         }
+        let limit = self.shared.commit_examples;
         let Some(observed) = self.observations.0.get_mut(name) else { return Ok(()) };
+        if observed.examples.len() >= limit && !observed.examples.contains_key(id) {
+            return Err(FitError::CommitFull { limit });
+        }
         sketches.iter().for_each(|sketch| observed.add(sketch));
-        observed.ids.push(id.into());
+        // It may have been observed, and replaced since.
+        if let Some(before) = observed.examples.insert(id.into(), place).filter(|before| *before != place) {
+            observed.gone += u64::from(before.rows);
+        }
         Ok(())
     }
 
@@ -97,14 +104,14 @@ impl Writer {
                 Some((_, record)) => (self.manifest.coverage(&name, record)?, record.gone),
                 None => Default::default(),
             };
-            for id in &observed.ids {
-                match self.find(id)? {
-                    Some(place) => {
-                        let rows = place.first_row..u32::try_from(place.end()).unwrap_or(u32::MAX);
-                        coverage.entry(place.segment()).or_default().insert_range(rows);
-                    }
-                    // Deleted before it was committed.
-                    None => gone += 1,
+            gone += observed.gone;
+            for (id, place) in &observed.examples {
+                if self.find(id)?.as_ref() == Some(place) {
+                    let rows = place.first_row..u32::try_from(place.end()).unwrap_or(u32::MAX);
+                    coverage.entry(place.segment()).or_default().insert_range(rows);
+                } else {
+                    // Replaced or deleted before it was committed.
+                    gone += u64::from(place.rows);
                 }
             }
             let file = ArtifactFile::new(artifact, sealed.bytes, sealed.sha256);

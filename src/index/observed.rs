@@ -1,8 +1,9 @@
 //! A writer's observed sketches, which the next commit sums up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::curvature::{BlockSums, Estimate, Sign, panel_rows};
+use crate::manifest::Location;
 use crate::sketch::Sketch;
 
 /// What was observed since the last commit, by name.
@@ -14,8 +15,10 @@ pub(super) struct Observations(pub BTreeMap<String, Observed>);
 pub(super) struct Observed {
     /// For each block: its sums, and the rows that are not in them yet.
     pub blocks: Vec<(BlockSums, Vec<f32>)>,
-    /// The examples.
-    pub ids: Vec<Box<[u8]>>,
+    /// The examples, and where their rows were when they were observed.
+    pub examples: HashMap<Box<[u8]>, Location>,
+    /// Rows of examples that were replaced since.
+    pub gone: u64,
 }
 
 impl Observations {
@@ -27,7 +30,7 @@ impl Observations {
 impl Observed {
     pub fn new(estimates: impl Iterator<Item = (usize, Estimate)>) -> Self {
         let blocks = estimates.map(|(dims, estimate)| (BlockSums::new(dims, estimate), Vec::new()));
-        Self { blocks: blocks.collect(), ids: Vec::new() }
+        Self { blocks: blocks.collect(), examples: HashMap::new(), gone: 0 }
     }
 
     pub fn add(&mut self, sketch: &Sketch) {

@@ -61,7 +61,8 @@ impl Writer {
     /// It belongs to the sums, κ and rank that it was computed with; rows that were appended or moved by a compaction since
     /// have none. Then compute it again.
     ///
-    /// Memory: the factors of all blocks, 64 MiB of decoded rows, and 4 bytes for each row of a segment. Time: about dims²
+    /// Memory: the factors of all blocks, 64 MiB of decoded rows, 4 bytes for each row of a segment, and 400 bytes for each of
+    /// a block's dims on each thread. Time: about dims²
     /// floating-point operations for each row and block, on rayon's global thread pool.
     ///
     /// # Errors
@@ -124,7 +125,8 @@ impl Writer {
                     }
                     let values = factor.self_influence(panel);
                     for (value, row) in values.iter().zip(next.by_ref()) {
-                        roots[row as usize] = value.max(0.0).sqrt() as f32;
+                        // Rounding may leave less than 0; what is NaN must not pass for 0.
+                        roots[row as usize] = if *value < 0.0 { 0.0 } else { value.sqrt() as f32 };
                     }
                     rows_done += values.len() as u64;
                     if let Some(progress) = progress {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::Shared;
 use super::attachment::{describe_note, read_note};
-use super::curvature::check_regions;
+use super::curvature::{check_regions, check_self_influence};
 use super::error::{SnapshotError, show_id};
 use super::snapshot::Snapshot;
 use crate::artifact::ArtifactReader;
@@ -136,6 +136,9 @@ fn verify_generations(snapshot: &Snapshot, report: &mut Report) -> Result<(), Ma
         let generation = record.added.max(record.removed.unwrap_or(0));
         later("manifest/segments", format!("segment {segment}"), generation);
     }
+    for (name, generation, _) in manifest.artifact_files()? {
+        later("manifest/artifacts", format!("artifact {name:?}"), generation);
+    }
     if let Some(generation) = last_commit {
         later("manifest/commits", "the last commit".into(), generation);
     }
@@ -166,11 +169,11 @@ fn verify_artifacts(snapshot: &Snapshot, report: &mut Report) -> Result<(), Mani
         let before = report.findings.len();
         let mut found = |error| report.findings.push(Finding::from_error(reader.file(), &error));
         reader.verify(&mut found);
-        if record.kind != SELF_INFLUENCE
-            && let Err(error) = check_regions(&reader, snapshot.schema())
-        {
-            found(error);
-        }
+        let checked = match record.kind {
+            SELF_INFLUENCE => check_self_influence(&reader, snapshot),
+            _ => check_regions(&reader, snapshot.schema()),
+        };
+        checked.unwrap_or_else(&mut found);
         match reader.sha256() {
             Err(error) => found(error),
             Ok(digest)

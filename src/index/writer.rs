@@ -598,7 +598,8 @@ impl Drop for Writer {
     }
 }
 
-/// A prepared commit: all its files are written and synced, but not yet published. Made by
+/// A prepared commit: all its segments are written and synced, but not yet published. (What was
+/// [observed](Writer::observe) is summed up and written when it is published.) Made by
 /// [`Writer::prepare_commit`]. Dropping it keeps the changes uncommitted in the writer.
 #[derive(Debug)]
 #[must_use = "a prepared commit does nothing until `commit` is called"]

@@ -19,9 +19,9 @@ use uuid::Uuid;
 use super::error::ManifestError;
 use super::guard;
 use super::records::{
-    ArtifactRecord, CommitRecord, Coverage, DeletesRecord, ExampleHistory, IndexRecord, IntentRecord,
-    Location, RECORD_VERSION, SELF_INFLUENCE, SUMS_OF_OBSERVED, SUMS_OF_ROWS, SegmentRecord, StateRecord,
-    SupersededRecord, Undecoded, artifact_key, decode, deletes_key, encode, parse_artifact_key,
+    ArtifactFile, ArtifactRecord, CommitRecord, Coverage, DeletesRecord, ExampleHistory, IndexRecord,
+    IntentRecord, Location, RECORD_VERSION, SELF_INFLUENCE, SUMS_OF_OBSERVED, SUMS_OF_ROWS, SegmentRecord,
+    StateRecord, SupersededRecord, Undecoded, artifact_key, decode, deletes_key, encode, parse_artifact_key,
     parse_deletes_key, parse_superseded_key, superseded_key,
 };
 
@@ -412,12 +412,12 @@ impl Manifest {
         failed(&self.path, "encode a record", source)
     }
 
-    /// All artifacts of all readable generations, by name, oldest first.
-    pub fn artifacts(&self) -> Result<Vec<(String, u64, ArtifactRecord)>, ManifestError> {
+    /// The files of all artifacts of all readable generations, by name, oldest first; none where one was dropped.
+    pub fn artifact_files(&self) -> Result<Vec<(String, u64, Option<ArtifactFile>)>, ManifestError> {
         let mut all = Vec::new();
         self.for_each(ARTIFACTS, &[], |key, value| {
             let (name, generation) = self.artifact_and_generation(key)?;
-            all.push((name.to_owned(), generation, self.artifact_record(key, value)?));
+            all.push((name.to_owned(), generation, self.artifact_record(key, value)?.file));
             Ok(true)
         })?;
         Ok(all)
@@ -425,19 +425,31 @@ impl Manifest {
 
     /// The artifacts that there are at a generation, by name.
     pub fn artifacts_at(&self, generation: u64) -> Result<Vec<(String, ArtifactRecord)>, ManifestError> {
-        let mut last = BTreeMap::new();
-        for (name, of, record) in self.artifacts()? {
-            if of <= generation {
-                last.insert(name, record);
+        let mut names: Vec<String> = Vec::new();
+        self.for_each(ARTIFACTS, &[], |key, _| {
+            let (name, _) = self.artifact_and_generation(key)?;
+            if names.last().is_none_or(|last| last != name) {
+                names.push(name.to_owned());
+            }
+            Ok(true)
+        })?;
+        let mut all = Vec::new();
+        for name in names {
+            if let Some(record) = self.artifact(&name, generation)? {
+                all.push((name, record));
             }
         }
-        Ok(last.into_iter().filter(|(_, record)| record.file.is_some()).collect())
+        Ok(all)
     }
 
     fn artifact_record(&self, key: &[u8], value: &[u8]) -> Result<ArtifactRecord, ManifestError> {
         let record: ArtifactRecord = self.parse(ARTIFACTS, key, value)?;
         match record.kind {
-            SUMS_OF_ROWS | SUMS_OF_OBSERVED | SELF_INFLUENCE => Ok(record),
+            // Below that no sum of rows overflows.
+            SUMS_OF_ROWS | SUMS_OF_OBSERVED | SELF_INFLUENCE if record.gone < 1 << 62 => Ok(record),
+            SUMS_OF_ROWS | SUMS_OF_OBSERVED | SELF_INFLUENCE => {
+                Err(self.damaged(ARTIFACTS, key, &format!("{} rows that are gone", record.gone)))
+            }
             kind => Err(self.damaged(ARTIFACTS, key, &format!("an artifact of kind {kind}"))),
         }
     }

@@ -37,7 +37,7 @@ use crate::scan::CancelToken;
 ///
 /// Intervals are percentiles of a Poisson bootstrap over the prompts. The fits run on rayon's current threads;
 /// the result depends on the seed alone. Memory: four times 8 bytes for each prompt, source and output, for each
-/// thread; time: for each replicate the same times [`iterations`](Mixture::iterations) at the most. So outputs
+/// thread, and 8 bytes for each prompt and replicate; time: for each replicate the same times [`iterations`](Mixture::iterations) at the most. So outputs
 /// should be few: the answers of a question, or the most probable tokens and one for the rest. Prompts may have
 /// different outputs.
 ///
