@@ -12,7 +12,9 @@ use crate::artifact::{ArtifactError, ArtifactKind, ArtifactReader, ArtifactWrite
 use crate::curvature::{BlockSums, Covered, DEFAULT_NAME, Estimate, Sign, check_name, panel_rows};
 use crate::manifest::{ArtifactFile, ArtifactRecord, Coverage, SUMS_OF_ROWS};
 use crate::scan::CancelToken;
-use crate::segment::{CodeColumn, LiveSegment};
+use crate::segment::storage::Storage;
+use crate::segment::{CodeColumn, Identity, LiveSegment};
+use crate::sketch::SketchSpec;
 
 /// Options of [`Writer::fit_curvature`].
 ///
@@ -122,16 +124,27 @@ pub struct Fit {
 }
 
 /// The rows of a segment that are added and subtracted.
-struct Change<'s> {
+pub(super) struct Change<'s> {
     segment: &'s LiveSegment,
     add: RoaringBitmap,
     subtract: RoaringBitmap,
 }
 
 /// Where a fit starts from.
-struct Start<'s> {
+pub(super) struct Start<'s> {
     reader: Option<ArtifactReader>,
     changes: Vec<Change<'s>>,
+}
+
+impl<'s> Start<'s> {
+    /// From nothing, with all live rows.
+    pub fn anew(segments: &'s [LiveSegment]) -> Self {
+        let change = |segment| {
+            let (_, add) = live_rows(segment);
+            Change { segment, add, subtract: RoaringBitmap::new() }
+        };
+        Self { reader: None, changes: segments.iter().map(change).collect() }
+    }
 }
 
 impl Writer {
@@ -176,7 +189,7 @@ impl Writer {
             return Err(FitError::Uncommitted);
         }
         check_name(&options.name).map_err(|name| FitError::InvalidName { name })?;
-        let estimates = self.estimates(&options.estimates)?;
+        let estimates = estimates(self.schema().spec(), &options.estimates)?;
         let snapshot = Snapshot::take(&self.shared, None)?;
         let record = self.manifest.artifact(&options.name, self.state.generation)?;
         if record.as_ref().is_some_and(|record| record.kind != SUMS_OF_ROWS) {
@@ -198,7 +211,8 @@ impl Writer {
         let intended = intend(&self.manifest, artifact);
         self.poisoned |= intended.is_err();
         intended?;
-        let sealed = match self.sum(artifact, &start, &estimates, &mut options) {
+        let (storage, identity) = (self.shared.artifacts.as_ref(), &self.shared.identity);
+        let sealed = match sum(storage, identity, artifact, &start, &estimates, &mut options) {
             Ok(sealed) => sealed,
             Err(error) => return Err(self.give_up(artifact, error)),
         };
@@ -244,27 +258,6 @@ impl Writer {
         }
     }
 
-    /// The estimate of each block.
-    fn estimates(&self, asked: &[(String, Estimate)]) -> Result<Vec<Estimate>, FitError> {
-        let spec = self.shared.identity.schema.spec();
-        let mut estimates: Vec<_> = spec.ranges().map(|range| Estimate::auto(range.len())).collect();
-        for (name, estimate) in asked {
-            let blocks = spec.blocks_under(name);
-            if blocks.is_empty() {
-                return Err(FitError::UnknownBlock { name: name.clone() });
-            }
-            for block in blocks {
-                let dims = spec.blocks()[block].dims as usize;
-                if !estimate.fits(dims) {
-                    let (block, estimate) = (spec.blocks()[block].name.clone(), *estimate);
-                    return Err(FitError::InvalidEstimate { block, dims, estimate });
-                }
-                estimates[block] = *estimate;
-            }
-        }
-        Ok(estimates)
-    }
-
     /// Whether the sums that are there can be changed, and how.
     fn start<'s>(
         &self,
@@ -274,13 +267,7 @@ impl Writer {
         options: &FitOptions<'_>,
     ) -> Result<Start<'s>, FitError> {
         let segments = snapshot.segments();
-        let all = || {
-            let change = |segment| {
-                let (_, add) = live_rows(segment);
-                Change { segment, add, subtract: RoaringBitmap::new() }
-            };
-            Start { reader: None, changes: segments.iter().map(change).collect() }
-        };
+        let all = || Start::anew(segments);
         let Some((record, file)) = record.and_then(|record| Some((record, record.file?))) else {
             return Ok(all());
         };
@@ -309,51 +296,71 @@ impl Writer {
         }
         Ok(Start { reader: Some(reader), changes })
     }
+}
 
-    /// Writes the artifact, block by block.
-    fn sum(
-        &self,
-        artifact: Uuid,
-        start: &Start<'_>,
-        estimates: &[Estimate],
-        options: &mut FitOptions<'_>,
-    ) -> Result<SealedArtifact, FitError> {
-        let (storage, identity) = (self.shared.artifacts.as_ref(), &self.shared.identity);
-        let mut writer = ArtifactWriter::create(storage, identity, artifact, ArtifactKind::Sums)?;
-        let rows = |change: &Change<'_>| change.add.len() + change.subtract.len();
-        let rows_total = start.changes.iter().map(rows).sum::<u64>() * estimates.len() as u64;
-        let mut rows_done = 0;
-        let FitOptions { cancel, progress, .. } = options;
-        for ((block, range), &estimate) in identity.schema.spec().ranges().enumerate().zip(estimates) {
-            let mut sums = match &start.reader {
-                Some(reader) => block_sums(reader, block)?,
-                None => BlockSums::new(range.len(), estimate),
-            };
-            for change in &start.changes {
-                for (rows, sign) in [(&change.add, Sign::Plus), (&change.subtract, Sign::Minus)] {
-                    for_each_panel(change.segment, block, rows, |panel| {
-                        if cancel.is_cancelled() {
-                            return Err(FitError::Cancelled);
-                        }
-                        sums.add(panel, sign);
-                        rows_done += (panel.len() / range.len()) as u64;
-                        if let Some(progress) = progress {
-                            progress(FitProgress { rows_done, rows_total });
-                        }
-                        Ok(())
-                    })?;
-                }
-            }
-            if !sums.is_finite() {
-                let block = identity.schema.spec().blocks()[block].name.clone();
-                return Err(FitError::Overflow { block });
-            }
-            writer.push_f64(&region_of(block, &sums), &sums.values)?;
+/// The estimate of each block.
+pub(super) fn estimates(spec: &SketchSpec, asked: &[(String, Estimate)]) -> Result<Vec<Estimate>, FitError> {
+    let mut estimates: Vec<_> = spec.ranges().map(|range| Estimate::auto(range.len())).collect();
+    for (name, estimate) in asked {
+        let blocks = spec.blocks_under(name);
+        if blocks.is_empty() {
+            return Err(FitError::UnknownBlock { name: name.clone() });
         }
-        let sealed = writer.seal()?;
-        sync(storage)?;
-        Ok(sealed)
+        for block in blocks {
+            let dims = spec.blocks()[block].dims as usize;
+            if !estimate.fits(dims) {
+                let (block, estimate) = (spec.blocks()[block].name.clone(), *estimate);
+                return Err(FitError::InvalidEstimate { block, dims, estimate });
+            }
+            estimates[block] = *estimate;
+        }
     }
+    Ok(estimates)
+}
+
+/// Writes the artifact, block by block.
+pub(super) fn sum(
+    storage: &dyn Storage,
+    identity: &Identity,
+    artifact: Uuid,
+    start: &Start<'_>,
+    estimates: &[Estimate],
+    options: &mut FitOptions<'_>,
+) -> Result<SealedArtifact, FitError> {
+    let mut writer = ArtifactWriter::create(storage, identity, artifact, ArtifactKind::Sums)?;
+    let rows = |change: &Change<'_>| change.add.len() + change.subtract.len();
+    let rows_total = start.changes.iter().map(rows).sum::<u64>() * estimates.len() as u64;
+    let mut rows_done = 0;
+    let FitOptions { cancel, progress, .. } = options;
+    for ((block, range), &estimate) in identity.schema.spec().ranges().enumerate().zip(estimates) {
+        let mut sums = match &start.reader {
+            Some(reader) => block_sums(reader, block)?,
+            None => BlockSums::new(range.len(), estimate),
+        };
+        for change in &start.changes {
+            for (rows, sign) in [(&change.add, Sign::Plus), (&change.subtract, Sign::Minus)] {
+                for_each_panel(change.segment, block, rows, |panel| {
+                    if cancel.is_cancelled() {
+                        return Err(FitError::Cancelled);
+                    }
+                    sums.add(panel, sign);
+                    rows_done += (panel.len() / range.len()) as u64;
+                    if let Some(progress) = progress {
+                        progress(FitProgress { rows_done, rows_total });
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        if !sums.is_finite() {
+            let block = identity.schema.spec().blocks()[block].name.clone();
+            return Err(FitError::Overflow { block });
+        }
+        writer.push_f64(&region_of(block, &sums), &sums.values)?;
+    }
+    let sealed = writer.seal()?;
+    sync(storage)?;
+    Ok(sealed)
 }
 
 pub(super) fn live_rows(segment: &LiveSegment) -> (Uuid, RoaringBitmap) {
