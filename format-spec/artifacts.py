@@ -42,13 +42,13 @@ class Entry:
 class Artifact:
     """One open artifact file. Opening checks header, tail and table against the listing."""
 
-    def __init__(self, index, listed):
+    def __init__(self, index, listed, folder=None):
         self.index, self.listed, self.file = index, listed, listed.file
         try:
-            with open(os.path.join(index.folder, *listed.file.split("/")), "rb") as f:
+            with open(os.path.join(folder or index.folder, *listed.file.split("/")), "rb") as f:
                 self.size = os.fstat(f.fileno()).st_size
                 if self.size != listed.bytes:
-                    self.refuse("file", None, f"{self.size} bytes, but the listing says {listed.bytes}")
+                    self.refuse("file", None, f"{self.size} bytes, but {listed.by} says {listed.bytes}")
                 if self.size < HEADER + TAIL:
                     self.refuse("file", None, f"{self.size} bytes are less than any artifact has")
                 self.data = memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
@@ -163,7 +163,7 @@ class Artifact:
                 c.refuse("number of regions", f"{segment.file} does not have all blocks", 0)
             for e in own:
                 if e.rows != segment.rows:
-                    self.refuse("table, rows", e.at + 32, f"{e.rows}, but the listing says {segment.rows}")
+                    self.refuse("table, rows", e.at + 32, f"{e.rows}, but {segment.by} says {segment.rows}")
 
     def numbers(self, i):
         """The numbers of a region, all checks made."""
@@ -183,7 +183,7 @@ class Artifact:
     def verify(self):
         """Everything but what rows have to say."""
         if hashlib.sha256(self.data).digest() != self.listed.sha256:
-            self.refuse("file", None, "its SHA-256 is not the one that the listing says")
+            self.refuse("file", None, f"its SHA-256 is not the one that {self.listed.by} says")
         covered = {segment.uuid: rows for segment, rows in self.listed.covered}
         for i, entry in enumerate(self.entries):
             numbers = self.numbers(i)

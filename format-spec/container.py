@@ -346,6 +346,7 @@ class ListedArtifact:
     kind: str
     gone: int
     covered: list  # (Listed, ranges of rows)
+    by: str = "the listing"  # who says so
 
 
 UUID_PATTERN = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"

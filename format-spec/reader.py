@@ -73,7 +73,7 @@ def run_part(args):
     index = container.read_index(args.index)
     for folder in args.part:
         part, warnings = detached.verify_part(folder, index)
-        print(json.dumps({"number": part.number, "segments": len(part.segments), "rows": sum(s.rows for s, _ in part.segments),
+        print(json.dumps({"number": part.number, "segments": len(part.segments), "sums": len(part.sums), "rows": sum(s.rows for s, _ in part.segments),
                           "examples": sum(n for _, n in part.segments), "payload": part.payload.hex(), "warnings": warnings}))
 
 

@@ -537,19 +537,20 @@ class Detached(Case):
         self.folder = self.dir.name + "/00000007.part"
         self.put(self.one)
 
-    def description(self, payload=b"pay", change=lambda fields: fields, segments=None):
+    def description(self, payload=b"pay", change=lambda fields: fields, segments=None, sums=()):
         """PART, as the page has it: `change` is given its fields before they are sealed."""
         entries = []
         for w, examples in zip((self.one, self.two), self.examples) if segments is None else segments:
             data = w.bytes()
             entries.append([w.segment.bytes, sum(w.groups), examples, len(data), hashlib.sha256(data).digest()])
         fields = {"magic": b"\x89GDP\r\n\x1a\n", "version": 1, "count": len(entries), "features": (0, 0, 0), "index": INDEX_ID.bytes,
-                  "number": 7, "zero": bytes(8), "digest": hashlib.sha256(self.one.body()).digest(), "length": len(payload),
-                  "reserved": bytes(16), "entries": entries, "payload": payload}
+                  "number": 7, "zero": bytes(8), "digest": hashlib.sha256(self.one.body()).digest(), "length": len(payload), "sums_count": len(sums),
+                  "reserved": bytes(12), "entries": entries, "sums": sums, "payload": payload}
         f = change(fields)
         head = f["magic"] + struct.pack("<IIQQQ", f["version"], f["count"], *f["features"]) + f["index"]
-        head += struct.pack("<Q", f["number"]) + f["zero"] + f["digest"] + struct.pack("<I", f["length"]) + f["reserved"]
-        body = b"".join(struct.pack("<16sQQQ32s", *entry) for entry in f["entries"]) + f["payload"]
+        head += struct.pack("<Q", f["number"]) + f["zero"] + f["digest"] + struct.pack("<II", f["length"], f["sums_count"]) + f["reserved"]
+        body = b"".join(struct.pack("<16sQQQ32s", *entry) for entry in f["entries"])
+        body += b"".join(struct.pack("<16sQ32sBB64s6s", *entry) for entry in f["sums"]) + f["payload"]
         return head + struct.pack("<I", zlib.crc32(head)) + body + struct.pack("<I", zlib.crc32(body))
 
     def build(self, description=None, writers=None):
@@ -575,7 +576,7 @@ class Detached(Case):
         self.build()
         code, out, err = self.part()
         self.assertEqual((code, err), (0, ""))
-        self.assertEqual(json.loads(out), {"number": 7, "segments": 2, "rows": 10, "examples": 9, "payload": b"pay".hex(), "warnings": []})
+        self.assertEqual(json.loads(out), {"number": 7, "segments": 2, "sums": 0, "rows": 10, "examples": 9, "payload": b"pay".hex(), "warnings": []})
         # Under any name, and with other files beside it.
         copied = self.dir.name + "/copy"
         os.rename(self.folder, copied)
@@ -588,8 +589,41 @@ class Detached(Case):
         self.build(self.description(bytes((1 << 20) + 1), segments=[]), writers=[])
         self.part_refused("payload")
 
+    def test_sums_of_parts(self):
+        maker = Artifacts()
+        maker.segment = self.one
+        name, other = Artifacts.FIRST, Artifacts.LAST
+        good = {name: maker.bytes(name, 1, maker.sums()), other: maker.bytes(other, 1, maker.sums([0, 3, 3]))}
+
+        def entry(uuid_, kind, label, *change):
+            data = good[uuid_]
+            fields = [uuid_.bytes, len(data), hashlib.sha256(data).digest(), kind, len(label), label, bytes(6)]
+            for at, value in change:
+                fields[at] = value
+            return fields
+
+        def built(*sums):
+            self.build(self.description(segments=[(self.one, 4)], sums=sums), [self.one])
+            for uuid_, data in good.items():
+                with open(f"{self.folder}/{uuid_}.art", "wb") as f:
+                    f.write(data)
+
+        built(entry(name, 0, b"a"), entry(other, 1, "zzü".encode()))
+        code, out, err = self.part()
+        self.assertEqual((code, err), (0, ""))
+        self.assertEqual(json.loads(out)["sums"], 2)
+        for sums, word in (
+            ([entry(other, 0, b"a")], "region 0, rows"), ([entry(name, 2, b"a")], "kind"), ([entry(name, 0, b"a", (4, 0))], "name"), ([entry(name, 0, b"a", (4, 65))], "name"),
+            ([entry(name, 0, b"a", (5, b"ab"))], "name"), ([entry(name, 0, b"\xff")], "UTF-8"), ([entry(name, 0, b"\n")], "name"), ([entry(name, 0, b"a", (6, b"\0\0\0\0\0\1"))], "reserved"),
+            ([entry(name, 0, b"b"), entry(other, 1, b"a")], "out of order"), ([entry(name, 0, b"a"), entry(other, 1, b"a")], "out of order"),
+            ([entry(name, 0, b"a"), entry(name, 1, b"b")], "stands twice"), ([entry(name, 0, b"a", (0, SEGMENT_ID.bytes))], "stands twice"),
+            ([entry(name, 0, b"a", (0, bytes(16)))], "cannot be read"), ([entry(name, 0, b"a", (1, 7))], "but PART says 7"), ([entry(name, 0, b"a", (2, bytes(32)))], "SHA-256"),
+        ):
+            built(*sums)
+            self.part_refused(word)
+
     def test_every_flipped_byte_and_each_cut_of_a_part_is_refused(self):
-        good = self.description()
+        good = self.description(sums=[[Artifacts.FIRST.bytes, 700, bytes(32), 0, 1, b"a", bytes(6)]])
         for i in range(len(good)):
             bad = bytearray(good)
             bad[i] ^= 1 << (i % 8)
@@ -613,7 +647,8 @@ class Detached(Case):
             (field("features", (1, 0, 0)), "features_read"), (field("index", SEGMENT_ID.bytes), "index UUID"),
             (field("number", 0), "number of the part"), (field("zero", bytes(7) + b"\1"), "reserved"), (field("digest", bytes(32)), "schema digest"),
             (field("length", 2), "number of segments"), (field("length", 4), "number of segments"), (field("length", 1 << 31), "payload"),
-            (field("reserved", b"\1" + bytes(15)), "reserved"), (entry(1, 0, SEGMENT_ID.bytes), "stands twice"),
+            (field("reserved", b"\1" + bytes(11)), "reserved"), (entry(1, 0, SEGMENT_ID.bytes), "stands twice"),
+            (field("sums_count", 1), "number of segments"), (field("sums_count", 65), "number of sums"),
             (entry(0, 1, 0), "segment 0, rows"), (entry(0, 1, 1 << 32), "segment 0, rows"), (entry(0, 1, 6), "but PART says 6"),
             (entry(1, 2, 0), "segment 1, examples"), (entry(1, 2, 6), "segment 1, examples"), (entry(0, 2, 5), "4 examples, but PART says 5"),
             (entry(0, 2, 3), "4 examples, but PART says 3"), (entry(0, 3, 1), "but PART says 1"), (entry(1, 3, 1 << 63), "but PART says"),

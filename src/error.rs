@@ -242,10 +242,12 @@ impl AttachError {
             Self::AttachedAlready { .. } | Self::Occupied { .. } | Self::DuplicateId { .. } => {
                 ErrorKind::AlreadyExists
             }
+            Self::OtherSums { .. } => ErrorKind::AlreadyExists,
             Self::OtherFileSystem { .. } | Self::CannotLink { .. } => ErrorKind::Unsupported,
             Self::Changed { .. } => ErrorKind::Damaged,
             Self::CommitFull { .. } | Self::Forked => ErrorKind::InvalidState,
             Self::Io { .. } => ErrorKind::Io,
+            Self::Artifact(error) => error.kind(),
             Self::Segment(error) => error.kind(),
             Self::Manifest(error) => error.kind(),
             Self::Poisoned => ErrorKind::Poisoned,
@@ -259,6 +261,7 @@ impl CommitError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::PayloadLength { .. } => ErrorKind::InvalidInput,
+            Self::NotObserved { .. } => ErrorKind::InvalidState,
             Self::AttachedFileChanged { .. } => ErrorKind::Damaged,
             Self::Artifact(error) => error.kind(),
             Self::Segment(error) => error.kind(),
@@ -306,6 +309,7 @@ impl FitError {
             Self::Uncommitted | Self::CommitFull { .. } | Self::Forked => ErrorKind::InvalidState,
             Self::InvalidName { .. }
             | Self::InvalidEstimate { .. }
+            | Self::TooManySums { .. }
             | Self::Overflow { .. }
             | Self::OtherSpec { .. } => ErrorKind::InvalidInput,
             Self::UnknownBlock { .. } | Self::NotFound { .. } => ErrorKind::NotFound,

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use fixtures::indexes::{self, assert_sound, copy_folder};
 use fixtures::sketches::{sketch, sketch_of, spec};
+use gradix::curvature::Estimate;
 use gradix::segment::storage::MemoryStorage;
 use gradix::sketch::SketchSpec;
 use gradix::{
-    AppendError, Attach, AttachError, CommitError, CompactOptions, DetachedError, DetachedWriter, Encoding,
-    ErrorKind, GcOptions, Index, LeftOutReason, Part, PartError, Row, Schema, SegmentError, Span, Tier,
-    Writer, WriterError,
+    AppendError, Attach, AttachError, CommitError, CompactOptions, Curvature, DetachedError, DetachedWriter,
+    Encoding, ErrorKind, FitError, FitOptions, GcOptions, Index, LeftOutReason, Part, PartError, Row, Schema,
+    SegmentError, Span, Tier, Writer, WriterError,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -250,6 +251,194 @@ fn link_move_and_copy_do_what_they_say() {
         let again = writer.attach(&scene.built, how);
         assert_eq!(again.is_ok(), how == Attach::Move, "{how:?}: {again:?}");
     }
+}
+
+/// The scores of all rows under the default curvature, by id.
+fn curvature_scores(index: &Index) -> Vec<f64> {
+    let queries = [sketch(99)];
+    let snapshot = index.snapshot().unwrap();
+    let scan = snapshot.scan(&queries).unwrap().top_k(1000).curvature(Curvature::default());
+    let ranking = scan.run().unwrap();
+    let mut hits: Vec<_> = ranking.proponents(0).iter().map(|hit| (hit.id.clone(), hit.score)).collect();
+    hits.sort_by(|a, b| a.0.cmp(&b.0));
+    hits.into_iter().map(|(_, score)| score).collect()
+}
+
+fn assert_close(found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len());
+    let scale = expected.iter().fold(0f64, |most, x| most.max(x.abs()));
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((found - expected).abs() <= 1e-5 * scale, "{found}, expected {expected}");
+    }
+}
+
+/// Catches sums of a part that are lost, added twice or not those of its rows, rows that they do not cover, and files of theirs
+/// that stay.
+#[test]
+fn attached_sums_are_those_of_a_fit_of_all() {
+    let many: Vec<String> = (0..40).map(|i| format!("m{i:02}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    for how in [Attach::Link, Attach::Move, Attach::Copy] {
+        let scene = scene();
+        let mut writer = scene.index.writer().unwrap();
+        let mut detached = scene.detached();
+        detached.fit_curvature("curvature", &[]).unwrap();
+        append(&mut detached, &many[..15]);
+        let first = detached.finish("").unwrap();
+        append(&mut detached, &many[15..30]);
+        detached.finish("").unwrap();
+        drop(detached);
+        assert_eq!(
+            (first.sums.len(), &first.sums[0].name[..], first.sums[0].observed),
+            (1, "curvature", false)
+        );
+        first.verify().unwrap();
+        // Nothing of an attach stays behind without its commit.
+        writer.attach(&scene.built, how).unwrap();
+        writer.abort().unwrap();
+        writer.attach(&first.path, how).unwrap();
+        writer.commit().unwrap();
+        let covered = |index: &Index| index.snapshot().unwrap().curvature(&Curvature::default()).unwrap();
+        // The index had none under this name: they are its own now.
+        assert_eq!((covered(&scene.index).covered.rows, covered(&scene.index).blocks[0].rows), (15, 15));
+        for id in &many[30..] {
+            writer.append(id, &sketch(seed(id))).unwrap();
+        }
+        writer.commit().unwrap();
+        assert_eq!(writer.fit_curvature(FitOptions::default()).unwrap().added, 10);
+        let rest = scene.built.join("00000002.part");
+        writer.attach(&rest, how).unwrap();
+        // Deleted before it was committed, but in the sums.
+        writer.delete(many[20]).unwrap();
+        writer.commit().unwrap();
+        let state = covered(&scene.index);
+        assert_eq!((state.covered.rows, state.covered.uncovered, state.covered.stale), (39, 0, 1));
+        assert_eq!(state.blocks.iter().map(|block| block.rows).collect::<Vec<_>>(), [40, 40]);
+        assert_sound(&scene.index);
+        let fit = writer.fit_curvature(FitOptions::default()).unwrap();
+        assert_eq!((fit.added, fit.subtracted, fit.refitted), (0, 1, false));
+        let incremental = curvature_scores(&scene.index);
+        assert!(writer.fit_curvature(FitOptions::default().refit(true)).unwrap().refitted);
+        assert_close(&incremental, &curvature_scores(&scene.index));
+        let moved = scene.built.join("00000001.moved");
+        assert_eq!(moved.exists(), how == Attach::Move);
+        if how == Attach::Move {
+            assert_eq!(files(&moved), ["PART"]);
+        } else {
+            first.verify().unwrap();
+        }
+    }
+}
+
+/// Catches observed sketches of parts that are lost, forgotten for some examples, or kept of a part that was aborted.
+#[test]
+fn parts_bring_what_was_observed() {
+    let scene = scene();
+    let mut detached = scene.detached();
+    append(&mut detached, &["a", "b"]);
+    detached.observe("tokens", "a", &[sketch(1), sketch(2), sketch(3)]).unwrap();
+    let error = detached.finish("").unwrap_err();
+    assert!(
+        matches!(&error, CommitError::NotObserved { name, examples: 1 } if name == "tokens"),
+        "{error:?}"
+    );
+    assert_eq!(error.kind(), ErrorKind::InvalidState);
+    assert!(matches!(detached.observe("tokens", "c", &[]), Err(FitError::NotFound { .. })));
+    assert!(matches!(detached.fit_curvature("tokens", &[]), Err(FitError::NotOfRows { .. })));
+    assert!(matches!(detached.observe("", "a", &[]), Err(FitError::InvalidName { .. })));
+    detached.observe("tokens", "b", &[]).unwrap();
+    let part = detached.finish("").unwrap();
+    append(&mut detached, &["aborted"]);
+    detached.observe("tokens", "aborted", &[sketch(9)]).unwrap();
+    detached.abort().unwrap();
+    assert!(detached.finish("").unwrap().sums.is_empty());
+    drop(detached);
+    let mut writer = scene.index.writer().unwrap();
+    writer.append("own", &sketch(7)).unwrap();
+    writer.observe("tokens", "own", &[sketch(4), sketch(5)]).unwrap();
+    writer.attach(&part.path, Attach::Copy).unwrap();
+    writer.commit().unwrap();
+    let tokens = Curvature::default().name("tokens");
+    let state = scene.index.snapshot().unwrap().curvature(&tokens).unwrap();
+    assert_eq!((state.covered.rows, state.covered.uncovered, state.blocks[1].rows), (3, 0, 5));
+    // A part of the other kind, with the same name; also when the index's are not committed yet.
+    let mut detached = scene.detached();
+    detached.fit_curvature("tokens", &[]).unwrap();
+    assert!(matches!(detached.observe("tokens", "d", &[]), Err(FitError::NotObserved { .. })));
+    append(&mut detached, &["d"]);
+    let other = detached.finish("").unwrap();
+    for pending in [false, true] {
+        if pending {
+            writer.observe("tokens", "own", &[sketch(4)]).unwrap();
+        }
+        let error = writer.attach(&other.path, Attach::Copy).unwrap_err();
+        assert!(matches!(&error, AttachError::OtherSums { name, .. } if name == "tokens"), "{error:?}");
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    }
+    writer.commit().unwrap();
+    assert_eq!(scene.index.snapshot().unwrap().curvature(&tokens).unwrap().blocks[1].rows, 6);
+    assert_sound(&scene.index);
+}
+
+/// Catches sums that are taken although they are damaged, missing or of another width, and an attach that then leaves something.
+#[test]
+fn sums_that_do_not_fit_are_refused_and_nothing_is_lost() {
+    let scene = scene();
+    let mut writer = scene.index.writer().unwrap();
+    writer.append("own", &sketch(7)).unwrap();
+    writer.commit().unwrap();
+    writer.fit_curvature(FitOptions::default()).unwrap();
+    let mut detached = scene.detached();
+    let narrow = Estimate::Nystrom { width: 1 };
+    assert!(matches!(
+        detached.fit_curvature("curvature", &[("x", narrow)]),
+        Err(FitError::UnknownBlock { .. })
+    ));
+    let wide = Estimate::Nystrom { width: 4 };
+    let error = detached.fit_curvature("curvature", &[("first", wide)]).unwrap_err();
+    assert!(matches!(error, FitError::InvalidEstimate { dims: 3, .. }), "{error:?}");
+    detached.fit_curvature("curvature", &[("first", narrow)]).unwrap();
+    append(&mut detached, &["a"]);
+    let other = detached.finish("").unwrap();
+    detached.fit_curvature("curvature", &[]).unwrap();
+    append(&mut detached, &["b"]);
+    let part = detached.finish("").unwrap();
+    drop(detached);
+    let error = writer.attach(&other.path, Attach::Link).unwrap_err();
+    assert!(matches!(&error, AttachError::OtherSums { name, .. } if name == "curvature"), "{error:?}");
+    // Both at once, into an index that has none.
+    let (_folder, empty) = indexes::create(&schema());
+    let error = empty.writer().unwrap().attach(&scene.built, Attach::Link).unwrap_err();
+    assert!(matches!(error, AttachError::Foreign { .. }), "{error:?}");
+    writer.drop_curvature("curvature").unwrap();
+    let error = writer.attach(&scene.built, Attach::Link).unwrap_err();
+    assert!(matches!(error, AttachError::OtherSums { .. }), "{error:?}");
+
+    let file = part.sums_file(&part.sums[0]);
+    let sound = fs::read(&file).unwrap();
+    for at in 0..sound.len() {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(&file, bytes).unwrap();
+        let error = writer.attach(&part.path, Attach::Link).unwrap_err();
+        let is_named =
+            matches!(error, AttachError::Artifact(_) | AttachError::Part(PartError::Digest { .. }));
+        assert!(is_named && error.kind() == ErrorKind::Damaged, "byte {at}: {error:?}");
+    }
+    fs::write(&file, &sound[..sound.len() - 1]).unwrap();
+    assert!(writer.attach(&part.path, Attach::Link).is_err());
+    assert!(matches!(part.verify(), Err(PartError::Length { .. })));
+    fs::remove_file(&file).unwrap();
+    let error = writer.attach(&part.path, Attach::Link).unwrap_err();
+    assert!(matches!(error, AttachError::Part(PartError::Missing { .. })), "{error:?}");
+    fs::write(&file, &sound).unwrap();
+    assert_eq!(scene.segments().len(), 1);
+    writer.attach(&part.path, Attach::Link).unwrap();
+    writer.commit().unwrap();
+    let state = scene.index.snapshot().unwrap().curvature(&Curvature::default()).unwrap();
+    assert_eq!((state.covered.rows, state.covered.uncovered), (1, 1));
+    assert_eq!(writer.fit_curvature(FitOptions::default()).unwrap().added, 1);
+    assert_sound(&scene.index);
 }
 
 /// Catches files that an attach leaves in the index though nothing was committed, and a builder's file that goes with
@@ -751,6 +940,8 @@ fn interrupted_detached_writer_leaves_whole_parts_only() {
     let left = killed.join("00000002.unfinished");
     assert!(files(&left).iter().all(|name| name.ends_with(".seg")), "{:?}", files(&left));
     let mut writer = scene.index.writer().unwrap();
+    // Killed while it wrote sums.
+    fs::write(left.join("00000000-0000-0000-0000-000000000001.art"), "sums").unwrap();
     // Killed between the description and the name.
     fs::copy(killed.join("00000001.part/PART"), left.join("PART")).unwrap();
     let error = writer.attach(&left, Attach::Link).unwrap_err();
@@ -771,6 +962,7 @@ fn interrupted_detached_writer_leaves_whole_parts_only() {
     assert_eq!(files(&killed), ["00000001.part", "LOCK"]);
     assert_eq!((again.finished(), again.payload(1).unwrap()), (1, Some(b"up to a".to_vec())));
     append(&mut again, &["b"]);
+    again.fit_curvature("curvature", &[]).unwrap();
     again.finish("up to b").unwrap();
     drop(again);
     writer.attach(&killed, Attach::Move).unwrap();

@@ -308,9 +308,16 @@ fn compaction_carries_coverage_along() {
         ids.zip(scores.into_iter().map(f64::to_bits)).collect::<std::collections::BTreeMap<_, _>>()
     };
     let scores_before = map(&index);
-    writer.compact(CompactOptions::all()).unwrap();
-    assert_eq!(covered(&index), before);
-    assert_eq!(map(&index), scores_before);
+    // At the second one, covered and uncovered rows are in one segment.
+    for _ in 0..2 {
+        writer.compact(CompactOptions::all()).unwrap();
+        assert_eq!(covered(&index), before);
+        assert_eq!(map(&index), scores_before);
+    }
+    // The file of the generation before is that of this one too.
+    let now = GcOptions::default().grace(std::time::Duration::ZERO);
+    assert_eq!(writer.gc(now).unwrap().artifacts, 0);
+    assert_eq!((map(&index), artifacts(&path).len()), (scores_before, 1));
     assert!(index.verify().unwrap().is_sound());
     let fit = writer.fit_curvature(FitOptions::default()).unwrap();
     assert_eq!((fit.added, fit.subtracted, fit.refitted), (199, 0, true));
@@ -668,6 +675,10 @@ fn metrics_divide_by_the_lengths_of_rows() {
         matches!(error, ScanError::Curvature(CurvatureError::RowsWithoutSelfInfluence { .. })),
         "{error:?}"
     );
+    writer.fit_curvature(FitOptions::default()).unwrap();
+    let snapshot = index.snapshot().unwrap();
+    let error = scores(&snapshot, &queries[0], &Curvature::default(), Metric::Relative).unwrap_err();
+    assert!(matches!(error, ScanError::Curvature(CurvatureError::NoSelfInfluence { .. })), "{error:?}");
     assert!(index.verify().unwrap().is_sound());
 }
 

@@ -437,11 +437,13 @@ fn second_reader_reads_parts_and_attached_segments() {
     let built = folder.path().join("built");
     let mut detached =
         Index::options().segment_bytes(1 << 20).detached(index.path().join("INDEX"), &built).unwrap();
+    detached.fit_curvature("curvature", &[("head", Estimate::Nystrom { width: 11 })]).unwrap();
     for example in 0..300u64 {
         let sketches: Vec<Sketch> =
             (0..1 + example % 2).map(|row| sketch(&spec, 2 * example + row)).collect();
         let rows: Vec<Row<'_>> = sketches.iter().map(|sketch| Row::new(sketch).source("wiki")).collect();
         detached.append_rows(format!("example {example}"), &rows).unwrap();
+        detached.observe("tokens", format!("example {example}"), &sketches[..1]).unwrap();
         if example == 4 {
             detached.finish("five").unwrap();
         }
@@ -458,7 +460,7 @@ fn second_reader_reads_parts_and_attached_segments() {
     let checked: Vec<Value> = checked.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let expected = parts.iter().map(|part| {
         serde_json::json!({
-            "number": part.number, "segments": part.segments.len(), "rows": part.rows(),
+            "number": part.number, "segments": part.segments.len(), "sums": part.sums.len(), "rows": part.rows(),
             "examples": part.examples(), "payload": hex(&part.payload), "warnings": [],
         })
     });
@@ -484,6 +486,8 @@ fn second_reader_reads_parts_and_attached_segments() {
     let attached = parts[0].segments.len() + parts[1].segments.len();
     assert_eq!((&verified["attached"], &verified["live"]), (&attached.into(), &snapshot.rows().into()));
     assert_eq!(verified["segments"], attached + 3);
+    // Of curvature and tokens; the first is computed again from the rows of both parts.
+    assert_eq!((&verified["artifacts"], &verified["recounted"]), (&2.into(), &1.into()));
     let dumped = read(&python, &["dump", path, "--listing", listing]);
     let ids: Vec<String> = dumped
         .lines()

@@ -59,7 +59,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
         ],
     ),
     // Lets the fuzzer in, and is there for it alone.
-    ("fuzzing", &["segment", "manifest", "artifact"]),
+    ("fuzzing", &["segment", "manifest", "artifact", "schema", "sketch", "codec"]),
 ];
 
 /// Uses within circles that are there and should not be; no others may come.

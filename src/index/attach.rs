@@ -1,6 +1,7 @@
 //! Attaching: takes segments that a detached writer has built into the next commit.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -9,12 +10,17 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::attachment::{LinkedFile, Move, Stamp, write_note};
-use super::error::{AttachError, PartError, hex};
+use super::curvature::{block_sums, check_regions};
+use super::error::{AttachError, FitError, PartError, hex};
 use super::now_ms;
-use super::part::{self, Part, PartSegment, Stage};
+use super::observed::Observed;
+use super::part::{self, Part, PartSegment, PartSums, Stage};
 use super::writer::Writer;
+use crate::artifact::{ArtifactError, ArtifactReader};
+use crate::curvature::Estimate;
 use crate::files;
-use crate::manifest::{Location, ManifestError};
+use crate::manifest::{Coverage, Location, ManifestError, SUMS_OF_OBSERVED, SUMS_OF_ROWS};
+use crate::segment::storage::FileStorage;
 use crate::segment::{Origin, Place, Sealed, SegmentError, SegmentReader, file_name};
 
 /// The bytes that are read at once.
@@ -79,6 +85,9 @@ impl Writer {
     /// the time when it was built, for which it reads all bytes; and that no example is in the index, in pending
     /// changes or twice in what is attached. [`Index::verify`](crate::Index::verify) checks the rows themselves.
     ///
+    /// Sums that a part [brings along](crate::DetachedWriter::fit_curvature) are added to those that the index has under their name
+    /// and become the index's if it has none; the part's rows are then covered. Until the commit all of them are in memory.
+    ///
     /// A link shares its bytes with the builder's file: **nobody may write to that any more**. A write that changes
     /// its length or time before the commit is an error of the commit. Where a part may still be written to, copy it.
     ///
@@ -86,7 +95,7 @@ impl Writer {
     ///
     /// # Errors
     /// There is no finished part; it was built for another index or under another schema; a file is missing, damaged,
-    /// attached already, or cannot be linked; an example is there already; or the storage or the manifest fails,
+    /// attached already, or cannot be linked; an example is there already; sums do not fit those of the index; or the storage or the manifest fails,
     /// which poisons the writer. The part's files are untouched in any case.
     ///
     /// ```
@@ -108,6 +117,7 @@ impl Writer {
         self.check_usable().map_err(AttachError::unusable)?;
         let parts = find_parts(folder.as_ref())?;
         self.check_parts(&parts)?;
+        let sums = self.read_sums(&parts)?;
         // Rows that are appended from now on are of a later segment.
         self.seal()?;
         let mut started = Started::default();
@@ -123,16 +133,29 @@ impl Writer {
         }
         self.sealed.append(&mut started.sealed);
         self.pending.attach(started.examples);
+        for (name, sums) in sums {
+            match self.observations.0.entry(name) {
+                Entry::Vacant(entry) => {
+                    entry.insert(sums);
+                }
+                Entry::Occupied(mut entry) => entry.get_mut().merge(sums),
+            }
+        }
         let mut files = started.files.into_iter();
         match how {
             Attach::Copy => {}
             Attach::Link => self.attachments.linked.extend(files),
             Attach::Move => {
-                let moves = parts.iter().map(|part| Move {
-                    folder: part.path.clone(),
-                    files: files.by_ref().take(part.segments.len()).collect(),
-                });
-                self.attachments.moves.extend(moves);
+                for part in &parts {
+                    let mut files: Vec<_> = files.by_ref().take(part.segments.len()).collect();
+                    for path in part.sums.iter().map(|sums| part.sums_file(sums)) {
+                        // One that is gone already need not be removed.
+                        if let Ok(stamp) = Stamp::of(&path) {
+                            files.push(LinkedFile { path, stamp });
+                        }
+                    }
+                    self.attachments.moves.push(Move { folder: part.path.clone(), files });
+                }
             }
         }
         Ok(Attached { parts })
@@ -180,6 +203,63 @@ impl Writer {
             return Err(AttachError::CommitFull { examples, limit });
         }
         Ok(())
+    }
+
+    /// The sums that parts bring along, by name, checked against each other and against those that are there.
+    fn read_sums(&self, parts: &[Part]) -> Result<BTreeMap<String, Observed>, AttachError> {
+        let mut all = BTreeMap::new();
+        for (part, sums) in parts.iter().flat_map(|part| part.sums.iter().map(move |sums| (part, sums))) {
+            let other = || AttachError::OtherSums { path: part.sums_file(sums), name: sums.name.clone() };
+            let read = self.read_part_sums(part, sums)?;
+            let is_like = match self.observations.0.get(&sums.name) {
+                Some(pending) => pending.is_like(&read),
+                None => match self.sums_before(&sums.name, read.kind) {
+                    Ok(Some((reader, _))) => {
+                        let widths = reader.regions().map(|region| Estimate::of_width(region.width));
+                        widths.eq(read.estimates())
+                    }
+                    Ok(None) => true,
+                    Err(FitError::Artifact(error)) => return Err(error.into()),
+                    Err(FitError::Manifest(error)) => return Err(error.into()),
+                    Err(_) => false,
+                },
+            };
+            if !is_like {
+                return Err(other());
+            }
+            match all.entry(sums.name.clone()) {
+                Entry::Vacant(entry) => {
+                    entry.insert(read);
+                }
+                Entry::Occupied(mut entry) if entry.get().is_like(&read) => entry.get_mut().merge(read),
+                Entry::Occupied(_) => return Err(other()),
+            }
+        }
+        Ok(all)
+    }
+
+    fn read_part_sums(&self, part: &Part, sums: &PartSums) -> Result<Observed, AttachError> {
+        let (path, identity) = (part.sums_file(sums), &self.shared.identity);
+        let storage = FileStorage::new(part.path.clone());
+        let reader = match ArtifactReader::open(&storage, identity, sums.artifact) {
+            Err(ArtifactError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(PartError::Missing { path }.into());
+            }
+            other => other?,
+        };
+        sums.compare(&path, reader.bytes(), &reader.sha256()?)?;
+        check_regions(&reader, &identity.schema)?;
+        let kind = if sums.observed { SUMS_OF_OBSERVED } else { SUMS_OF_ROWS };
+        if kind == SUMS_OF_ROWS && reader.regions().any(|region| region.rows != part.rows()) {
+            return Err(reader.damaged(0, format!("not the sums of {} rows", part.rows())).into());
+        }
+        let blocks = (0..reader.regions().len()).map(|block| block_sums(&reader, block));
+        let mut covered = Coverage::new();
+        for segment in &part.segments {
+            let rows = 0..u32::try_from(segment.rows).unwrap_or(u32::MAX);
+            covered.entry(segment.segment).or_default().insert_range(rows);
+        }
+        Ok(Observed::of_sums(kind, blocks.collect::<Result<_, _>>()?, covered))
     }
 
     fn attach_parts(

@@ -1,6 +1,6 @@
 //! The detached writer: builds segments of an index apart from it, in another process or on another machine.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -8,17 +8,24 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::error::{AppendError, CommitError, DetachedError, PartError};
+use super::error::{AppendError, CommitError, DetachedError, FitError, PartError};
+use super::fit::{FitOptions, Start, estimates, sum};
 use super::index_file;
-use super::part::{self, MAX_PAYLOAD, MAX_SEGMENTS, Part, PartSegment, Stage};
+use super::observe::write_sums;
+use super::observed::{Observations, Observed};
+use super::part::{self, MAX_PAYLOAD, MAX_SEGMENTS, MAX_SUMS, Part, PartSegment, PartSums, Stage};
 use super::rows::{self, Row};
 use super::writer::Lock;
+use crate::artifact::SealedArtifact;
+use crate::curvature::{Estimate, check_name};
 use crate::files;
 use crate::schema::Schema;
 use crate::segment::storage::{FileStorage, Storage};
 use crate::segment::{
-    EncodedRow, Identity, Origin, RowEncoder, Sealed, SegmentError, SegmentWriter, file_name,
+    EncodedRow, Identity, LiveSegment, Origin, RowEncoder, Sealed, SegmentError, SegmentReader,
+    SegmentWriter, file_name,
 };
+use crate::sketch::Sketch;
 
 /// Builds segments of an index without the index: in another process or on another machine, any number of them at a
 /// time. Made by [`Index::detached`](crate::Index::detached), or from a copy of the file `INDEX` by
@@ -71,6 +78,9 @@ pub struct DetachedWriter {
     /// The storage in the folder of the unfinished part, once it has been made.
     storage: Option<Arc<dyn Storage>>,
     ids: HashSet<Box<[u8]>>,
+    /// The curvatures whose sums each part gets, with the estimate of each block.
+    fits: BTreeMap<String, Vec<Estimate>>,
+    observations: Observations,
     open: Option<SegmentWriter>,
     sealed: Vec<Sealed>,
     poisoned: bool,
@@ -133,6 +143,8 @@ impl DetachedWriter {
             last: last.map_or(0, |(number, _)| number),
             storage: None,
             ids: HashSet::new(),
+            fits: BTreeMap::new(),
+            observations: Observations::default(),
             open: None,
             sealed: Vec::new(),
             poisoned: false,
@@ -223,6 +235,88 @@ impl DetachedWriter {
         Ok(())
     }
 
+    /// Gives each part from the unfinished one on the sums of its rows for a curvature, as
+    /// [`Writer::fit_curvature`](crate::Writer::fit_curvature) has them: [`Writer::attach`](crate::Writer::attach) adds them to
+    /// those of the index, which then need not be fitted to these rows. `estimates` are those of
+    /// [`FitOptions::estimate`](crate::FitOptions::estimate), which must be the ones of the index's sums of this name. Another call
+    /// with the name replaces them.
+    ///
+    /// [`DetachedWriter::finish`] computes the sums: it reads the part's rows once for each curvature and block, in the memory and
+    /// time that [`Writer::fit_curvature`](crate::Writer::fit_curvature) needs.
+    ///
+    /// ```
+    /// # use gradix::{Attach, Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
+    /// use gradix::{Curvature, FitOptions};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let spec = SketchSpec::dense("mine", "v1", [("all", 2)]);
+    /// # let index = Index::create(folder.path().join("i"), &Schema::new(spec.clone(), Encoding::F32)?)?;
+    /// # let built = folder.path().join("gpu-1");
+    /// let mut detached = index.detached(&built)?;
+    /// detached.fit_curvature("curvature", &[])?;
+    /// detached.append("a", &Sketch::dense(spec, vec![3.0, 4.0])?)?;
+    /// detached.finish("")?;
+    /// let mut writer = index.writer()?;
+    /// writer.attach(&built, Attach::Move)?;
+    /// writer.commit()?;
+    /// assert_eq!(index.snapshot()?.curvature(&Curvature::default())?.covered.rows, 1);
+    /// assert_eq!(writer.fit_curvature(FitOptions::default())?.added, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The name, a block or an estimate is invalid; sketches were observed under the name; or there are 64 names already.
+    pub fn fit_curvature(&mut self, name: &str, estimates: &[(&str, Estimate)]) -> Result<(), FitError> {
+        self.check_usable().map_err(FitError::unusable)?;
+        self.check_sums_name(name)?;
+        if self.observations.0.contains_key(name) {
+            return Err(FitError::NotOfRows { name: name.to_owned() });
+        }
+        let asked: Vec<_> =
+            estimates.iter().map(|(block, estimate)| ((*block).to_owned(), *estimate)).collect();
+        let estimates = self::estimates(self.identity.schema.spec(), None, &asked)?;
+        self.fits.insert(name.to_owned(), estimates);
+        Ok(())
+    }
+
+    /// Adds sketches to the sums of a curvature without storing them, as [`Writer::observe`](crate::Writer::observe) does. Under a
+    /// name, either all examples of a part are observed, some perhaps with no sketches, or none. Blocks have the estimate
+    /// [`Estimate::auto`].
+    ///
+    /// Memory, until the part is finished: as for [`Writer::observe`](crate::Writer::observe), and the id of each example.
+    ///
+    /// # Errors
+    /// There is no such example in the unfinished part; the name is invalid, or that of sums of stored rows; a sketch has another
+    /// spec than the index; or there are 64 names already.
+    pub fn observe(&mut self, name: &str, id: impl AsRef<[u8]>, sketches: &[Sketch]) -> Result<(), FitError> {
+        self.check_usable().map_err(FitError::unusable)?;
+        self.check_sums_name(name)?;
+        let (id, spec) = (id.as_ref(), self.identity.schema.spec());
+        if self.fits.contains_key(name) {
+            return Err(FitError::NotObserved { name: name.to_owned() });
+        }
+        if let Some(other) = sketches.iter().find(|sketch| sketch.spec() != spec) {
+            let (given, index) = (Box::new(other.spec().clone()), Box::new(spec.clone()));
+            return Err(FitError::OtherSpec { given, index });
+        }
+        if !self.ids.contains(id) {
+            return Err(FitError::NotFound { id: id.to_owned() });
+        }
+        let new = || Observed::new(spec.ranges().map(|range| (range.len(), Estimate::auto(range.len()))));
+        let observed = self.observations.0.entry(name.to_owned()).or_insert_with(new);
+        sketches.iter().for_each(|sketch| observed.add(sketch));
+        observed.examples.insert(id.into(), None);
+        Ok(())
+    }
+
+    fn check_sums_name(&self, name: &str) -> Result<(), FitError> {
+        check_name(name).map_err(|name| FitError::InvalidName { name })?;
+        let is_known = self.fits.contains_key(name) || self.observations.0.contains_key(name);
+        if !is_known && self.fits.len() + self.observations.0.len() >= MAX_SUMS {
+            return Err(FitError::TooManySums { limit: MAX_SUMS });
+        }
+        Ok(())
+    }
+
     /// Whether an example was appended to the unfinished part.
     #[must_use]
     pub fn contains(&self, id: impl AsRef<[u8]>) -> bool {
@@ -233,13 +327,20 @@ impl DetachedWriter {
     /// returns, and can be attached from then on. It makes a part even if there are no examples.
     ///
     /// # Errors
-    /// The payload is too long, in which case nothing has changed; or the file system fails, which poisons the
+    /// The payload is too long, or only some of the examples were [observed](Self::observe) under a name, in which cases nothing
+    /// has changed; or the file system fails, which poisons the
     /// writer. The part is then there as a whole or not at all; open the writer again to find out which.
     pub fn finish(&mut self, payload: impl Into<Vec<u8>>) -> Result<Part, CommitError> {
         let payload = payload.into();
         self.check_usable()?;
         if payload.len() > MAX_PAYLOAD {
             return Err(CommitError::PayloadLength { length: payload.len() });
+        }
+        for (name, observed) in &self.observations.0 {
+            let examples = (self.ids.len() - observed.examples.len()) as u64;
+            if examples > 0 {
+                return Err(CommitError::NotObserved { name: name.clone(), examples });
+            }
         }
         let finished = self.finish_or_fail(payload);
         self.poisoned |= finished.is_err();
@@ -341,8 +442,9 @@ impl DetachedWriter {
     }
 
     fn finish_or_fail(&mut self, payload: Vec<u8>) -> Result<Part, CommitError> {
-        self.storage()?;
+        let storage = self.storage()?;
         self.seal()?;
+        let sums = self.write_sums(storage.as_ref())?;
         let (unfinished, number) = (self.unfinished(), self.last + 1);
         let segments = self.sealed.iter().map(|sealed| PartSegment {
             segment: sealed.segment,
@@ -357,6 +459,7 @@ impl DetachedWriter {
             index: self.identity.index,
             schema_digest: self.identity.schema_digest,
             segments: segments.collect(),
+            sums,
             payload,
         };
         let description = unfinished.join(part::NAME);
@@ -378,10 +481,39 @@ impl DetachedWriter {
         Ok(part)
     }
 
+    /// Writes the sums of all names, each into a file of the unfinished part.
+    fn write_sums(&mut self, storage: &dyn Storage) -> Result<Vec<PartSums>, CommitError> {
+        let mut all = BTreeMap::new();
+        let mut take = |name: &str, observed, sealed: SealedArtifact| {
+            let SealedArtifact { artifact, bytes, sha256 } = sealed;
+            let name = name.to_owned();
+            all.insert(name.clone(), PartSums { artifact, name, observed, bytes, sha256 });
+        };
+        let mut segments = Vec::new();
+        if !self.fits.is_empty() {
+            for sealed in &self.sealed {
+                let reader = Arc::new(SegmentReader::open(storage, &self.identity, sealed.segment)?);
+                segments.push(LiveSegment { reader, dead: Arc::default() });
+            }
+        }
+        for (name, estimates) in &self.fits {
+            let (start, artifact) = (Start::anew(&segments), Uuid::new_v4());
+            let mut options = FitOptions::default();
+            take(name, false, sum(storage, &self.identity, artifact, &start, estimates, &mut options)?);
+        }
+        for (name, mut observed) in std::mem::take(&mut self.observations.0) {
+            observed.flush();
+            let sealed = write_sums(storage, &self.identity, Uuid::new_v4(), &observed, None);
+            take(&name, true, sealed?);
+        }
+        Ok(all.into_values().collect())
+    }
+
     fn discard(&mut self) -> Result<(), CommitError> {
         let open = self.open.take().map(|open| open.segment());
         let unfinished: Vec<Uuid> = self.sealed.drain(..).map(|sealed| sealed.segment).chain(open).collect();
         self.ids = HashSet::new();
+        self.observations = Observations::default();
         if self.storage.take().is_none() {
             return Ok(());
         }
@@ -413,13 +545,13 @@ fn io_error(path: &Path, operation: &'static str) -> impl FnOnce(io::Error) -> S
     move |source| SegmentError::Io { file, operation, source }
 }
 
-/// Whether a detached writer gives files such a name.
-fn is_segment(name: &str) -> bool {
-    let segment = name.strip_suffix(".seg").and_then(|stem| Uuid::try_parse(stem).ok());
-    segment.is_some_and(|segment| file_name(segment) == name)
+/// Whether a detached writer gives segments or sums such a name.
+fn is_ours(name: &str) -> bool {
+    let uuid = name.rsplit_once('.').and_then(|(stem, _)| Uuid::try_parse(stem).ok());
+    uuid.is_some_and(|uuid| file_name(uuid) == name || crate::artifact::file_name(uuid) == name)
 }
 
-/// Removes what an interrupted writer has left of a part: `whole`, or the segments only, where they were moved. A
+/// Removes what an interrupted writer has left of a part: `whole`, or all but `PART`, where it was moved. A
 /// file that no detached writer makes is an error.
 fn remove_unfinished(folder: &Path, whole: bool) -> Result<(), DetachedError> {
     let io = |path: &Path, operation| {
@@ -433,7 +565,7 @@ fn remove_unfinished(folder: &Path, whole: bool) -> Result<(), DetachedError> {
         let is_file = entry.file_type().map_err(io(&path, "look at"))?.is_file();
         match name.to_str() {
             Some(part::NAME) if is_file && !whole => {}
-            Some(name) if is_file && (name == part::NAME || is_segment(name)) => left.push(path),
+            Some(name) if is_file && (name == part::NAME || is_ours(name)) => left.push(path),
             _ => return Err(DetachedError::Occupied { path }),
         }
     }

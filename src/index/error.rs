@@ -292,6 +292,15 @@ pub enum CommitError {
         /// The file, by its builder's name.
         path: PathBuf,
     },
+    /// Some examples of a part were not [observed](crate::DetachedWriter::observe) under a name under which others were. The
+    /// writer is unchanged.
+    #[error("{examples} examples of the part were not observed under {name:?}")]
+    NotObserved {
+        /// The name.
+        name: String,
+        /// How many were not.
+        examples: u64,
+    },
     /// The sums of observed sketches could not be read or written.
     #[error("cannot use an artifact")]
     Artifact(#[from] ArtifactError),
@@ -393,6 +402,12 @@ pub enum FitError {
     /// As many examples have been observed as a commit may change; commit, and go on.
     #[error("{limit} examples have been observed, the most in one commit; commit, and go on")]
     CommitFull {
+        /// The limit.
+        limit: usize,
+    },
+    /// A part cannot have the sums of so many curvatures.
+    #[error("a part has the sums of {limit} curvatures at most")]
+    TooManySums {
         /// The limit.
         limit: usize,
     },
@@ -773,6 +788,16 @@ pub enum AttachError {
         /// The file that has it.
         holder: String,
     },
+    /// The part brings sums of a curvature that the index has otherwise: of observed sketches and not of rows, or the
+    /// reverse, or of other widths. [Drop](crate::Writer::drop_curvature) those of the index, or give the part's
+    /// [another name](crate::DetachedWriter::fit_curvature).
+    #[error("{}: does not fit the sums of {name:?} that are there", path.display())]
+    OtherSums {
+        /// The file of the part.
+        path: PathBuf,
+        /// The curvature's name.
+        name: String,
+    },
     /// The file cannot be linked, as it is on another file system than the index.
     /// [`Attach::Copy`](crate::Attach::Copy) copies it.
     #[error("{}: is on another file system than {to}, and cannot be linked", path.display())]
@@ -819,6 +844,9 @@ pub enum AttachError {
         /// The operating system's error.
         source: io::Error,
     },
+    /// The sums of a curvature, those of the part or those of the index, cannot be read.
+    #[error("cannot read the sums of a curvature")]
+    Artifact(#[from] ArtifactError),
     /// The segment is not sound; or it could not be linked, written or read in the index, which may poison the
     /// writer.
     #[error("cannot attach a segment")]
@@ -842,10 +870,23 @@ impl AttachError {
             CommitError::Forked => Self::Forked,
             CommitError::Segment(error) => Self::Segment(error),
             CommitError::Manifest(error) => Self::Manifest(error),
-            CommitError::Artifact(_)
-            | CommitError::Poisoned
+            CommitError::Artifact(error) => Self::Artifact(error),
+            CommitError::Poisoned
             | CommitError::PayloadLength { .. }
+            | CommitError::NotObserved { .. }
             | CommitError::AttachedFileChanged { .. } => Self::Poisoned,
+        }
+    }
+}
+
+impl From<FitError> for CommitError {
+    /// Of an error that a commit meets while it writes sums; the others are checked before.
+    fn from(error: FitError) -> Self {
+        match error {
+            FitError::Artifact(error) => Self::Artifact(error),
+            FitError::Segment(error) => Self::Segment(error),
+            FitError::Manifest(error) => Self::Manifest(error),
+            _ => Self::Poisoned,
         }
     }
 }

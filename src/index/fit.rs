@@ -12,7 +12,9 @@ use crate::artifact::{ArtifactError, ArtifactKind, ArtifactReader, ArtifactWrite
 use crate::curvature::{BlockSums, Covered, DEFAULT_NAME, Estimate, Sign, check_name, panel_rows};
 use crate::manifest::{ArtifactFile, ArtifactRecord, Coverage, SUMS_OF_ROWS};
 use crate::scan::CancelToken;
-use crate::segment::{CodeColumn, LiveSegment};
+use crate::segment::storage::Storage;
+use crate::segment::{CodeColumn, Identity, LiveSegment};
+use crate::sketch::SketchSpec;
 
 /// Options of [`Writer::fit_curvature`].
 ///
@@ -123,16 +125,27 @@ pub struct Fit {
 }
 
 /// The rows of a segment that are added and subtracted.
-struct Change<'s> {
+pub(super) struct Change<'s> {
     segment: &'s LiveSegment,
     add: RoaringBitmap,
     subtract: RoaringBitmap,
 }
 
 /// Where a fit starts from.
-struct Start<'s> {
+pub(super) struct Start<'s> {
     reader: Option<ArtifactReader>,
     changes: Vec<Change<'s>>,
+}
+
+impl<'s> Start<'s> {
+    /// From nothing, with all live rows.
+    pub fn anew(segments: &'s [LiveSegment]) -> Self {
+        let change = |segment| {
+            let (_, add) = live_rows(segment);
+            Change { segment, add, subtract: RoaringBitmap::new() }
+        };
+        Self { reader: None, changes: segments.iter().map(change).collect() }
+    }
 }
 
 impl Writer {
@@ -183,7 +196,7 @@ impl Writer {
             return Err(FitError::NotOfRows { name: options.name });
         }
         let there = self.sums_that_are_there(record.as_ref(), &options)?;
-        let estimates = self.estimates(there.as_ref(), &options.estimates)?;
+        let estimates = estimates(self.schema().spec(), there.as_ref(), &options.estimates)?;
         let start = self.start(&snapshot, record.as_ref(), there, &estimates, &options)?;
         let count = |rows: fn(&Change<'_>) -> u64| start.changes.iter().map(rows).sum::<u64>();
         let (added, subtracted) = (count(|change| change.add.len()), count(|change| change.subtract.len()));
@@ -200,7 +213,8 @@ impl Writer {
         let intended = intend(&self.manifest, artifact);
         self.poisoned |= intended.is_err();
         intended?;
-        let sealed = match self.sum(artifact, &start, &estimates, &mut options) {
+        let (storage, identity) = (self.shared.artifacts.as_ref(), &self.shared.identity);
+        let sealed = match sum(storage, identity, artifact, &start, &estimates, &mut options) {
             Ok(sealed) => sealed,
             Err(error) => return Err(self.give_up(artifact, error)),
         };
@@ -265,34 +279,6 @@ impl Writer {
         Ok(Some(reader))
     }
 
-    /// The estimate of each block.
-    fn estimates(
-        &self,
-        there: Option<&ArtifactReader>,
-        asked: &[(String, Estimate)],
-    ) -> Result<Vec<Estimate>, FitError> {
-        let spec = self.shared.identity.schema.spec();
-        let mut estimates: Vec<_> = match there {
-            Some(reader) => reader.regions().map(|region| Estimate::of_width(region.width)).collect(),
-            None => spec.ranges().map(|range| Estimate::auto(range.len())).collect(),
-        };
-        for (name, estimate) in asked {
-            let blocks = spec.blocks_under(name);
-            if blocks.is_empty() {
-                return Err(FitError::UnknownBlock { name: name.clone() });
-            }
-            for block in blocks {
-                let dims = spec.blocks()[block].dims as usize;
-                if !estimate.fits(dims) {
-                    let (block, estimate) = (spec.blocks()[block].name.clone(), *estimate);
-                    return Err(FitError::InvalidEstimate { block, dims, estimate });
-                }
-                estimates[block] = *estimate;
-            }
-        }
-        Ok(estimates)
-    }
-
     /// Whether the sums that are there can be changed, and how.
     fn start<'s>(
         &self,
@@ -303,13 +289,7 @@ impl Writer {
         options: &FitOptions<'_>,
     ) -> Result<Start<'s>, FitError> {
         let segments = snapshot.segments();
-        let all = || {
-            let change = |segment| {
-                let (_, add) = live_rows(segment);
-                Change { segment, add, subtract: RoaringBitmap::new() }
-            };
-            Start { reader: None, changes: segments.iter().map(change).collect() }
-        };
+        let all = || Start::anew(segments);
         let (Some(record), Some(reader)) = (record, there) else { return Ok(all()) };
         if record.gone > 0 {
             return Ok(all());
@@ -333,63 +313,90 @@ impl Writer {
         }
         Ok(Start { reader: Some(reader), changes })
     }
+}
 
-    /// Writes the artifact, block by block.
-    fn sum(
-        &self,
-        artifact: Uuid,
-        start: &Start<'_>,
-        estimates: &[Estimate],
-        options: &mut FitOptions<'_>,
-    ) -> Result<SealedArtifact, FitError> {
-        let (storage, identity) = (self.shared.artifacts.as_ref(), &self.shared.identity);
-        let mut writer = ArtifactWriter::create(storage, identity, artifact, ArtifactKind::Sums)?;
-        let rows = |change: &Change<'_>| change.add.len() + change.subtract.len();
-        let rows_total = start.changes.iter().map(rows).sum::<u64>() * estimates.len() as u64;
-        let mut rows_done = 0;
-        let FitOptions { cancel, progress, .. } = options;
-        for ((block, range), &estimate) in identity.schema.spec().ranges().enumerate().zip(estimates) {
-            let mut add = |sums: &mut BlockSums, segment: &LiveSegment, rows: &RoaringBitmap, sign| {
-                for_each_panel(segment, block, rows, |panel| {
-                    if cancel.is_cancelled() {
-                        return Err(FitError::Cancelled);
-                    }
-                    sums.add(panel, sign);
-                    rows_done += (panel.len() / range.len()) as u64;
-                    if let Some(progress) = progress {
-                        progress(FitProgress { rows_done: rows_done.min(rows_total), rows_total });
-                    }
-                    Ok(())
-                })
-            };
-            let mut sums = match &start.reader {
-                Some(reader) => block_sums(reader, block)?,
-                None => BlockSums::new(range.len(), estimate),
-            };
-            let mut subtracted = 0.0;
-            for Change { segment, add: new, subtract: old } in &start.changes {
-                add(&mut sums, segment, new, Sign::Plus)?;
-                let before = sums.power;
-                add(&mut sums, segment, old, Sign::Minus)?;
-                subtracted += before - sums.power;
-            }
-            // What is left would drown in the rounding of what was subtracted.
-            if subtracted > 0.0 && subtracted >= sums.power {
-                sums = BlockSums::new(range.len(), estimate);
-                for Change { segment, .. } in &start.changes {
-                    add(&mut sums, segment, &live_rows(segment).1, Sign::Plus)?;
-                }
-            }
-            if !sums.is_finite() {
-                let block = identity.schema.spec().blocks()[block].name.clone();
-                return Err(FitError::Overflow { block });
-            }
-            writer.push_f64(&region_of(block, &sums), &sums.values)?;
+/// The estimate of each block: what was asked for, or else what the sums that are there have.
+pub(super) fn estimates(
+    spec: &SketchSpec,
+    there: Option<&ArtifactReader>,
+    asked: &[(String, Estimate)],
+) -> Result<Vec<Estimate>, FitError> {
+    let mut estimates: Vec<_> = match there {
+        Some(reader) => reader.regions().map(|region| Estimate::of_width(region.width)).collect(),
+        None => spec.ranges().map(|range| Estimate::auto(range.len())).collect(),
+    };
+    for (name, estimate) in asked {
+        let blocks = spec.blocks_under(name);
+        if blocks.is_empty() {
+            return Err(FitError::UnknownBlock { name: name.clone() });
         }
-        let sealed = writer.seal()?;
-        sync(storage)?;
-        Ok(sealed)
+        for block in blocks {
+            let dims = spec.blocks()[block].dims as usize;
+            if !estimate.fits(dims) {
+                let (block, estimate) = (spec.blocks()[block].name.clone(), *estimate);
+                return Err(FitError::InvalidEstimate { block, dims, estimate });
+            }
+            estimates[block] = *estimate;
+        }
     }
+    Ok(estimates)
+}
+
+/// Writes the artifact, block by block.
+pub(super) fn sum(
+    storage: &dyn Storage,
+    identity: &Identity,
+    artifact: Uuid,
+    start: &Start<'_>,
+    estimates: &[Estimate],
+    options: &mut FitOptions<'_>,
+) -> Result<SealedArtifact, FitError> {
+    let mut writer = ArtifactWriter::create(storage, identity, artifact, ArtifactKind::Sums)?;
+    let rows = |change: &Change<'_>| change.add.len() + change.subtract.len();
+    let rows_total = start.changes.iter().map(rows).sum::<u64>() * estimates.len() as u64;
+    let mut rows_done = 0;
+    let FitOptions { cancel, progress, .. } = options;
+    for ((block, range), &estimate) in identity.schema.spec().ranges().enumerate().zip(estimates) {
+        let mut add = |sums: &mut BlockSums, segment: &LiveSegment, rows: &RoaringBitmap, sign| {
+            for_each_panel(segment, block, rows, |panel| {
+                if cancel.is_cancelled() {
+                    return Err(FitError::Cancelled);
+                }
+                sums.add(panel, sign);
+                rows_done += (panel.len() / range.len()) as u64;
+                if let Some(progress) = progress {
+                    progress(FitProgress { rows_done: rows_done.min(rows_total), rows_total });
+                }
+                Ok(())
+            })
+        };
+        let mut sums = match &start.reader {
+            Some(reader) => block_sums(reader, block)?,
+            None => BlockSums::new(range.len(), estimate),
+        };
+        let mut subtracted = 0.0;
+        for Change { segment, add: new, subtract: old } in &start.changes {
+            add(&mut sums, segment, new, Sign::Plus)?;
+            let before = sums.power;
+            add(&mut sums, segment, old, Sign::Minus)?;
+            subtracted += before - sums.power;
+        }
+        // What is left would drown in the rounding of what was subtracted.
+        if subtracted > 0.0 && subtracted >= sums.power {
+            sums = BlockSums::new(range.len(), estimate);
+            for Change { segment, .. } in &start.changes {
+                add(&mut sums, segment, &live_rows(segment).1, Sign::Plus)?;
+            }
+        }
+        if !sums.is_finite() {
+            let block = identity.schema.spec().blocks()[block].name.clone();
+            return Err(FitError::Overflow { block });
+        }
+        writer.push_f64(&region_of(block, &sums), &sums.values)?;
+    }
+    let sealed = writer.seal()?;
+    sync(storage)?;
+    Ok(sealed)
 }
 
 pub(super) fn live_rows(segment: &LiveSegment) -> (Uuid, RoaringBitmap) {

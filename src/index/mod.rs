@@ -55,7 +55,7 @@ pub use fit::{Fit, FitOptions, FitProgress};
 pub use gc::{Collection, GcOptions};
 pub use ids::Ids;
 pub use iterate::{Rows, StoredRow};
-pub use part::{Part, PartSegment};
+pub use part::{Part, PartSegment, PartSums};
 pub use recover::{LeftOut, LeftOutReason, Recovery};
 pub use rows::Row;
 pub use self_influence::SelfInfluenceOptions;

@@ -9,6 +9,8 @@ use super::writer::{Writer, intend};
 use crate::artifact::{ArtifactError, ArtifactKind, ArtifactReader, ArtifactWriter, Region, SealedArtifact};
 use crate::curvature::{Estimate, check_name};
 use crate::manifest::{ArtifactFile, ArtifactRecord, SUMS_OF_OBSERVED};
+use crate::segment::Identity;
+use crate::segment::storage::Storage;
 use crate::sketch::Sketch;
 
 impl Writer {
@@ -54,7 +56,7 @@ impl Writer {
         }
         let place = self.find(id)?.ok_or_else(|| FitError::NotFound { id: id.to_owned() })?;
         if !self.observations.0.contains_key(name) {
-            let observed = match self.observed_before(name)? {
+            let observed = match self.sums_before(name, SUMS_OF_OBSERVED)? {
                 Some((reader, _)) => {
                     let estimate = |region: &Region| Estimate::of_width(region.width);
                     let dims = spec.ranges().map(|range| range.len());
@@ -66,46 +68,58 @@ impl Writer {
         }
         let limit = self.shared.commit_examples;
         let Some(observed) = self.observations.0.get_mut(name) else { return Ok(()) };
+        if observed.kind != SUMS_OF_OBSERVED {
+            return Err(FitError::NotObserved { name: name.to_owned() });
+        }
         if observed.examples.len() >= limit && !observed.examples.contains_key(id) {
             return Err(FitError::CommitFull { limit });
         }
         sketches.iter().for_each(|sketch| observed.add(sketch));
         // It may have been observed, and replaced since.
-        if let Some(before) = observed.examples.insert(id.into(), place).filter(|before| *before != place) {
+        if let Some(Some(before)) = observed.examples.insert(id.into(), Some(place))
+            && before != place
+        {
             observed.gone += u64::from(before.rows);
         }
         Ok(())
     }
 
-    /// The sums that earlier commits have under a name.
-    fn observed_before(&self, name: &str) -> Result<Option<(ArtifactReader, ArtifactRecord)>, FitError> {
+    /// The sums of a kind that earlier commits have under a name.
+    pub(super) fn sums_before(
+        &self,
+        name: &str,
+        kind: u8,
+    ) -> Result<Option<(ArtifactReader, ArtifactRecord)>, FitError> {
         let Some(record) = self.manifest.artifact(name, self.state.generation)? else { return Ok(None) };
-        let file = record.file.filter(|_| record.kind == SUMS_OF_OBSERVED);
-        let file = file.ok_or_else(|| FitError::NotObserved { name: name.to_owned() })?;
+        let file = record.file.filter(|_| record.kind == kind);
+        let file = file.ok_or_else(|| match kind {
+            SUMS_OF_OBSERVED => FitError::NotObserved { name: name.to_owned() },
+            _ => FitError::NotOfRows { name: name.to_owned() },
+        })?;
         let (storage, identity) = (self.shared.artifacts.as_ref(), &self.shared.identity);
         let reader = ArtifactReader::open(storage, identity, file.artifact())?;
         check_regions(&reader, &identity.schema)?;
         Ok(Some((reader, record)))
     }
 
-    /// Writes what was observed since the last commit, for the next one to publish.
+    /// Writes what was observed and attached since the last commit, for the next one to publish.
     pub(super) fn write_observations(&mut self) -> Result<(), CommitError> {
         for (name, mut observed) in std::mem::take(&mut self.observations.0) {
             observed.flush();
-            let before = self.observed_before(&name).map_err(|error| match error {
-                FitError::Artifact(error) => CommitError::Artifact(error),
-                FitError::Manifest(error) => CommitError::Manifest(error),
-                _ => CommitError::Poisoned,
-            })?;
+            let before = self.sums_before(&name, observed.kind)?;
             let artifact = Uuid::new_v4();
             intend(&self.manifest, artifact)?;
-            let sealed = self.write_sums(artifact, &observed, before.as_ref().map(|(reader, _)| reader))?;
+            let (storage, identity) = (self.shared.artifacts.as_ref(), &self.shared.identity);
+            let before_it = before.as_ref().map(|(reader, _)| reader);
+            let sealed = write_sums(storage, identity, artifact, &observed, before_it)?;
             let (mut coverage, mut gone) = match &before {
                 Some((_, record)) => (self.manifest.coverage(&name, record)?, record.gone),
                 None => Default::default(),
             };
+            coverage.append(&mut observed.attached);
             gone += observed.gone;
             for (id, place) in &observed.examples {
+                let Some(place) = place else { continue };
                 if self.find(id)?.as_ref() == Some(place) {
                     let rows = place.first_row..u32::try_from(place.end()).unwrap_or(u32::MAX);
                     coverage.entry(place.segment()).or_default().insert_range(rows);
@@ -115,33 +129,34 @@ impl Writer {
                 }
             }
             let file = ArtifactFile::new(artifact, sealed.bytes, sealed.sha256);
-            let record = ArtifactRecord::new(file, SUMS_OF_OBSERVED, gone, &coverage)
+            let record = ArtifactRecord::new(file, observed.kind, gone, &coverage)
                 .map_err(|source| self.manifest.unencodable(source))?;
             self.artifacts.push((name, record));
         }
         Ok(())
     }
+}
 
-    fn write_sums(
-        &self,
-        artifact: Uuid,
-        observed: &Observed,
-        before: Option<&ArtifactReader>,
-    ) -> Result<SealedArtifact, ArtifactError> {
-        let (storage, identity) = (self.shared.artifacts.as_ref(), &self.shared.identity);
-        let mut writer = ArtifactWriter::create(storage, identity, artifact, ArtifactKind::Sums)?;
-        for (block, (sums, _)) in observed.blocks.iter().enumerate() {
-            match before {
-                Some(reader) => {
-                    let mut all = block_sums(reader, block)?;
-                    all.merge(sums);
-                    writer.push_f64(&region_of(block, &all), &all.values)?;
-                }
-                None => writer.push_f64(&region_of(block, sums), &sums.values)?,
+/// Writes sums, added to those before.
+pub(super) fn write_sums(
+    storage: &dyn Storage,
+    identity: &Identity,
+    artifact: Uuid,
+    observed: &Observed,
+    before: Option<&ArtifactReader>,
+) -> Result<SealedArtifact, ArtifactError> {
+    let mut writer = ArtifactWriter::create(storage, identity, artifact, ArtifactKind::Sums)?;
+    for (block, (sums, _)) in observed.blocks.iter().enumerate() {
+        match before {
+            Some(reader) => {
+                let mut all = block_sums(reader, block)?;
+                all.merge(sums);
+                writer.push_f64(&region_of(block, &all), &all.values)?;
             }
+            None => writer.push_f64(&region_of(block, sums), &sums.values)?,
         }
-        let sealed = writer.seal()?;
-        sync(storage)?;
-        Ok(sealed)
     }
+    let sealed = writer.seal()?;
+    sync(storage)?;
+    Ok(sealed)
 }

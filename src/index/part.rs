@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::error::{PartError, hex};
 use crate::bytes::{array_at, u32_at, u64_at, uuid_at};
+use crate::curvature::check_name;
 use crate::files;
 use crate::segment::file_name;
 
@@ -20,9 +21,14 @@ const MAGIC: [u8; 8] = *b"\x89GDP\r\n\x1a\n";
 const CONTAINER_VERSION: u32 = 1;
 const HEADER: usize = 128;
 const ENTRY: usize = 72;
+const SUMS_ENTRY: usize = 128;
 const CRC: usize = 4;
 /// The maximum number of segments of a part, which bounds the description.
 pub(super) const MAX_SEGMENTS: usize = 65_536;
+/// The maximum number of sums of a part.
+pub(super) const MAX_SUMS: usize = 64;
+/// The maximum length of the name of sums.
+const MAX_NAME: usize = 64;
 /// The maximum length of a payload, of a part as of a commit.
 pub(super) const MAX_PAYLOAD: usize = 1 << 20;
 
@@ -92,6 +98,8 @@ pub struct Part {
     pub schema_digest: [u8; 32],
     /// Its segments, in the order of writing. There may be none.
     pub segments: Vec<PartSegment>,
+    /// The sums of curvatures that it brings along, by name. Each covers all of its rows.
+    pub sums: Vec<PartSums>,
     /// The bytes that [`DetachedWriter::finish`](crate::DetachedWriter::finish) was given.
     pub payload: Vec<u8>,
 }
@@ -112,6 +120,22 @@ pub struct PartSegment {
     pub sha256: [u8; 32],
 }
 
+/// A file of a [`Part`] with the sums of a curvature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartSums {
+    /// Its UUID; the file is `<uuid>.art`.
+    pub artifact: Uuid,
+    /// The curvature's name.
+    pub name: String,
+    /// Whether the sums are those of observed sketches, and not of the part's rows.
+    pub observed: bool,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// The SHA-256 of the file.
+    pub sha256: [u8; 32],
+}
+
 impl Part {
     /// Reads the description of the part in a folder, and checks that it is sound. It does not read the segments:
     /// [`Part::verify`] does.
@@ -122,7 +146,7 @@ impl Part {
     pub fn read(folder: impl AsRef<Path>) -> Result<Self, PartError> {
         let folder = folder.as_ref();
         let path = folder.join(NAME);
-        let longest = HEADER + MAX_SEGMENTS * ENTRY + MAX_PAYLOAD + CRC;
+        let longest = HEADER + MAX_SEGMENTS * ENTRY + MAX_SUMS * SUMS_ENTRY + MAX_PAYLOAD + CRC;
         let bytes = match files::read_small(&path, longest as u64) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -177,14 +201,21 @@ impl Part {
         self.path.join(file_name(segment.segment))
     }
 
-    /// Reads all segment files and compares their lengths and digests with those at the time when they were
+    /// The path of a file with sums.
+    #[must_use]
+    pub fn sums_file(&self, sums: &PartSums) -> PathBuf {
+        self.path.join(crate::artifact::file_name(sums.artifact))
+    }
+
+    /// Reads all files and compares their lengths and digests with those at the time when they were
     /// built. [`Writer::attach`](crate::Writer::attach) does this too.
     ///
     /// # Errors
     /// A file is missing, or is another one; or the file system fails.
     pub fn verify(&self) -> Result<(), PartError> {
-        for segment in &self.segments {
-            let path = self.file(segment);
+        let segments = self.segments.iter().map(|one| (self.file(one), one.bytes, one.sha256));
+        let sums = self.sums.iter().map(|one| (self.sums_file(one), one.bytes, one.sha256));
+        for (path, bytes, sha256) in segments.chain(sums) {
             let io = |operation| {
                 let path = path.clone();
                 move |source: io::Error| match source.kind() {
@@ -203,7 +234,7 @@ impl Part {
                 digest.update(&buffer[..read]);
                 length += read as u64;
             }
-            segment.compare(&path, length, &digest.finalize().into())?;
+            compare(&path, (bytes, &sha256), (length, &digest.finalize().into()))?;
         }
         Ok(())
     }
@@ -220,7 +251,8 @@ impl Part {
         bytes.extend([0; 8]);
         bytes.extend(self.schema_digest);
         bytes.extend(u32::try_from(self.payload.len()).unwrap_or(u32::MAX).to_le_bytes());
-        bytes.extend([0; 16]);
+        bytes.extend(u32::try_from(self.sums.len()).unwrap_or(u32::MAX).to_le_bytes());
+        bytes.extend([0; 12]);
         let crc = crc32fast::hash(&bytes);
         bytes.extend(crc.to_le_bytes());
         for segment in &self.segments {
@@ -229,6 +261,16 @@ impl Part {
             bytes.extend(segment.examples.to_le_bytes());
             bytes.extend(segment.bytes.to_le_bytes());
             bytes.extend(segment.sha256);
+        }
+        for sums in &self.sums {
+            let mut name = [0; MAX_NAME];
+            name[..sums.name.len()].copy_from_slice(sums.name.as_bytes());
+            bytes.extend(sums.artifact.as_bytes());
+            bytes.extend(sums.bytes.to_le_bytes());
+            bytes.extend(sums.sha256);
+            bytes.extend([u8::from(sums.observed), u8::try_from(sums.name.len()).unwrap_or(u8::MAX)]);
+            bytes.extend(name);
+            bytes.extend([0; 6]);
         }
         bytes.extend(&self.payload);
         let crc = crc32fast::hash(&bytes[HEADER..]);
@@ -261,22 +303,26 @@ impl Part {
         if bits != 0 {
             return Err(PartError::UnknownFeature { path: path(), bits });
         }
-        if header[64..72].iter().chain(&header[108..124]).any(|&byte| byte != 0) {
+        if header[64..72].iter().chain(&header[112..124]).any(|&byte| byte != 0) {
             return damaged(64, "reserved bytes are not zero");
         }
         let (count, payload) = (u32_at(header, 12) as usize, u32_at(header, 104) as usize);
-        if count > MAX_SEGMENTS || payload > MAX_PAYLOAD {
-            return damaged(12, "more than 65,536 segments, or a payload of more than 1 MiB");
+        let sums = u32_at(header, 108) as usize;
+        if count > MAX_SEGMENTS || sums > MAX_SUMS || payload > MAX_PAYLOAD {
+            return damaged(12, "more than 65,536 segments or 64 sums, or a payload of more than 1 MiB");
         }
-        if body.len() != count * ENTRY + payload + CRC {
-            let reason = format!("{count} segments and {payload} bytes of payload do not fill the file");
+        let entries = count * ENTRY + sums * SUMS_ENTRY;
+        if body.len() != entries + payload + CRC {
+            let reason =
+                format!("{count} segments, {sums} sums and {payload} bytes of payload do not fill the file");
             return damaged(12, &reason);
         }
-        let (body, crc) = body.split_at(count * ENTRY + payload);
+        let (body, crc) = body.split_at(entries + payload);
         if crc32fast::hash(body) != u32_at(crc, 0) {
             return damaged(bytes.len() - CRC, "checksum of the body does not match");
         }
-        let (entries, payload) = body.split_at(count * ENTRY);
+        let (entries, payload) = body.split_at(entries);
+        let (entries, sums_entries) = entries.split_at(count * ENTRY);
         let segments: Vec<_> = entries.chunks_exact(ENTRY).map(PartSegment::parse).collect();
         let mut known = HashSet::new();
         for (at, segment) in segments.iter().enumerate() {
@@ -286,6 +332,22 @@ impl Part {
             }
             if !(1..1 << 32).contains(&segment.rows) || !(1..=segment.rows).contains(&segment.examples) {
                 return damaged(offset, "impossible numbers of rows and examples");
+            }
+        }
+        let mut sums: Vec<PartSums> = Vec::new();
+        for (at, entry) in sums_entries.chunks_exact(SUMS_ENTRY).enumerate() {
+            let parsed = PartSums::parse(entry).filter(|one| {
+                known.insert(one.artifact) && sums.last().is_none_or(|last| last.name < one.name)
+            });
+            match parsed {
+                Some(one) => sums.push(one),
+                None => {
+                    let offset = HEADER + count * ENTRY + at * SUMS_ENTRY;
+                    return damaged(
+                        offset,
+                        "sums that stand there twice, are out of order, or without kind or name",
+                    );
+                }
             }
         }
         let number = u64_at(header, 56);
@@ -298,9 +360,46 @@ impl Part {
             index: uuid_at(header, 40),
             schema_digest: array_at(header, 72),
             segments,
+            sums,
             payload: payload.to_vec(),
         })
     }
+}
+
+impl PartSums {
+    fn parse(entry: &[u8]) -> Option<Self> {
+        let (length, name) = (usize::from(entry[57]), &entry[58..58 + MAX_NAME]);
+        let (name, rest) = name.split_at_checked(length)?;
+        if rest.iter().chain(&entry[58 + MAX_NAME..]).any(|&byte| byte != 0) || entry[56] > 1 {
+            return None;
+        }
+        let name = std::str::from_utf8(name).ok()?;
+        check_name(name).ok()?;
+        Some(Self {
+            artifact: uuid_at(entry, 0),
+            name: name.to_owned(),
+            observed: entry[56] == 1,
+            bytes: u64_at(entry, 16),
+            sha256: array_at(entry, 24),
+        })
+    }
+
+    /// Compares a file with what it was when it was built.
+    pub(super) fn compare(&self, path: &Path, bytes: u64, sha256: &[u8; 32]) -> Result<(), PartError> {
+        compare(path, (self.bytes, &self.sha256), (bytes, sha256))
+    }
+}
+
+/// Compares bytes and digest of a file with those that it was built with.
+fn compare(path: &Path, built: (u64, &[u8; 32]), found: (u64, &[u8; 32])) -> Result<(), PartError> {
+    if found.0 != built.0 {
+        return Err(PartError::Length { path: path.to_owned(), expected: built.0, found: found.0 });
+    }
+    if found.1 != built.1 {
+        let (expected, found) = (hex(built.1), hex(found.1));
+        return Err(PartError::Digest { path: path.to_owned(), expected, found });
+    }
+    Ok(())
 }
 
 impl PartSegment {
@@ -316,14 +415,7 @@ impl PartSegment {
 
     /// Compares a file with what it was when it was built.
     pub(super) fn compare(&self, path: &Path, bytes: u64, sha256: &[u8; 32]) -> Result<(), PartError> {
-        if bytes != self.bytes {
-            return Err(PartError::Length { path: path.to_owned(), expected: self.bytes, found: bytes });
-        }
-        if *sha256 != self.sha256 {
-            let (expected, found) = (hex(&self.sha256), hex(sha256));
-            return Err(PartError::Digest { path: path.to_owned(), expected, found });
-        }
-        Ok(())
+        compare(path, (self.bytes, &self.sha256), (bytes, sha256))
     }
 }
 
@@ -345,6 +437,13 @@ mod tests {
             index: Uuid::from_bytes([1; 16]),
             schema_digest: [3; 32],
             segments: vec![segment],
+            sums: vec![PartSums {
+                artifact: Uuid::from_bytes([5; 16]),
+                name: "xyz".into(),
+                observed: true,
+                bytes: 258,
+                sha256: [6; 32],
+            }],
             payload: b"pay".to_vec(),
         }
     }
@@ -358,12 +457,17 @@ mod tests {
         header.extend([7, 0, 0, 0, 0, 0, 0, 0]);
         header.extend([0; 8]);
         header.extend([3; 32]);
-        header.extend([3, 0, 0, 0]);
-        header.extend([0; 16]);
+        header.extend([3, 0, 0, 0, 1, 0, 0, 0]);
+        header.extend([0; 12]);
         header.extend(crc32fast::hash(&header).to_le_bytes());
         let mut body = vec![2; 16];
         body.extend([3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0x40, 0x20, 0, 0, 0, 0, 0, 0]);
         body.extend([4; 32]);
+        body.extend([5; 16]);
+        body.extend([2, 1, 0, 0, 0, 0, 0, 0]);
+        body.extend([6; 32]);
+        body.extend(b"\x01\x03xyz");
+        body.extend([0; 67]);
         body.extend(b"pay");
         body.extend(crc32fast::hash(&body).to_le_bytes());
         assert_eq!(part().to_bytes(), [header, body].concat());

@@ -560,6 +560,7 @@ impl From<CommitError> for AppendError {
             CommitError::Artifact(_)
             | CommitError::Poisoned
             | CommitError::PayloadLength { .. }
+            | CommitError::NotObserved { .. }
             | CommitError::AttachedFileChanged { .. } => Self::Poisoned,
             CommitError::Forked => Self::Forked,
         }

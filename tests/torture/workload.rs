@@ -659,6 +659,7 @@ fn build(session: &mut Session) -> Result<(Part, Vec<(String, u64)>)> {
     session.mark(&Mark::Offering(None));
     own(&folder, remove_parts(&folder))?;
     let mut detached = session.index.detached(&folder)?;
+    detached.fit_curvature("curvature", &[])?;
     let mut examples = Vec::new();
     for _ in 0..3 {
         let (id, number) = session.new_id();
@@ -676,6 +677,7 @@ fn build(session: &mut Session) -> Result<(Part, Vec<(String, u64)>)> {
 
 fn attach(session: &mut Session, part: &Path, examples: Vec<(String, u64)>, how: Attach) -> Result<()> {
     session.open_writer()?.attach(part, how)?;
+    session.next.fitted += examples.iter().map(|(_, number)| rows_of(*number).len() as u64).sum::<u64>();
     session.next.examples.extend(examples);
     session.is_changed = true;
     session.publish("")
