@@ -103,7 +103,7 @@ fn sums() -> Result<(), gradix::EncodeError> {
             let rate = flops / seconds / 1e9;
             println!("{dims:>8} {columns:>8} {name:>9} {rate:>9.1} {:>7.0}%", rate / peak * 100.0);
         };
-        print("panel", best(5, || sums.add(&rows, Sign::Plus)));
+        print("panel", best(10, || sums.add(&rows, Sign::Plus)));
         for encoding in [Encoding::F16, Encoding::I8] {
             let stride = encoding.stride(dims);
             let mut codes = vec![0; count * stride];
@@ -112,7 +112,7 @@ fn sums() -> Result<(), gradix::EncodeError> {
                 scales.push(encoding.encode(row, codes)?.scale);
             }
             let mut decoded = vec![0.0; count * dims];
-            let run = best(5, || {
+            let run = best(10, || {
                 let codes = codes.chunks(stride).zip(&scales);
                 for (row, (codes, &scale)) in decoded.chunks_mut(dims).zip(codes) {
                     encoding.decode(codes, scale, row);
@@ -178,8 +178,9 @@ fn factors() -> Result<(), FactorError> {
     Ok(())
 }
 
-/// The tiles alone, from the second cache.
+/// The tiles alone, from the second cache, on one thread.
 fn kernels() {
+    let threads = rayon::current_num_threads() as f64;
     println!("{:>8} {:>11} {:>9} {:>8}", "kernel", "sums", "GFLOP/s", "of peak");
     for kernel in Kernel::available() {
         let repeats = if kernel == Kernel::fastest() { 400 } else { 20 };
@@ -188,7 +189,7 @@ fn kernels() {
             println!(
                 "{:>8} {name:>11} {rate:>9.1} {:>7.0}%",
                 kernel.to_string(),
-                rate / peak / share * 100.0
+                rate / (peak / threads) / share * 100.0
             );
         };
         let (left, right) = (vec![[1.0; WIDTH]; 256], vec![[0.5; WIDTH]; 256]);

@@ -336,8 +336,48 @@ class Listed:
     by: str = "the listing"  # who says so
 
 
+@dataclass
+class ListedArtifact:
+    name: str
+    file: str
+    uuid: bytes
+    bytes: int
+    sha256: bytes
+    kind: str
+    gone: int
+    covered: list  # (Listed, ranges of rows)
+
+
+UUID_PATTERN = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+
+
+def file_of(fields, folder, extension, others):
+    """The file of an entry of a listing, which no other entry has, and the UUID in it."""
+    file = fields.get("file", str)
+    match = re.fullmatch(rf"{folder}/({UUID_PATTERN})\.{extension}", file)
+    if not match or any(file == other.file for other in others):
+        fields.refuse(f"file {file!r} is not {folder}/<uuid>.{extension}, or stands twice")
+    return file, uuids.UUID(match[1]).bytes
+
+
+def digest_of(fields):
+    if not re.fullmatch(r"[0-9a-f]{64}", fields.get("sha256", str)):
+        fields.refuse("sha256 is not 64 lower-case hexadecimal digits")
+    return bytes.fromhex(fields.value["sha256"])
+
+
+def ranges_of(fields, name, rows):
+    end, out = 0, []
+    for r in fields.get(name, list):
+        if type(r) is not list or [type(x) for x in r] != [int, int] or not end <= r[0] < r[1] <= rows:
+            fields.refuse(f"{name} range {r!r} is not an ascending half-open range of the rows")
+        end = r[1]
+        out.append((r[0], r[1]))
+    return out
+
+
 def read_listing(path, index):
-    """The exported listing -> its generation, and its segments in order."""
+    """The exported listing -> its generation, its segments in order, and its artifacts."""
     name = os.path.basename(path)
     try:
         with open(path, "rb") as f:
@@ -345,7 +385,7 @@ def read_listing(path, index):
     except OSError as e:
         raise FormatError(name, "file", None, f"cannot be read: {e.strerror}") from e
     top = Fields(name, "listing", 0, strict_json(name, "listing", 0, data),
-                 ["format", "index", "generation", "schema_digest", "segments"])
+                 ["format", "index", "generation", "schema_digest", "segments", "artifacts"])
     top.one_of("format", ["gradix-listing-1"])
     generation = top.integer("generation", 0, (1 << 63) - 1)
     if top.get("index", str) != str(uuids.UUID(bytes=index.uuid)):
@@ -355,21 +395,37 @@ def read_listing(path, index):
     segments = []
     for i, value in enumerate(top.get("segments", list)):
         s = Fields(name, f"segment {i}", 0, value, ["file", "rows", "bytes", "sha256", "dead"])
-        file = s.get("file", str)
-        match = re.fullmatch(r"segments/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.seg", file)
-        if not match or any(file == other.file for other in segments):
-            s.refuse(f"file {file!r} is not segments/<uuid>.seg, or stands twice")
-        if not re.fullmatch(r"[0-9a-f]{64}", s.get("sha256", str)):
-            s.refuse("sha256 is not 64 lower-case hexadecimal digits")
-        rows, end, dead = s.integer("rows", 1, 0xFFFFFFFF), 0, []
-        for r in s.get("dead", list):
-            if type(r) is not list or [type(x) for x in r] != [int, int] or not end <= r[0] < r[1] <= rows:
-                s.refuse(f"dead range {r!r} is not an ascending half-open range of the rows")
-            end = r[1]
-            dead.append((r[0], r[1]))
-        segments.append(Listed(file, uuids.UUID(match[1]).bytes, rows, s.integer("bytes", 1, (1 << 63) - 1),
-                               bytes.fromhex(s.value["sha256"]), dead))
-    return generation, segments
+        file, uuid = file_of(s, "segments", "seg", segments)
+        rows = s.integer("rows", 1, 0xFFFFFFFF)
+        segments.append(Listed(file, uuid, rows, s.integer("bytes", 1, (1 << 63) - 1), digest_of(s), ranges_of(s, "dead", rows)))
+    artifacts = []
+    for i, value in enumerate(top.get("artifacts", list)):
+        a = Fields(name, f"artifact {i}", 0, value, ["name", "file", "bytes", "sha256", "kind", "gone", "covered"])
+        file, uuid = file_of(a, "artifacts", "art", artifacts)
+        own = a.get("name", str)
+        if not 1 <= len(own.encode()) <= 255 or "\0" in own or any(own.encode() <= other.name.encode() for other in artifacts):
+            a.refuse(f"name {own!r} is not 1 to 255 bytes without 0, or out of order")
+        kind, gone = a.one_of("kind", ["rows", "observed", "self_influence"]), a.integer("gone", 0, (1 << 63) - 1)
+        if kind == "self_influence" and gone:
+            a.refuse(f"gone is {gone}, of self-influence")
+        artifacts.append(ListedArtifact(own, file, uuid, a.integer("bytes", 1, (1 << 63) - 1), digest_of(a), kind, gone,
+                                        read_covered(name, i, a, segments)))
+    return generation, segments, artifacts
+
+
+def read_covered(name, i, artifact, segments):
+    """[(segment, ranges of rows)], in the order of UUIDs"""
+    known, covered = {s.file: s for s in segments}, []
+    for value in artifact.get("covered", list):
+        c = Fields(name, f"artifact {i}, covered", 0, value, ["file", "rows"])
+        segment = known.get(c.get("file", str))
+        if segment is None or any(segment.uuid <= other.uuid for other, _ in covered):
+            c.refuse(f"file {c.value['file']!r} is no segment of the listing, or out of order")
+        ranges = ranges_of(c, "rows", segment.rows)
+        if not ranges:
+            c.refuse("no rows")
+        covered.append((segment, ranges))
+    return covered
 
 
 @dataclass

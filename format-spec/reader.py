@@ -1,7 +1,7 @@
 """The second reader of gradix: `python reader.py --help`.
 
-It was written from the pages of this folder alone (container.py, detached.py, arithmetic.py, tiers.py, fold.py, kronecker.py,
-curvature.py) and shares nothing with the crate. Exit codes: 0 good, 1 the files are refused, 2 the call is wrong.
+It was written from the pages of this folder alone (container.py, detached.py, artifacts.py, arithmetic.py, tiers.py, fold.py,
+kronecker.py, curvature.py) and shares nothing with the crate. Exit codes: 0 good, 1 the files are refused, 2 the call is wrong.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import sys
 import numpy as np
 
 import arithmetic
+import artifacts
 import container
 import detached
 import fold
@@ -33,27 +34,39 @@ def f64_hex(x):
 
 def open_all(args):
     index = container.read_index(args.index)
-    generation, listed = container.read_listing(args.listing, index)
-    return index, generation, [container.Segment(index, s, index.folder) for s in listed]
+    generation, listed, derived = container.read_listing(args.listing, index)
+    return index, generation, [container.Segment(index, s, index.folder) for s in listed], derived
 
 
-def live(segments):
+def live(segments, each_group=lambda segment, group: None):
     """Every live row of the snapshot, all checks made: (segment, group, row, row in the group)."""
     ids = container.LiveIds()
     for segment in segments:
         for group in segment.verify():
+            each_group(segment, group)
             for row, i in container.rows_of(segment, group):
                 ids.add(segment, group, row, group.ids[i])
                 yield segment, group, row, i
 
 
 def verify(args):
-    index, generation, segments = open_all(args)
-    rows = sum(1 for _ in live(segments))
+    index, generation, segments, derived = open_all(args)
+    opened = [artifacts.Artifact(index, a) for a in derived]
+    for artifact in opened:
+        artifact.verify()
+    recounts = [artifacts.Recount(a) for a in opened if artifacts.Recount.is_possible(a)]
+
+    def recount(segment, group):
+        for one in recounts:
+            one.add(segment, group)
+
+    rows = sum(1 for _ in live(segments, recount))
+    for one in recounts:
+        one.compare()
     notes = [detached.read_note(index, s, generation) for s in segments if s.generation == 0]
     warnings = [w for s in segments for w in s.warnings]
     print(json.dumps({"segments": len(segments), "attached": sum(n is not None for n in notes),
-                      "rows": sum(s.rows for s in segments), "live": rows, "warnings": warnings}))
+                      "artifacts": len(opened), "recounted": len(recounts), "rows": sum(s.rows for s in segments), "live": rows, "warnings": warnings}))
 
 
 def run_part(args):
@@ -65,7 +78,7 @@ def run_part(args):
 
 
 def dump(args):
-    index, _, segments = open_all(args)
+    index, _, segments, _ = open_all(args)
     first, last = 0, None
     if args.rows:
         try:
@@ -148,7 +161,7 @@ def group_scores(index, group, query, blocks, metric):
 
 
 def scores(args):
-    index, _, segments = open_all(args)
+    index, _, segments, _ = open_all(args)
     queries, blocks = read_queries(args.queries, index), selected(args, index)
     rows, found, scored, last = [], [[] for _ in queries], [], None
     for segment, group, row, i in live(segments):

@@ -16,6 +16,7 @@ import numpy as np
 import zstandard
 
 import arithmetic
+import artifacts
 import container
 import detached
 import fold
@@ -167,7 +168,7 @@ class Case(unittest.TestCase):
         entry = {"file": file, "rows": sum(writer.groups), "bytes": len(segment),
                  "sha256": hashlib.sha256(segment).hexdigest(), "dead": list(dead)}
         top = {"format": "gradix-listing-1", "index": str(INDEX_ID), "generation": 1,
-               "schema_digest": hashlib.sha256(writer.body()).hexdigest(), "segments": [entry]}
+               "schema_digest": hashlib.sha256(writer.body()).hexdigest(), "segments": [entry], "artifacts": []}
         for k, v in listing.items():
             (entry if k in entry else top)[k] = v
         with open(d + "/listing.json", "w", encoding="utf-8") as f:
@@ -193,7 +194,7 @@ class Containers(Case):
             self.put(w, dead=[[2, 3]])
             code, out, err = self.call("verify")
             self.assertEqual((code, err), (0, ""))
-            self.assertEqual(json.loads(out), {"segments": 1, "attached": 0, "rows": 5, "live": 4, "warnings": []})
+            self.assertEqual(json.loads(out), {"segments": 1, "attached": 0, "artifacts": 0, "recounted": 0, "rows": 5, "live": 4, "warnings": []})
             dumped = [json.loads(line) for line in self.call("dump")[1].splitlines()]
             self.assertEqual([r["row"] for r in dumped], [0, 1, 3, 4])
             self.assertEqual(bytes.fromhex(dumped[2]["id"]), b"z")
@@ -690,7 +691,7 @@ class Detached(Case):
 
     def opened(self):
         index = container.read_index(self.dir.name)
-        generation, listed = container.read_listing(self.dir.name + "/listing.json", index)
+        generation, listed, _ = container.read_listing(self.dir.name + "/listing.json", index)
         return index, container.Segment(index, listed[0], index.folder), generation
 
     def test_every_flipped_byte_and_each_cut_of_a_note_is_refused(self):
@@ -718,6 +719,211 @@ class Detached(Case):
         self.put(self.one, generation=(1 << 63) - 1)
         self.put_note(self.note(lambda f: f | {"generation": (1 << 63) - 1}))
         self.assertEqual(self.attached(), 1)
+
+
+class Artifacts(Case):
+    """Sums and self-influence, with a writer of their own."""
+
+    FIRST, LAST = uuid.UUID(int=0xEF << 90), uuid.UUID(int=0xFE << 90)
+    WIDTHS = [0, 0, 8]
+
+    def setUp(self):
+        super().setUp()
+        # The last row is dead, and was summed.
+        self.segment = Writer()
+        self.dead, self.covered = [[4, 5]], [[0, 5]]
+        self.put(self.segment, dead=self.dead)
+
+    def decoded(self, k):
+        """The rows of a block as they are read back."""
+        _, _, encoding = BLOCKS[k]
+        made = [arithmetic.encode(encoding, r[k]) for r in self.segment.rows]
+        s = None if not arithmetic.has_scale(encoding) else np.array([m[0] for m in made], "<f4")
+        return arithmetic.decode(encoding, s, np.array([m[1] for m in made])).astype("f8")
+
+    def sums(self, rows=range(5), widths=WIDTHS):
+        """[[segment, block, dims, width, rank, rows, power, kappa, sums, numbers]]"""
+        out = []
+        for k, (_, dims, _) in enumerate(BLOCKS):
+            y = self.decoded(k)[list(rows)]
+            if widths[k] == 0:
+                numbers = [sum(f[i] * f[j] for f in y) for i in range(dims) for j in range(i + 1)]
+            else:
+                size = -(-dims // widths[k])
+                nested = [[sum(f[a : a + size]) for a in range(0, dims, size)] for f in y]
+                numbers = [sum(f[i] * s[j] for f, s in zip(y, nested)) for i in range(dims) for j in range(-(-dims // size))]
+            out.append([bytes(16), k, dims, widths[k], 0, len(y), float((y * y).sum()), 0.0, bytes(16), np.array(numbers, "<f8")])
+        return out
+
+    def roots(self):
+        roots = np.array([0.5, 0.0, 1.5, 2.0, 0.0], "<f4")
+        return [[SEGMENT_ID.bytes, k, 0, 0, 7, 5, 0.0, 2.0, self.FIRST.bytes, roots] for k in range(len(BLOCKS))]
+
+    def bytes(self, name, kind, regions, change=lambda f: f, chunks=1 << 16):
+        f = change({"magic": b"\x89GDR\r\n\x1a\n", "version": 1, "kind": kind, "features": (0, 0, 0), "index": INDEX_ID.bytes,
+                    "artifact": name.bytes, "digest": hashlib.sha256(self.segment.body()).digest(), "zero": bytes(20),
+                    "regions": regions, "after": b"", "reserved": bytes(16), "count": len(regions), "tail": bytes(28), "end": b"\x89GDR\r\n\x1a\n"})
+        head = f["magic"] + struct.pack("<IIQQQ", f["version"], f["kind"], *f["features"]) + f["index"] + f["artifact"] + f["digest"] + f["zero"]
+        out, table, sums = head + struct.pack("<I", zlib.crc32(head)), b"", b""
+        for i, (*fields, numbers) in enumerate(f["regions"]):
+            data = numbers.tobytes()
+            table += struct.pack("<16sIIIIQdd16sQ", *fields, len(numbers)) + f["reserved"]
+            for n in range(-(-len(data) // chunks)):
+                part = data[n * chunks : (n + 1) * chunks]
+                sums += struct.pack("<I", zlib.crc32(f["artifact"] + struct.pack("<II", i, n) + part))
+            out += data
+        table += sums + f["after"]
+        tail = struct.pack("<QQII", len(out), len(table), f["count"], zlib.crc32(table)) + f["tail"]
+        return out + table + tail + struct.pack("<I", zlib.crc32(tail)) + f["end"]
+
+    def listed(self, name, data, label="curvature", kind="rows", covered=None, **more):
+        os.makedirs(self.dir.name + "/artifacts", exist_ok=True)
+        with open(f"{self.dir.name}/artifacts/{name}.art", "wb") as f:
+            f.write(data)
+        covered = self.covered if covered is None else covered
+        return {"name": label, "file": f"artifacts/{name}.art", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(),
+                "kind": kind, "gone": 0, "covered": [{"file": f"segments/{SEGMENT_ID}.seg", "rows": covered}] * (covered != []), **more}
+
+    def put_all(self, *listed):
+        self.put(self.segment, dead=self.dead, artifacts=list(listed))
+
+    def accepted(self, artifacts=1, recounted=1):
+        code, out, err = self.call("verify")
+        self.assertEqual((code, err), (0, ""))
+        self.assertEqual((json.loads(out)["artifacts"], json.loads(out)["recounted"]), (artifacts, recounted))
+
+    def test_written_artifacts_are_read(self):
+        sums = self.listed(self.FIRST, self.bytes(self.FIRST, 1, self.sums()))
+        roots = self.listed(self.LAST, self.bytes(self.LAST, 2, self.roots()), "curvature/self-influence", "self_influence", [[0, 1], [2, 4]])
+        self.put_all(sums, roots)
+        self.accepted(2)
+        # Sums of what no row shows: observed sketches, and rows that are gone.
+        other = self.sums(widths=[1, 33, 70])
+        for region in other:
+            region[-1] = region[-1] * 3 - 1
+        other = self.bytes(self.FIRST, 1, other)
+        for more in ({"kind": "observed"}, {"kind": "observed", "gone": 7, "covered": []}, {"gone": 1}):
+            self.put_all(self.listed(self.FIRST, other) | more)
+            self.accepted(1, 0)
+        # Of some rows only, and of none.
+        for rows in ([0, 2, 3], []):
+            data = self.bytes(self.FIRST, 1, self.sums(rows))
+            self.put_all(self.listed(self.FIRST, data, covered=[[r, r + 1] for r in rows]))
+            self.accepted()
+        # Self-influence of a segment that is gone too; of none at all; with a rank and without.
+        gone = [[self.LAST.bytes, *r[1:5], 2, *r[6:9], r[9][:2]] for r in self.roots()]
+        for regions, covered in ((gone + self.roots(), [[0, 1], [2, 4]]), ([], []), ([r[:4] + [0] + r[5:] for r in self.roots()], [[0, 5]])):
+            self.put_all(self.listed(self.LAST, self.bytes(self.LAST, 2, regions), kind="self_influence", covered=covered))
+            self.accepted(1, 0)
+
+    def test_every_flipped_byte_and_each_cut_of_an_artifact_is_refused(self):
+        # Checks of the file alone, with the listing's length and SHA-256 made to fit; a block of the fewest numbers for each kind.
+        index = container.read_index(self.dir.name)
+        small = self.sums(widths=[1, 1, 1])
+        for kind, listed_kind, regions, covered in ((1, "rows", small, []), (2, "self_influence", self.roots(), [])):
+            good = self.bytes(self.FIRST, kind, regions)
+
+            def check(data):
+                with open(f"{self.dir.name}/artifacts/{self.FIRST}.art", "wb") as f:
+                    f.write(data)
+                listed = container.ListedArtifact("x", f"artifacts/{self.FIRST}.art", self.FIRST.bytes, len(data), hashlib.sha256(data).digest(),
+                                                  listed_kind, 0, covered)
+                artifacts.Artifact(index, listed).verify()
+
+            os.makedirs(self.dir.name + "/artifacts", exist_ok=True)
+            check(good)
+            for i in range(len(good)):
+                # features_write and features_info are not refused, but their checksum is.
+                for bad in (good[:i] + bytes([good[i] ^ 1 << i % 8]) + good[i + 1 :], good[:i]):
+                    with self.assertRaisesRegex(container.FormatError, f"artifacts/{self.FIRST}.art"):
+                        check(bad)
+            with self.assertRaises(container.FormatError):
+                check(good + b"\0")
+            self.put_all(self.listed(self.FIRST, good, kind=listed_kind, covered=[]) | {"sha256": "0" * 64})
+            self.refused("SHA-256")
+            self.put_all(self.listed(self.FIRST, good, kind=listed_kind, covered=[]) | {"bytes": len(good) + 1})
+            self.refused("but the listing says")
+
+    def test_wrong_artifacts_with_right_checksums_are_refused(self):
+        def field(name, value):
+            return lambda f: f | {name: value}
+
+        def region(i, at, value):
+            return lambda f: f | {"regions": [r[:at] + [value(r[at]) if callable(value) else value] + r[at + 1 :] if n == i else r for n, r in enumerate(f["regions"])]}
+
+        def number(i, at, value):
+            def changed(numbers):
+                numbers = numbers.copy()
+                numbers[at] = value
+                return numbers
+            return region(i, 9, changed)
+
+        nan, inf = float("nan"), float("inf")
+        both = [(field("magic", b"\x89GDX\r\n\x1a\n"), "magic"), (field("version", 0), "version"), (field("version", 2), "version"),
+                (field("kind", 0), "kind"), (field("kind", 3), "kind"), (field("features", (1, 0, 0)), "features_read"),
+                (field("index", SEGMENT_ID.bytes), "index UUID"), (field("artifact", SEGMENT_ID.bytes), "artifact UUID"),
+                (field("digest", bytes(32)), "schema digest"), (field("zero", bytes(19) + b"\1"), "reserved"), (field("tail", b"\1" + bytes(27)), "reserved"),
+                (field("reserved", bytes(15) + b"\1"), "reserved"), (field("end", b"\x89GDX\r\n\x1a\n"), "magic"), (field("after", b"\0\0\0\0"), "checksums of chunks"),
+                (field("count", 2), "number of regions"), (field("count", 4), "regions|region 3"), (field("count", 1 << 31), "number of regions"),
+                (region(1, 1, 0), "region"), (region(2, 1, 3), "block"), (region(0, 5, 4), "region 0|rows"), (region(0, 5, 1 << 63), "region 0|rows"),
+                (region(1, 9, lambda x: x[:-1]), "region 1, number of numbers"), (number(1, 0, nan), "region 1, number 0"), (number(2, 1, inf), "region 2, number 1")]
+        sums = [(region(0, 0, SEGMENT_ID.bytes), "segment UUID"), (region(1, 2, 32), "dims"), (region(2, 3, 9), "number of numbers"),
+                (region(2, 3, 71), "width"), (region(0, 4, 1), "rank"), (region(0, 6, nan), "power"), (region(0, 6, -1.0), "power"), (region(0, 7, 1.0), "kappa"),
+                (region(0, 8, SEGMENT_ID.bytes), "UUID of the sums"), (region(0, 5, 6), "rows"), (region(0, 6, lambda p: p * (1 + 2.0**-39)), "power"),
+                (number(0, 3, 0.0), "region 0, number 3"), (number(2, 5, -1e9), "region 2, number 5"), (lambda f: f | {"regions": f["regions"][::-1]}, "number of regions"),
+                (lambda f: f | {"regions": self.sums([0, 1, 2, 3, 3])}, "power"), (lambda f: f | {"regions": self.sums([0, 1, 2, 3])}, "rows")]
+        roots = [(region(1, 2, 33), "dims"), (region(1, 3, 1), "width"), (region(1, 6, 1.0), "power"), (region(1, 7, 3.0), "kappas"), (region(1, 7, nan), "kappa"),
+                 (region(1, 7, -1.0), "kappa"), (region(1, 4, 0), "ranks"), (region(1, 8, SEGMENT_ID.bytes), "sums"), (number(1, 0, -1.0), "region 1, number 0"),
+                 (number(1, 1, 1.0), "region 1, number 1"), (region(1, 0, self.LAST.bytes), "all blocks"),
+                 (lambda f: f | {"regions": [r[:5] + [4] + r[6:9] + [r[9][:4]] for r in f["regions"]]}, "but the listing says 5")]
+        for kind, name, regions, covered, changes in ((1, "rows", self.sums(), [[0, 5]], sums), (2, "self_influence", self.roots(), [[0, 1], [2, 4]], roots)):
+            for change, word in both + changes:
+                self.put_all(self.listed(self.FIRST, self.bytes(self.FIRST, kind, regions, change), kind=name, covered=covered))
+                code, _, err = self.call("verify")
+                self.assertEqual(code, 1, f"not refused: {word}")
+                self.assertRegex(err, word)
+                self.assertIn(f"artifacts/{self.FIRST}.art", err)
+            # The other kind.
+            other = {"rows": "self_influence", "self_influence": "rows"}[name]
+            self.put_all(self.listed(self.FIRST, self.bytes(self.FIRST, kind, regions), kind=other, covered=covered))
+            self.refused("kind")
+
+    def test_bad_listings_of_artifacts_are_refused(self):
+        good = self.listed(self.FIRST, self.bytes(self.FIRST, 1, self.sums()))
+        segment = f"segments/{SEGMENT_ID}.seg"
+        self.put_all(good)
+        self.accepted()
+        for change in ({"name": ""}, {"name": "x" * 256}, {"name": "a\0"}, {"name": 7}, {"file": f"segments/{self.FIRST}.art"}, {"file": f"artifacts/{self.FIRST}.seg"},
+                       {"file": f"artifacts/{self.LAST}.art"}, {"bytes": 0}, {"sha256": "00"}, {"kind": "sums"}, {"gone": -1}, {"gone": 1.0}, {"more": 1}, {"covered": None},
+                       {"covered": [{"file": segment, "rows": []}]}, {"covered": [{"file": segment, "rows": [[0, 6]]}]}, {"covered": [{"file": segment, "rows": [[3, 4], [0, 2]]}]},
+                       {"covered": [{"file": segment}]}, {"covered": [{"file": f"segments/{self.LAST}.seg", "rows": [[0, 5]]}]},
+                       {"covered": [{"file": segment, "rows": [[0, 5]]}] * 2}, {"kind": "self_influence", "gone": 1}):
+            self.put_all(good | change)
+            self.refused()
+        for more in (good, good | {"name": "d"}, good | {"file": f"artifacts/{self.LAST}.art", "name": "curvatura"}):
+            self.put_all(good, more)
+            self.refused("listing.json")
+        with open(self.dir.name + "/listing.json", encoding="utf-8") as f:
+            without = json.load(f)
+        del without["artifacts"]
+        with open(self.dir.name + "/listing.json", "w", encoding="utf-8") as f:
+            json.dump(without, f)
+        self.refused("fields")
+
+    def test_numbers_in_several_chunks(self):
+        rows = 40000
+        numbers = np.arange(rows, dtype="<f4")
+        region = [SEGMENT_ID.bytes, 0, 0, 0, 0, rows, 0.0, 1.0, self.FIRST.bytes, numbers]
+        listed = self.listed(self.FIRST, self.bytes(self.FIRST, 2, [region]), kind="self_influence", covered=[])
+        self.put_all(listed)
+        self.accepted(1, 0)
+        data = self.bytes(self.FIRST, 2, [region], chunks=1 << 15)
+        self.put_all(self.listed(self.FIRST, data, kind="self_influence", covered=[]))
+        self.refused("checksums of chunks")
+        data = bytearray(self.bytes(self.FIRST, 2, [region]))
+        data[128 + 65536] ^= 1
+        self.put_all(self.listed(self.FIRST, bytes(data), kind="self_influence", covered=[]))
+        self.refused("region 0, chunk 1")
 
 
 class Tiers(Case):

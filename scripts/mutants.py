@@ -23,6 +23,8 @@ STORE, WRITER, GC = "src/manifest/store.rs", "src/index/writer.rs", "src/index/g
 READABLE, FILES, STORAGE = "src/index/readable.rs", "src/files.rs", "src/segment/storage.rs"
 GUARD, COMMITTED, RECOVER = "src/manifest/guard.rs", "src/index/committed.rs", "src/index/recover.rs"
 ATTACH, ATTACHMENT, DETACHED, PART = (f"src/index/{name}.rs" for name in ("attach", "attachment", "detached", "part"))
+COVERAGE, CURVATURE, FIT, OBSERVE = (f"src/index/{name}.rs" for name in ("coverage", "curvature", "fit", "observe"))
+ART_READER, ART_WRITER, FACTOR = "src/artifact/reader.rs", "src/artifact/writer.rs", "src/curvature/factor.rs"
 # A test program, or part of it by names of tests.
 POWER, FAULTS, SCENES = "torture:power_cut_at_any_moment", "torture:call_that_fails_once", "reliability"
 
@@ -52,8 +54,8 @@ MUTANTS = [
          "        if open.rows() == 0 {\n            intend(&self.manifest, open.segment())?;\n        }\n        let first_row = open.push(id, rows)?;\n"),
     ], POWER),
     ("orphans-intents-first", [
-        (WRITER, "        for &segment in &intents {\n            tracing::info!",
-         "        let mut batch = self.manifest.batch();\n        for &segment in &intents {\n            batch.remove_intent(segment)?;\n        }\n        batch.apply()?;\n        for &segment in &intents {\n            tracing::info!"),
+        (WRITER, "        for file in &intents {\n            tracing::info!",
+         "        let mut batch = self.manifest.batch();\n        for &file in &intents {\n            batch.remove_intent(file)?;\n        }\n        batch.apply()?;\n        for file in &intents {\n            tracing::info!"),
     ], POWER),
     ("orphans-stay", [(WRITER, "        writer.remove_orphans()?;\n", "")], POWER),
     ("gc-unlinks-before-batch", [
@@ -163,6 +165,36 @@ MUTANTS = [
     ("part-names-not-synced", [(DETACHED, "        files::sync_folder(&unfinished).map_err(io_error(&unfinished, \"sync\"))?;\n", "")], POWER),
     ("finished-part-not-synced", [(DETACHED, "        files::sync_folder(&self.folder).map_err(io_error(&self.folder, \"sync\"))?;\n        self.last", "        self.last")], POWER),
     ("unfinished-part-stays", [(DETACHED, "                Stage::Unfinished => remove_unfinished(&path, true)?,", "                Stage::Unfinished => {}")], "attach"),
+    # Artifacts: the steps of a fit, and what they cover.
+    ("fit-without-intent", [(FIT, "        let intended = intend(&self.manifest, artifact);\n", "        let intended = Ok::<(), FitError>(());\n"),
+                            (FIT, "use super::writer::{Writer, intend};", "use super::writer::Writer;")], POWER),
+    ("observation-without-intent", [(OBSERVE, "            intend(&self.manifest, artifact)?;\n", ""),
+                                    (OBSERVE, "use super::writer::{Writer, intend};", "use super::writer::Writer;")], POWER),
+    ("artifact-not-synced", [(ART_WRITER, "        self.file.sync().map_err(|source| self.failed(\"sync\", source))?;\n", "")], POWER),
+    ("artifact-names-not-synced", [(CURVATURE, "    storage.sync().map_err(|source| {", "    Ok(()).map_err(|source| {")], POWER),
+    ("intent-of-an-artifact-stays", [(WRITER, "            if let Some(file) = record.file {\n                batch.remove_intent(file.artifact())?;\n            }\n", "")], "curvature"),
+    ("cancelled-fit-stays", [(FIT, "            Err(error) => return Err(self.give_up(artifact, error)),", "            Err(error) => return Err(error),")], "curvature"),
+    ("coverage-not-carried", [(COVERAGE, "                artifact.after.entry(to).or_default().insert(new_row);\n                artifact.moved += 1;", "                artifact.moved += 1;")], "curvature"),
+    ("coverage-of-all-that-moves", [(COVERAGE, "            if artifact.before.get(&from).is_some_and(|rows| rows.contains(row)) {", "            if artifact.before.contains_key(&from) {")], "curvature"),
+    ("gone-not-counted", [(COVERAGE, "record.gone + (all - moved)", "record.gone")], "curvature"),
+    ("self-influence-moves-along", [(COVERAGE, "            if artifact.record.kind == SELF_INFLUENCE {\n                continue;\n            }\n", "")], "curvature second_reader"),
+    ("fit-goes-on-with-what-is-gone", [(FIT, "        if options.refit || record.gone > 0 {", "        if options.refit {")], "curvature"),
+    ("missing-rows-not-refused", [(CURVATURE, "        if covered.missing() > curvature.missing {", "        if false && covered.missing() > curvature.missing {")], "curvature"),
+    ("curvature-of-the-newest-generation", [(STORE, "        records.seek_for_prev(artifact_key(name, generation));", "        records.seek_for_prev(artifact_key(name, generation | u64::MAX));")], "curvature"),
+    ("chunk-checksum-not-compared", [(ART_READER, "            if layout::chunk_crc(self.artifact, region, number, &buffer) != expected {", "            if false && layout::chunk_crc(self.artifact, region, number, &buffer) != expected {")], "curvature"),
+    ("dead-rows-summed", [(FIT, "    rows -= &*segment.dead;\n", "")], "curvature"),
+    ("panels-of-all-rows", [(FIT, "            let selected = rows.range(group.first_row + start..group.first_row + end);\n            let selected: Vec<usize> = selected.map(|row| (row - group.first_row) as usize).collect();",
+                             "            let selected: Vec<usize> = (start as usize..end as usize).collect();")], "curvature"),
+    ("deleted-rows-added", [(FIT, "(&change.subtract, Sign::Minus)", "(&change.subtract, Sign::Plus)")], "curvature"),
+    ("lambda-without-n", [(FACTOR, "        let relative = kappa / rows;", "        let relative = kappa;")], "curvature"),
+    ("factors-of-another-kappa", [(CURVATURE, "(cached.artifact, cached.kappa, cached.rank) == (artifact, kappa, rank)", "cached.artifact == artifact")], "curvature"),
+    ("self-influence-of-another-kappa", [(CURVATURE, "        let same = |region: &Region| (region.sums, region.kappa, region.rank) == expected;",
+                                          "        let same = |region: &Region| (region.sums, region.rank) == (expected.0, expected.2);")], "curvature"),
+    ("self-influence-of-other-sums", [(CURVATURE, "        let same = |region: &Region| (region.sums, region.kappa, region.rank) == expected;",
+                                       "        let same = |region: &Region| (region.kappa, region.rank) == (expected.1, expected.2);")], "curvature"),
+    ("aborted-observations-stay", [(WRITER, "        self.observations = Observations::default();\n        self.artifacts.clear();", "        self.artifacts.clear();")], "curvature"),
+    ("artifacts-collected-too-early", [(GC, "        gone.retain(|artifact, _| !kept.contains(artifact));\n", "        let _ = &kept;\n")], "curvature"),
+    ("artifacts-never-collected", [(GC, "            let is_followed = all.get(i + 1).is_some_and(|(next, at, _)| next == name && *at <= oldest);", "            let is_followed = false;")], "curvature"),
     # Recovery.
     ("recovery-takes-all-generations", [(RECOVER, "        if recovery.committed.is_some_and(|committed| origin.generation > committed) {", "        if false {")], "recover"),
     ("recovery-takes-damaged-segments", [(RECOVER, "            if !report.findings.is_empty() {", "            if false && !report.findings.is_empty() {")], "recover"),

@@ -4,9 +4,20 @@ mod fixtures;
 
 use fixtures::indexes::{self, segment_files};
 use fixtures::sketches::constant;
+use gradix::eval::{Bootstrap, Retrainings};
 use gradix::operators::{BySource, Coreset, Duplicates, Mixture, Objective, Selection};
 use gradix::sketch::SketchSpec;
 use gradix::{CompactOptions, Encoding, ErrorKind, GcOptions, Row, Schema, Tier};
+
+/// Catches the same in what `gradix::eval` reports.
+#[test]
+fn names_of_eval_in_json_are_these() {
+    let truth = Retrainings::new(2, vec![vec![0], vec![1]], &[vec![vec![1.0], vec![2.0]]]).unwrap();
+    let lds = truth.lds(&[vec![0.0, 1.0]]).unwrap();
+    assert_eq!(serde_json::to_string(&lds).unwrap(), r#"{"per_query":[1.0]}"#);
+    let interval = lds.interval(&Bootstrap::default()).unwrap();
+    assert_eq!(serde_json::to_string(&interval).unwrap(), r#"{"mean":1.0,"low":1.0,"high":1.0}"#);
+}
 
 /// Catches a field of a report that is renamed, added or lost without a note to those who parse it.
 #[test]

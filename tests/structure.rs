@@ -59,7 +59,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
         ],
     ),
     // Lets the fuzzer in, and is there for it alone.
-    ("fuzzing", &["segment", "manifest"]),
+    ("fuzzing", &["segment", "manifest", "artifact"]),
 ];
 
 /// Uses within circles that are there and should not be; no others may come.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::bytes::{array_at, u32_at, u64_at, uuid_at};
 use crate::segment::Identity;
 
-pub(super) const MAGIC: [u8; 8] = *b"\x89GDX\r\n\x1a\n";
+pub(super) const MAGIC: [u8; 8] = *b"\x89GDR\r\n\x1a\n";
 pub(super) const CONTAINER_VERSION: u32 = 1;
 pub(super) const HEADER: usize = 128;
 pub(super) const ENTRY: usize = 96;
@@ -124,8 +124,13 @@ pub(super) fn entry(region: &Region) -> [u8; ENTRY] {
     bytes
 }
 
-pub(super) fn parse_entry(bytes: &[u8]) -> Result<Region, String> {
-    if bytes[80..ENTRY] != [0; ENTRY - 80] {
+pub(super) fn parse_entry(bytes: &[u8], kind: ArtifactKind) -> Result<Region, String> {
+    // What the other kind has there.
+    let unused = match kind {
+        ArtifactKind::Sums => [0..16, 28..32, 48..72, 80..ENTRY],
+        ArtifactKind::SelfInfluence => [20..28, 40..48, 80..80, 80..ENTRY],
+    };
+    if unused.into_iter().any(|part| bytes[part].iter().any(|&byte| byte != 0)) {
         return Err("reserved bytes that are not zero".into());
     }
     let float = |at| f64::from_le_bytes(array_at(bytes, at));

@@ -5,6 +5,8 @@
 // index knows. Depends on the storage and the identity of segments, not on the manifest.
 
 mod error;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod layout;
 mod reader;
 mod writer;

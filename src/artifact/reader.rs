@@ -101,7 +101,7 @@ impl ArtifactReader {
         let (mut places, mut offset, mut first_crc) = (Vec::new(), HEADER as u64, 0u64);
         for (at, entry) in entries.chunks_exact(ENTRY).enumerate() {
             let fault = |reason| damaged(tail.table_offset + (at * ENTRY) as u64, reason);
-            let region = layout::parse_entry(entry).map_err(fault)?;
+            let region = layout::parse_entry(entry, kind).map_err(fault)?;
             let bytes = region.count.checked_mul(kind.width());
             let end = bytes.and_then(|bytes| offset.checked_add(bytes));
             let (Some(bytes), Some(end)) = (bytes, end.filter(|&end| end <= tail.table_offset)) else {

@@ -52,11 +52,8 @@ impl Carried {
         generation: u64,
         segments: &[&LiveSegment],
     ) -> Result<Self, ManifestError> {
-        let mut names: Vec<String> = manifest.artifacts()?.into_iter().map(|(name, ..)| name).collect();
-        names.dedup();
         let mut artifacts = Vec::new();
-        for name in names {
-            let Some(record) = manifest.artifact(&name, generation)? else { continue };
+        for (name, record) in manifest.artifacts_at(generation)? {
             let mut after = manifest.coverage(&name, &record)?;
             let taken = |segment: &&LiveSegment| after.remove_entry(&segment.reader.segment());
             let before: Coverage = segments.iter().filter_map(taken).collect();

@@ -4,13 +4,16 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use roaring::RoaringBitmap;
 use uuid::Uuid;
 
 use super::Shared;
 use super::error::{GetError, SnapshotError, hex};
 use super::readable::Pin;
 use crate::curvature::{Conditioner, Curvature};
-use crate::manifest::{ArtifactRecord, Location, Manifest, ManifestError, SegmentRecord};
+use crate::manifest::{
+    ArtifactRecord, Location, Manifest, ManifestError, SUMS_OF_OBSERVED, SUMS_OF_ROWS, SegmentRecord,
+};
 use crate::scan::{CancelToken, ExampleRows, Lookup, RowLengths, Scan, ScanError};
 use crate::schema::Schema;
 use crate::segment::{Kind, LiveSegment, RowGroup, SegmentError, SegmentReader, Span};
@@ -245,16 +248,7 @@ impl Snapshot {
 
     /// The artifacts of this generation, by name.
     pub(super) fn artifacts(&self) -> Result<Vec<(String, ArtifactRecord)>, ManifestError> {
-        let manifest = self.manifest()?;
-        let mut names: Vec<String> = manifest.artifacts()?.into_iter().map(|(name, ..)| name).collect();
-        names.dedup();
-        let mut all = Vec::new();
-        for name in names {
-            if let Some(record) = manifest.artifact(&name, self.inner.generation)? {
-                all.push((name, record));
-            }
-        }
-        Ok(all)
+        self.manifest()?.artifacts_at(self.inner.generation)
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -269,19 +263,45 @@ impl Snapshot {
         &self.inner.records
     }
 
-    /// The snapshot's segments as JSON, in the format of `format-spec/manifest.md`: a reader without RocksDB
-    /// finds files, digests and dead rows in it.
-    #[must_use]
-    pub fn listing(&self) -> String {
+    /// The snapshot's segments and artifacts as JSON, in the format of `format-spec/manifest.md`: a reader without RocksDB
+    /// finds files, digests, and dead and covered rows in it.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn listing(&self) -> Result<String, ManifestError> {
         let segments: Vec<_> = self.inner.segments.iter().zip(&self.inner.records).map(listed).collect();
+        let manifest = self.manifest()?;
+        let mut artifacts = Vec::new();
+        for (name, record) in self.artifacts()? {
+            let Some(file) = record.file else { continue };
+            let covered = manifest.coverage(&name, &record)?;
+            let covered: Vec<_> = covered
+                .iter()
+                .map(|(segment, rows)| serde_json::json!({"file": segment_file(*segment), "rows": ranges(rows)}))
+                .collect();
+            artifacts.push(serde_json::json!({
+                "name": name,
+                "file": format!("artifacts/{}", crate::artifact::file_name(file.artifact())),
+                "bytes": file.bytes,
+                "sha256": hex(&file.sha256),
+                "kind": match record.kind {
+                    SUMS_OF_ROWS => "rows",
+                    SUMS_OF_OBSERVED => "observed",
+                    _ => "self_influence",
+                },
+                "gone": record.gone,
+                "covered": covered,
+            }));
+        }
         let listing = serde_json::json!({
             "format": "gradix-listing-1",
             "index": self.inner.shared.identity.index.to_string(),
             "generation": self.inner.generation,
             "schema_digest": hex(&self.inner.shared.identity.schema_digest),
             "segments": segments,
+            "artifacts": artifacts,
         });
-        listing.to_string()
+        Ok(listing.to_string())
     }
 }
 
@@ -311,20 +331,29 @@ impl Lookup for Snapshot {
     }
 }
 
-fn listed((segment, record): (&LiveSegment, &SegmentRecord)) -> serde_json::Value {
-    let mut dead: Vec<(u32, u64)> = Vec::new();
-    for row in segment.dead.iter() {
-        match dead.last_mut() {
+/// Rows as half-open ranges.
+fn ranges(rows: &RoaringBitmap) -> Vec<(u32, u64)> {
+    let mut ranges: Vec<(u32, u64)> = Vec::new();
+    for row in rows {
+        match ranges.last_mut() {
             Some((_, end)) if *end == u64::from(row) => *end += 1,
-            _ => dead.push((row, u64::from(row) + 1)),
+            _ => ranges.push((row, u64::from(row) + 1)),
         }
     }
+    ranges
+}
+
+fn segment_file(segment: Uuid) -> String {
+    format!("segments/{}", crate::segment::file_name(segment))
+}
+
+fn listed((segment, record): (&LiveSegment, &SegmentRecord)) -> serde_json::Value {
     serde_json::json!({
-        "file": format!("segments/{}", crate::segment::file_name(segment.reader.segment())),
+        "file": segment_file(segment.reader.segment()),
         "rows": record.rows,
         "bytes": record.bytes,
         "sha256": hex(&record.sha256),
-        "dead": dead,
+        "dead": ranges(&segment.dead),
     })
 }
 

@@ -20,8 +20,9 @@ use super::error::ManifestError;
 use super::guard;
 use super::records::{
     ArtifactRecord, CommitRecord, Coverage, DeletesRecord, ExampleHistory, IndexRecord, IntentRecord,
-    Location, RECORD_VERSION, SegmentRecord, StateRecord, SupersededRecord, Undecoded, artifact_key, decode,
-    deletes_key, encode, parse_artifact_key, parse_deletes_key, parse_superseded_key, superseded_key,
+    Location, RECORD_VERSION, SELF_INFLUENCE, SUMS_OF_OBSERVED, SUMS_OF_ROWS, SegmentRecord, StateRecord,
+    SupersededRecord, Undecoded, artifact_key, decode, deletes_key, encode, parse_artifact_key,
+    parse_deletes_key, parse_superseded_key, superseded_key,
 };
 
 const META: &str = "meta";
@@ -393,7 +394,7 @@ impl Manifest {
         records.seek_for_prev(artifact_key(name, generation));
         let latest = match records.item() {
             Some((key, value)) if self.artifact_and_generation(key)?.0 == name => {
-                Some(self.parse::<ArtifactRecord>(ARTIFACTS, key, value)?)
+                Some(self.artifact_record(key, value)?)
             }
             _ => None,
         };
@@ -416,10 +417,29 @@ impl Manifest {
         let mut all = Vec::new();
         self.for_each(ARTIFACTS, &[], |key, value| {
             let (name, generation) = self.artifact_and_generation(key)?;
-            all.push((name.to_owned(), generation, self.parse(ARTIFACTS, key, value)?));
+            all.push((name.to_owned(), generation, self.artifact_record(key, value)?));
             Ok(true)
         })?;
         Ok(all)
+    }
+
+    /// The artifacts that there are at a generation, by name.
+    pub fn artifacts_at(&self, generation: u64) -> Result<Vec<(String, ArtifactRecord)>, ManifestError> {
+        let mut last = BTreeMap::new();
+        for (name, of, record) in self.artifacts()? {
+            if of <= generation {
+                last.insert(name, record);
+            }
+        }
+        Ok(last.into_iter().filter(|(_, record)| record.file.is_some()).collect())
+    }
+
+    fn artifact_record(&self, key: &[u8], value: &[u8]) -> Result<ArtifactRecord, ManifestError> {
+        let record: ArtifactRecord = self.parse(ARTIFACTS, key, value)?;
+        match record.kind {
+            SUMS_OF_ROWS | SUMS_OF_OBSERVED | SELF_INFLUENCE => Ok(record),
+            kind => Err(self.damaged(ARTIFACTS, key, &format!("an artifact of kind {kind}"))),
+        }
     }
 
     fn artifact_and_generation<'k>(&self, key: &'k [u8]) -> Result<(&'k str, u64), ManifestError> {

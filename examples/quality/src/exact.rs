@@ -56,16 +56,29 @@ impl Gradients {
     /// `g (F + λI)⁻¹ g` of each row.
     pub fn self_influences(&self, kappa: f64) -> Vec<f64> {
         let mut influences: Influences =
-            self.rows.iter().map(|row| self.rows.iter().map(|other| other.dot(row)).collect()).collect();
+            self.row_products().chunks(self.rows.len()).map(<[f64]>::to_vec).collect();
         linear::solve(self.curvature(kappa), &mut influences).expect("a sum of squares and a positive λ");
         influences.iter().enumerate().map(|(row, influences)| influences[row]).collect()
+    }
+
+    /// `GGᵀ`.
+    fn row_products(&self) -> Vec<f64> {
+        let n = self.rows.len();
+        let mut products = vec![0.0; n * n];
+        for (at, row) in self.rows.iter().enumerate() {
+            for (product, other) in products[at * n..].iter_mut().zip(&self.rows[..=at]) {
+                *product = row.dot(other);
+            }
+        }
+        linear::mirror(&mut products, n);
+        products
     }
 
     /// `GGᵀ / N + λI`.
     fn curvature(&self, kappa: f64) -> Vec<f64> {
         let n = self.rows.len();
-        let mut matrix: Vec<f64> =
-            self.rows.iter().flat_map(|a| self.rows.iter().map(|b| a.dot(b) / n as f64)).collect();
+        let mut matrix = self.row_products();
+        matrix.iter_mut().for_each(|product| *product /= n as f64);
         let mean: f64 = (0..n).map(|row| matrix[row * n + row]).sum();
         (0..n).for_each(|row| matrix[row * n + row] += kappa * mean / n as f64);
         matrix

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use gradix::sketch::{Sketch, SketchSpec, Sketcher};
-use gradix::{Encoding, Index, Scan, Schema, Snapshot};
+use gradix::{Curvature, Encoding, FitOptions, Index, Scan, Schema, SelfInfluenceOptions, Snapshot};
 use tempfile::TempDir;
 
 use crate::digits::{Gradient, QUERIES};
@@ -11,6 +11,7 @@ use crate::exact::{Gradients, Influences};
 
 /// An index of rows, and the queries' sketches.
 pub struct Indexed {
+    index: Index,
     pub snapshot: Snapshot,
     pub queries: Vec<Sketch>,
     _folder: TempDir,
@@ -39,7 +40,16 @@ impl Indexed {
         Self::with_spec(models, &names, spec, encoding)
     }
 
-    pub fn with_spec(
+    /// The same with a Kronecker sketch: name and sides of each layer's block.
+    pub fn kronecker(
+        model: &[Gradients],
+        blocks: [(&str, u32, u32); 3],
+        encoding: Encoding,
+    ) -> Result<Self, gradix::Error> {
+        Self::with_spec(model, &[String::new()], SketchSpec::kronecker(7, blocks), encoding)
+    }
+
+    fn with_spec(
         models: &[Gradients],
         names: &[String],
         spec: SketchSpec,
@@ -61,7 +71,22 @@ impl Indexed {
         let queries = (0..QUERIES.len())
             .map(|query| sketched(&|model| &model.queries[query]))
             .collect::<Result<_, _>>()?;
-        Ok(Self { snapshot: index.snapshot()?, queries, _folder: folder })
+        drop(writer);
+        Ok(Self { snapshot: index.snapshot()?, index, queries, _folder: folder })
+    }
+
+    /// Fits the curvature of the rows.
+    pub fn fitted(mut self) -> Result<Self, gradix::Error> {
+        self.index.writer()?.fit_curvature(FitOptions::default())?;
+        self.snapshot = self.index.snapshot()?;
+        Ok(self)
+    }
+
+    /// Fits the self-influence of the rows, after the curvature.
+    pub fn with_self_influence(mut self) -> Result<Self, gradix::Error> {
+        self.index.writer()?.fit_self_influence(SelfInfluenceOptions::default())?;
+        self.snapshot = self.index.snapshot()?;
+        Ok(self)
     }
 
     /// The scores of a scan.
@@ -77,6 +102,12 @@ impl Indexed {
             ControlFlow::Continue(())
         })?;
         Ok(influences)
+    }
+
+    /// The influence of each row on itself, under the curvature.
+    pub fn self_influences(&self) -> Result<Vec<f64>, gradix::Error> {
+        let rows = self.snapshot.iter().with_self_influence(&Curvature::default())?;
+        rows.map(|row| Ok(row?.self_influence.unwrap_or_default())).collect()
     }
 
     /// The squared length of each row: its influence on itself, without curvature.

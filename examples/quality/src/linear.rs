@@ -41,6 +41,15 @@ pub fn dot(left: &[f64], right: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + rest
 }
 
+/// Copies what is below the diagonal to above it.
+pub fn mirror(matrix: &mut [f64], n: usize) {
+    for row in 0..n {
+        for column in 0..row {
+            matrix[column * n + row] = matrix[row * n + column];
+        }
+    }
+}
+
 /// The inner products of all pairs of rows, row-major. Some columns at a time, which stay in the cache.
 pub fn gram(rows: &[Vec<f64>]) -> Vec<f64> {
     const COLUMNS: usize = 128;
@@ -48,12 +57,13 @@ pub fn gram(rows: &[Vec<f64>]) -> Vec<f64> {
     let mut products = vec![0.0; n * n];
     for first in (0..rows.first().map_or(0, Vec::len)).step_by(COLUMNS) {
         let part = |row: &'_ Vec<f64>| first..row.len().min(first + COLUMNS);
-        for (row, products) in rows.iter().zip(products.chunks_mut(n)) {
-            for (product, other) in products.iter_mut().zip(rows) {
+        for (at, (row, products)) in rows.iter().zip(products.chunks_mut(n)).enumerate() {
+            for (product, other) in products.iter_mut().zip(&rows[..=at]) {
                 *product += dot(&row[part(row)], &other[part(other)]);
             }
         }
     }
+    mirror(&mut products, n);
     products
 }
 

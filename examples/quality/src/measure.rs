@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Instant;
 
 use gradix::eval::{Bootstrap, roc_auc};
-use gradix::{Encoding, Metric};
+use gradix::{Curvature, Encoding, Metric, Scan};
 
 use crate::digits::{CHECKPOINTS, MODELS, ROWS, Task};
 use crate::exact::{self, Gradients, Influences};
@@ -12,6 +12,7 @@ use crate::indexed::Indexed;
 use crate::table::Line;
 use crate::trak;
 
+const I8: Encoding = Encoding::I8;
 /// Bytes of a whole gradient, in f32.
 const GRADIENT_BYTES: f64 = 17_226.0 * 4.0;
 /// TRAK wants fewer dims than rows: the best of 32 to 1,024 on both tasks.
@@ -51,6 +52,19 @@ impl Lines<'_> {
         Ok(())
     }
 
+    /// Adds the LDS of a scan of an index.
+    fn gradix(
+        &mut self,
+        method: &str,
+        index: impl FnOnce() -> Result<Indexed, gradix::Error>,
+        configure: impl for<'a> Fn(Scan<'a>) -> Scan<'a>,
+    ) -> Result<(), Box<dyn Error>> {
+        self.lds(method, || {
+            let index = index()?;
+            Ok((index.influences(configure)?, cost(&index)))
+        })
+    }
+
     /// Adds how well scores find the rows with a wrong label.
     fn mislabelled(
         &mut self,
@@ -87,11 +101,15 @@ impl Lines<'_> {
     }
 }
 
-fn cost(index: &Indexed, encoding: Encoding) -> Cost {
+fn curved(scan: Scan<'_>) -> Scan<'_> {
+    scan.curvature(Curvature::default())
+}
+
+fn cost(index: &Indexed) -> Cost {
     let schema = index.snapshot.schema();
     Cost {
         dims: Some(schema.spec().dims()),
-        encoding: Some(encoding),
+        encoding: schema.encodings().first().copied(),
         bytes_per_example: Some(schema.row_bytes() as f64),
     }
 }
@@ -131,22 +149,26 @@ pub fn task(name: &str, lines: &mut Vec<Line>) -> Result<(), Box<dyn Error>> {
         }
     }
 
-    for dims in [512, 4096, 65_536] {
-        for encoding in [Encoding::F16, Encoding::I8] {
-            to.lds("gradix", || {
-                let index = Indexed::new(last, dims, encoding)?;
-                Ok((index.influences(|scan| scan)?, cost(&index, encoding)))
-            })?;
-        }
+    let sizes = [512, 4096, 65_536].map(|dims| [(dims, Encoding::F16), (dims, I8)]);
+    for (dims, encoding) in sizes.into_iter().flatten() {
+        to.gradix("gradix", || Indexed::new(last, dims, encoding), |scan| scan)?;
     }
-    to.lds("gradix, cosine", || {
-        let index = Indexed::new(last, 4096, Encoding::I8)?;
-        Ok((index.influences(|scan| scan.metric(Metric::Cosine))?, cost(&index, Encoding::I8)))
-    })?;
-    to.lds("gradix, 5 checkpoints", || {
-        let index = Indexed::new(&checkpoints, 4096, Encoding::I8)?;
-        Ok((index.influences(|scan| scan)?, cost(&index, Encoding::I8)))
-    })?;
+    to.gradix("gradix, cosine", || Indexed::new(last, 4096, I8), |scan| scan.metric(Metric::Cosine))?;
+    to.gradix("gradix, 5 checkpoints", || Indexed::new(&checkpoints, 4096, I8), |scan| scan)?;
+    for (dims, encoding) in sizes.into_iter().flatten() {
+        to.gradix("gradix, curvature", || Indexed::new(last, dims, encoding)?.fitted(), curved)?;
+    }
+    to.gradix(
+        "gradix, curvature, l-relative",
+        || Indexed::new(last, 4096, I8)?.fitted()?.with_self_influence(),
+        |scan| curved(scan).metric(Metric::Relative),
+    )?;
+    to.gradix("gradix, curvature, 5 checkpoints", || Indexed::new(&checkpoints, 4096, I8)?.fitted(), curved)?;
+    // Inputs and outputs of each layer apart; the last has ten outputs.
+    let kronecker =
+        || Indexed::kronecker(last, [("layers.0", 32, 32), ("layers.1", 32, 32), ("layers.2", 32, 10)], I8);
+    to.gradix("gradix, Kronecker", kronecker, |scan| scan)?;
+    to.gradix("gradix, Kronecker, curvature", || kronecker()?.fitted(), curved)?;
     to.push(LDS, "ceiling", (task.truth.ceiling()?, None), Cost::default(), 0.0);
 
     if task.wrong.contains(&true) {
@@ -166,9 +188,12 @@ fn mislabelled(to: &mut Lines<'_>, model: &Gradients) -> Result<(), Box<dyn Erro
     to.mislabelled("exact self-influence, Gram", || Ok((model.self_influences(2.0), whole())))?;
     for dims in [512, 4096] {
         to.mislabelled("gradix, norms", || {
-            let index = Indexed::new(std::slice::from_ref(model), dims, Encoding::I8)?;
-            Ok((index.squared_norms()?, cost(&index, Encoding::I8)))
+            let index = Indexed::new(std::slice::from_ref(model), dims, I8)?;
+            Ok((index.squared_norms()?, cost(&index)))
         })?;
     }
-    Ok(())
+    to.mislabelled("gradix, self-influence under curvature", || {
+        let index = Indexed::new(std::slice::from_ref(model), 4096, I8)?.fitted()?.with_self_influence()?;
+        Ok((index.self_influences()?, cost(&index)))
+    })
 }
