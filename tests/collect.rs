@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
@@ -22,8 +23,11 @@ use gradix::burn::{
     AdamState, BurnError, Parameters, Taps, sketch_examples, sketch_gradients, sketch_positions,
     sketch_steps, target_loss,
 };
+use gradix::curvature::CurvatureState;
 use gradix::sketch::{Sketch, SketchError, SketchSpec, Sketcher};
-use gradix::{AppendError, Attach, CancelToken, Encoding, GcOptions, Index, Part, Schema, Span, Writer};
+use gradix::{
+    AppendError, Attach, CancelToken, Curvature, Encoding, GcOptions, Index, Part, Schema, Span, Writer,
+};
 
 const VOCABULARY: usize = 11;
 const WIDTH: usize = 8;
@@ -94,6 +98,10 @@ impl Example for Text {
 
     fn spans(&self) -> Vec<Span> {
         self.spans.clone()
+    }
+
+    fn observable(&self) -> Range<usize> {
+        self.prompt..self.tokens.len()
     }
 
     fn source(&self) -> Option<&str> {
@@ -384,6 +392,144 @@ fn position_rows_come_from_one_backward() {
     assert!(row.next().is_none());
     let tokens: usize = good().map(|text| text.tokens.len()).sum();
     assert_eq!((done.examples, done.rows, done.tokens), (10, found.len() as u64, tokens as u64));
+}
+
+/// The state of the curvature `tokens`, and every row's score under it for some queries.
+fn curved(index: &Index) -> (CurvatureState, Vec<Vec<f64>>) {
+    let model = Small::new(3);
+    let queries: Vec<Sketch> =
+        texts(4).iter().map(|text| alone(&model, text, vec![text.tokens.len() - 1])).collect();
+    let snapshot = index.snapshot().unwrap();
+    let curvature = Curvature::default().name("tokens");
+    let mut scores = vec![Vec::new(); queries.len()];
+    let scan = snapshot.scan(&queries).unwrap().curvature(curvature.clone());
+    scan.scores(|rows| {
+        scores.iter_mut().enumerate().for_each(|(query, all)| all.extend_from_slice(rows.scores(query)));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    (snapshot.curvature(&curvature).unwrap(), scores)
+}
+
+fn assert_scores_close(found: &[Vec<f64>], expected: &[Vec<f64>]) {
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found.len(), expected.len());
+        let largest = expected.iter().fold(0.0f64, |largest, score| largest.max(score.abs()));
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-3 * largest, "{found} is not {expected}");
+        }
+    }
+}
+
+/// Would catch sums of other tokens than those of the response, of rows instead, or of a failed or refused example; and
+/// for positions a backward for each of them, or an observed position that becomes a row.
+#[test]
+fn observed_tokens_are_summed_and_not_stored() {
+    let mut texts = texts(40);
+    texts[7].wrong = Wrong::NaN;
+    texts[20].id = texts[3].id.clone();
+    let model = Small::new(3);
+    for kind in [RowKind::Losses, RowKind::Positions] {
+        let folder = tempfile::tempdir().unwrap();
+        let index = create(&folder.path().join("i"));
+        let mut writer = index.writer().unwrap();
+        let flex = Flex::new();
+        let batches = Arc::clone(&flex.batches);
+        let collector = Collector::new(&sketcher()).rows(kind).batch_rows(8).device(flex);
+        let done = collector.observe("tokens", 100).run(texts.clone(), &mut writer).unwrap();
+        let refused = [(texts[7].id.clone(), Reason::NotFinite), (texts[3].id.clone(), Reason::Refused)];
+        assert_eq!(failures(&writer), BTreeMap::from(refused));
+        // The bad example was computed, and not appended.
+        assert_eq!((done.rows, ids(&index).len()), (39, 38));
+        if kind == RowKind::Positions {
+            assert_eq!(batches.load(Ordering::Relaxed), 6, "five batches, and one again");
+        }
+
+        let by_hand = create(&folder.path().join("by hand"));
+        let mut expected = by_hand.writer().unwrap();
+        let mut tokens = 0;
+        for (_, text) in texts.iter().enumerate().filter(|(at, _)| *at != 7 && *at != 20) {
+            let response: Vec<usize> = text.observable().collect();
+            let sketches = match kind {
+                RowKind::Positions => {
+                    let device = model.devices()[0].clone().autodiff();
+                    let data = TensorData::new(text.tokens.clone(), [1, text.tokens.len()]);
+                    let ids = Tensor::<2, Int>::from_data(data, &device);
+                    let mut taps = Taps::on();
+                    let logits = model.forward(ids.clone(), &mut taps);
+                    let loss = target_loss(logits, ids, std::slice::from_ref(&response)).unwrap();
+                    let ranges = [response.iter().map(|&at| at..at + 1).collect()];
+                    let mut gradients = loss.backward();
+                    sketch_positions(&sketcher(), &model, taps, &mut gradients, linears, &ranges)
+                        .unwrap()
+                        .remove(0)
+                }
+                _ => response.iter().map(|&at| alone(&model, text, vec![at])).collect(),
+            };
+            tokens += sketches.len() as u64;
+            expected.append(&text.id, &alone(&model, text, response)).unwrap();
+            expected.observe("tokens", &text.id, &sketches).unwrap();
+        }
+        expected.commit().unwrap();
+        let ((state, scores), (_, expected)) = (curved(&index), curved(&by_hand));
+        assert_eq!((state.blocks[0].rows, state.covered.rows, state.covered.uncovered), (tokens, 38, 0));
+        assert_scores_close(&scores, &expected);
+    }
+}
+
+/// Would catch a sample that is another after an interruption, sums that lose or repeat what was observed before it, and a
+/// collection that goes on with another sample or name.
+#[test]
+fn observed_sample_is_the_same_after_an_interruption() {
+    let texts = texts(120);
+    let folder = tempfile::tempdir().unwrap();
+    let observing = || collector(2).observe("tokens", 2);
+    let undisturbed = create(&folder.path().join("undisturbed"));
+    observing().run(texts.clone(), &mut undisturbed.writer().unwrap()).unwrap();
+    let index = create(&folder.path().join("i"));
+    let mut writer = index.writer().unwrap();
+    let token = CancelToken::new();
+    let watch = |done: &Progress| {
+        if done.commits >= 2 {
+            token.cancel();
+        }
+    };
+    let outcome = observing().cancel(&token).progress(watch).run(texts.clone(), &mut writer);
+    assert!(matches!(outcome, Err(CollectError::Cancelled { .. })), "{outcome:?}");
+    for other in [collector(2), collector(2).observe("tokens", 3), collector(2).observe("others", 2)] {
+        let error = other.run(texts.clone(), &mut writer).unwrap_err();
+        assert!(matches!(error, CollectError::SettingChanged { setting: "observe", .. }), "{error:?}");
+    }
+    // Another response has other tokens to draw from.
+    let mut changed = texts.clone();
+    changed[5].prompt = texts[5].tokens.len() - 1;
+    let error = observing().run(changed, &mut writer).unwrap_err();
+    assert!(matches!(error, CollectError::InputChanged { first: 5, last: 5, .. }), "{error:?}");
+
+    observing().run(texts.clone(), &mut writer).unwrap();
+    let ((state, scores), (expected_state, expected)) = (curved(&index), curved(&undisturbed));
+    let drawn: usize = texts.iter().map(|text| text.observable().len().min(2)).sum();
+    assert_eq!((state.blocks[0].rows, state.covered.rows), (drawn as u64, 120));
+    assert_eq!(state.covered, expected_state.covered);
+    assert!(rows(&index) == rows(&undisturbed));
+    assert_scores_close(&scores, &expected);
+}
+
+/// Would catch observations that a sink without sums drops in silence.
+#[test]
+fn sinks_without_sums_refuse_to_observe() {
+    let refused = |error: CollectError| {
+        let CollectError::Sink { operation: "observe tokens", source } = &error else { panic!("{error:?}") };
+        assert!(source.to_string().contains("\"tokens\""), "{source}");
+    };
+    let (mut sink, source) = slow(usize::MAX);
+    refused(collector(1).observe("tokens", 1).run(source, &mut sink).unwrap_err());
+    assert_eq!((sink.committed, sink.aborted), (0, true));
+    let folder = tempfile::tempdir().unwrap();
+    let index = create(&folder.path().join("i"));
+    let mut parts = index.detached(folder.path().join("built")).unwrap();
+    refused(collector(1).observe("tokens", 1).run(texts(40), &mut parts).unwrap_err());
 }
 
 /// Would catch a query that is not made as the rows are.
@@ -1040,6 +1186,7 @@ fn impossible_settings_are_refused() {
     refused(collector(1).batch_tokens(0), "batch_tokens");
     refused(collector(1).max_tokens(0), "max_tokens");
     refused(collector(1).queue(0), "queue");
+    refused(collector(1).observe("tokens", 0), "observe");
     refused(collector(1).named("x".repeat(256)), "named");
     refused(collector(1).weights("x".repeat(256)), "weights");
 }
@@ -1120,6 +1267,8 @@ const PATH: &str = "GRADIX_TEST_COLLECT";
 const DEVICES: &str = "GRADIX_TEST_COLLECT_DEVICES";
 /// Where parts are built; without it rows go into the index.
 const BUILT: &str = "GRADIX_TEST_COLLECT_BUILT";
+/// Set if a token of each example is observed.
+const OBSERVED: &str = "GRADIX_TEST_COLLECT_OBSERVED";
 const MANY: usize = 4000;
 
 /// Not a test by itself: the collection that is killed.
@@ -1134,20 +1283,27 @@ fn child() {
         return;
     }
     let index = Index::open(path).unwrap();
-    collector(devices).run(texts(MANY), &mut index.writer().unwrap()).unwrap();
+    let mut writer = index.writer().unwrap();
+    let collector = collector(devices);
+    let observed = std::env::var(OBSERVED).is_ok();
+    let collector = if observed { collector.observe("tokens", 1) } else { collector };
+    collector.run(texts(MANY), &mut writer).unwrap();
 }
 
 /// Starts the collection again and again and kills it, from before the first commit to behind the last one; returns
-/// how often it was killed between these two, as `rows` of what is durable tell.
-fn kill_until_done(index: &Index, devices: usize, built: Option<&Path>, rows: impl Fn() -> usize) -> usize {
+/// how often it was killed between these two, as `rows` of what is durable tell. `extra` is in the child's environment.
+fn kill_until_done(
+    index: &Index,
+    devices: usize,
+    extra: Option<(&str, &Path)>,
+    rows: impl Fn() -> usize,
+) -> usize {
     let (mut kills, mut between) = (0, 0);
     let mut delay = Duration::from_millis(30);
     loop {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["child", "--exact"]).env(PATH, index.path()).env(DEVICES, devices.to_string());
-        if let Some(built) = built {
-            command.env(BUILT, built);
-        }
+        command.envs(extra);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(delay);
         if let Some(status) = child.try_wait().unwrap() {
@@ -1159,7 +1315,9 @@ fn kill_until_done(index: &Index, devices: usize, built: Option<&Path>, rows: im
         child.wait().unwrap();
         kills += 1;
         let found = rows();
-        assert!(found.is_multiple_of(16) || found == MANY, "half a window");
+        // With an observed token for each row, a window has half as many.
+        let window = if extra.is_some_and(|(name, _)| name == OBSERVED) { 8 } else { 16 };
+        assert!(found.is_multiple_of(window) || found == MANY, "half a window");
         between += usize::from(found > 0 && found < MANY);
         delay = delay * 5 / 4;
     }
@@ -1178,6 +1336,21 @@ fn killed_collection_ends_with_the_rows_of_an_undisturbed_one() {
     }
 }
 
+/// Would catch a kill between rows and sums, after which a row is not in the sums, or is twice.
+#[test]
+fn killed_collection_observes_every_example_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let undisturbed = create(&folder.path().join("undisturbed"));
+    let mut writer = undisturbed.writer().unwrap();
+    collector(1).observe("tokens", 1).run(texts(MANY), &mut writer).unwrap();
+    let index = create(&folder.path().join("i"));
+    kill_until_done(&index, 1, Some((OBSERVED, Path::new("1"))), || ids(&index).len());
+    let ((state, scores), (_, expected)) = (curved(&index), curved(&undisturbed));
+    let many = MANY as u64;
+    assert_eq!((state.blocks[0].rows, state.covered.rows, state.covered.uncovered), (many, many, 0));
+    assert_scores_close(&scores, &expected);
+}
+
 /// Would catch a detached collection that begins anew after a kill, or parts that do not add up to the input.
 #[test]
 fn killed_detached_collection_goes_on_behind_its_last_part() {
@@ -1189,7 +1362,7 @@ fn killed_detached_collection_goes_on_behind_its_last_part() {
         let examples = parts.filter_map(|path| Some(Part::read(path).ok()?.examples()));
         examples.sum::<u64>() as usize
     };
-    kill_until_done(&index, 1, Some(&built), parts);
+    kill_until_done(&index, 1, Some((BUILT, &built)), parts);
     let mut writer = index.writer().unwrap();
     let attached = writer.attach(&built, Attach::Move).unwrap();
     let ends: Vec<u64> =

@@ -28,8 +28,8 @@ pub const MAX_SIDE: u32 = 1 << 14;
 /// an append or a query with another spec is an error.
 ///
 /// ```
-/// use gradix::sketch::{Normalisation, SketchSpec};
-/// let spec = SketchSpec::rapid_grad(7, 4096).normalised(Normalisation::PerTensor);
+/// use gradix::sketch::SketchSpec;
+/// let spec = SketchSpec::rapid_grad(7, 4096);
 /// assert_eq!(spec.dims(), 4096);
 /// assert!(spec.check().is_ok());
 /// ```
@@ -85,6 +85,10 @@ pub enum SketcherKind {
 }
 
 /// How a parameter's gradient is normalised before it is folded.
+///
+/// Raw gradients are the default: a scan can still normalise them, by [`Metric::Cosine`](crate::Metric::Cosine) and
+/// others, and the [curvature](crate::Curvature) needs their lengths: fitted on tensors of length 1 it predicts the effect of
+/// training data worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

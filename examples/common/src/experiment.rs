@@ -201,6 +201,8 @@ pub fn baselines(items: &[Item], asked: &[Asked], seed: u64) -> Ranked {
 pub struct Built {
     /// Seconds of narrowing the sketches, appending and committing; not of making them.
     pub append_seconds: f64,
+    /// Seconds of narrowing and observing tokens.
+    pub observe_seconds: f64,
     /// Bytes of the codes of one row.
     pub row_bytes: usize,
     /// Bytes of everything in the index's folder.
@@ -222,6 +224,10 @@ pub struct Cost {
     pub index_bytes: Option<u64>,
     /// Seconds to build it.
     pub build_seconds: Option<f64>,
+    /// Seconds to fit and to factor the curvature, where there is one.
+    pub fit_seconds: Option<f64>,
+    /// Bytes that it takes in the index's folder.
+    pub fit_bytes: Option<u64>,
     /// Seconds to rank the training set for one query of the batch.
     pub query_seconds: Option<f64>,
 }
@@ -242,6 +248,7 @@ impl Cost {
             index_bytes: Some(built.index_bytes),
             build_seconds: Some(sketching + built.append_seconds),
             query_seconds: Some(query),
+            ..Self::default()
         }
     }
 }
@@ -270,6 +277,8 @@ fn row(task: Task, cost: &Cost, asked: &[Asked], items: &[Item], rankings: &[Ran
         bytes_per_example: cost.bytes_per_example,
         index_bytes: cost.index_bytes,
         build_seconds: cost.build_seconds,
+        fit_seconds: cost.fit_seconds,
+        fit_bytes: cost.fit_bytes,
         query_seconds: cost.query_seconds,
     }
 }

@@ -9,6 +9,7 @@ pub mod comparison;
 pub mod data;
 pub mod draws;
 pub mod experiment;
+pub mod info_rag;
 pub mod metrics;
 pub mod report;
 pub mod trace;

@@ -96,10 +96,14 @@ pub struct Row {
     pub queries: usize,
     /// Bytes kept for one training example.
     pub bytes_per_example: Option<f64>,
-    /// Bytes on disk of the whole index.
+    /// Bytes on disk of the whole index, without what was fitted.
     pub index_bytes: Option<u64>,
     /// Seconds to make what is kept, from a trained model.
     pub build_seconds: Option<f64>,
+    /// Seconds to fit and to factor the curvature; none where there is none.
+    pub fit_seconds: Option<f64>,
+    /// Bytes on disk of what was fitted.
+    pub fit_bytes: Option<u64>,
     /// Seconds to rank the whole training set for one query.
     pub query_seconds: Option<f64>,
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use gradix::sketch::Sketch;
 
 use crate::Failure;
-use crate::comparison::{influence, rank};
+use crate::comparison::{Scoring, influence, rank};
 use crate::data::{Item, Kind, Query};
 use crate::experiment::{Ends, Place, Task};
 use crate::report::{Hit, Token, TracedQuery};
@@ -66,13 +66,13 @@ where
     S: Fn(&[Gradient<'_>]) -> Result<Vec<Sketch>, Failure>,
     T: Fn(&[u32]) -> Result<Vec<Token>, Failure>,
 {
-    /// Traces one output whose whole sketch and ranking are known.
+    /// Traces one output whose whole sketch and ranking are known. Influences are inner products.
     ///
     /// # Errors
     /// Of the sketches, the tokens or the engine.
     pub fn trace(&self, output: Output<'_>, whole: &Sketch, ends: &Ends) -> Result<TracedQuery, Failure> {
         let tokens = self.token_sketches(output.sequence)?;
-        let (by_token, _) = rank(self.index, &tokens, SHOWN_FOR_TOKEN, self.places)?;
+        let by_token = rank(self.index, &Scoring::inner(), &tokens, SHOWN_FOR_TOKEN, self.places)?.ends;
         let top: Vec<Place> = ends.proponents.iter().take(self.shown).copied().collect();
         let behind: Vec<Gradient<'_>> = top.iter().map(|(place, _)| (&self.encoded[*place], None)).collect();
         let behind = (self.sketches)(&behind)?;

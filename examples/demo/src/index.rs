@@ -1,21 +1,30 @@
 //! The demo's use of the engine: gradients to sketches, sketches to indexes on disk.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use burn::Tensor;
 use burn::module::Module;
 use experiments::Failure;
-use experiments::comparison::{Compared, Method};
+use experiments::comparison::{Compared, DIMS, Method, OBSERVED, Queries};
 use experiments::data::Item;
 use experiments::experiment::Built;
 use gradix::burn::Taps;
-use gradix::burn::collect::{Cause, Collector, Example, OnFailure, Piece, Replica, sketch_pieces};
+use gradix::burn::collect::{Cause, Collector, Example, OnFailure, Piece, Replica, RowKind, sketch_pieces};
 use gradix::sketch::{Sketch, Sketcher};
 use gradix::{Encoding, Index, Schema};
 
+use super::Observed;
+use super::experiment::Case;
 use super::model::{Transformer, is_kept};
+use super::tokens::Vocabulary;
 use super::tracin::{Span, by_length, losses};
+
+/// Examples in one backward when gradients are made.
+pub const BATCH: usize = 64;
+/// Tokens of each answer that are observed, at most.
+const TOKENS: usize = 4;
 
 /// A training example or a query, as the collector takes it.
 struct Text<'a> {
@@ -30,6 +39,10 @@ impl Example for Text<'_> {
 
     fn tokens(&self) -> usize {
         self.span.sequence.ids.len()
+    }
+
+    fn observable(&self) -> Range<usize> {
+        self.span.sequence.response.clone()
     }
 
     fn source(&self) -> Option<&str> {
@@ -52,8 +65,18 @@ impl Replica<Text<'_>> for Frozen {
     }
 
     fn losses(&self, batch: &[Piece<'_, Text<'_>>], taps: &mut Taps) -> Result<Tensor<1>, Cause> {
-        let spans: Vec<&Span> = batch.iter().map(|piece| piece.example.span).collect();
-        Ok(losses(&self.0, &spans, taps)?)
+        if batch.iter().all(|piece| piece.span.is_whole()) {
+            let spans: Vec<&Span> = batch.iter().map(|piece| piece.example.span).collect();
+            return Ok(losses(&self.0, &spans, taps)?);
+        }
+        // Some are single tokens, which are observed.
+        let of_piece = |piece: &Piece<'_, Text<'_>>| {
+            let sequence = piece.example.span.sequence.clone();
+            let tokens = (!piece.span.is_whole()).then(|| piece.targets(0..0));
+            Span { sequence, tokens }
+        };
+        let spans: Vec<Span> = batch.iter().map(of_piece).collect();
+        Ok(losses(&self.0, &spans.iter().collect::<Vec<_>>(), taps)?)
     }
 
     fn select(&self, path: &str) -> bool {
@@ -65,22 +88,45 @@ impl Replica<Text<'_>> for Frozen {
 ///
 /// # Errors
 /// Of the adapter.
-pub fn sketches(
-    model: &Transformer,
-    spans: &[Span],
-    sketcher: &Sketcher,
-    batch: usize,
-) -> Result<Vec<Sketch>, Failure> {
+pub fn sketches(model: &Transformer, spans: &[Span], sketcher: &Sketcher) -> Result<Vec<Sketch>, Failure> {
     let frozen = Frozen(model.clone().no_grad());
     let texts: Vec<Text<'_>> = spans.iter().map(|span| Text { item: None, span }).collect();
     let mut found: Vec<Option<Sketch>> = vec![None; spans.len()];
-    for places in by_length(spans).chunks(batch) {
+    for places in by_length(spans).chunks(BATCH) {
         let pieces: Vec<_> = places.iter().map(|at| Piece::new(&texts[*at], gradix::Span::WHOLE)).collect();
         for (place, sketch) in places.iter().zip(sketch_pieces(sketcher, &frozen, &pieces)?) {
             found[*place] = Some(sketch);
         }
     }
     found.into_iter().map(|sketch| sketch.ok_or_else(|| "a span without a sketch".into())).collect()
+}
+
+/// What is asked about the cases.
+///
+/// # Errors
+/// Of the adapter or the engine.
+pub fn queries(
+    model: &Transformer,
+    vocabulary: &Vocabulary,
+    cases: &[Case],
+    sketcher: &Sketcher,
+) -> Result<Queries, Failure> {
+    let asked: Vec<Span> = cases.iter().map(|case| case.span.clone()).collect();
+    let outputs = sketches(model, &asked, sketcher)?;
+    let answer = |case: &Case| Span::whole(vocabulary.encode(&case.query.prompt, &case.query.clean_answer));
+    let right = sketches(model, &cases.iter().map(answer).collect::<Vec<_>>(), sketcher)?;
+    let contrasts = outputs.iter().zip(&right).map(|(output, right)| output.minus(right));
+    let narrow = Sketcher::new(sketcher.spec().nested(DIMS[0] / DIMS[1])?)?;
+    let of_tokens = |case: &Case| -> Vec<Span> {
+        let sequence = &case.span.sequence;
+        let all = || sequence.response.clone().collect();
+        let tokens = case.span.tokens.clone().unwrap_or_else(all).into_iter();
+        tokens.map(|at| Span { sequence: sequence.clone(), tokens: Some(vec![at]) }).collect()
+    };
+    let tokens: Vec<Vec<Span>> = cases.iter().map(of_tokens).collect();
+    let mut all = sketches(model, &tokens.concat(), &narrow)?.into_iter();
+    let tokens = tokens.iter().map(|tokens| all.by_ref().take(tokens.len()).collect()).collect();
+    Ok(Queries { contrasts: contrasts.collect::<Result<_, _>>()?, outputs, tokens })
 }
 
 /// Builds one index for each method from the sketches of `spans`, one for each of `items`. The
@@ -95,15 +141,21 @@ pub fn build(
     items: &[Item],
     sketcher: &Sketcher,
     methods: &[Method],
-    batch: usize,
+    observed: Option<Observed>,
     mut progress: impl FnMut(u64),
 ) -> Result<(f64, Vec<Built>), Failure> {
     let mut compared = Compared::create(sketcher.spec(), methods)?;
     let texts = items.iter().zip(spans).map(|(item, span)| Text { item: Some(item), span });
-    let done = Collector::new(sketcher)
-        .device(Frozen(model.clone().no_grad()))
-        .window_rows(512)
-        .batch_rows(batch)
+    let mut collector =
+        Collector::new(sketcher).device(Frozen(model.clone().no_grad())).window_rows(512).batch_rows(BATCH);
+    if let Some(observed) = observed {
+        let rows = match observed {
+            Observed::Losses => RowKind::Losses,
+            Observed::Positions => RowKind::Positions,
+        };
+        collector = collector.rows(rows).observe(OBSERVED, TOKENS);
+    }
+    let done = collector
         .on_failure(OnFailure::Fatal)
         .progress(|done| progress(done.examples))
         .run(texts, &mut compared)?;

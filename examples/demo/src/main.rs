@@ -36,9 +36,38 @@ pub struct Options {
     /// Passes over the training set.
     #[arg(long, default_value_t = 12)]
     pub epochs: usize,
+    /// What the model is trained on.
+    #[arg(long, value_enum, default_value_t = Set::Facts)]
+    pub set: Set,
+    /// Fit a curvature on single tokens too, which are added to its sums and not stored: four of each answer.
+    #[arg(long, value_enum)]
+    pub observe: Option<Observed>,
+    /// Divide each parameter's gradient by its own norm before it is sketched, as in the paper's own results
+    /// (arXiv:2405.11724). By default gradients are stored as they are, and normalised when they are asked about.
+    #[arg(long)]
+    pub per_tensor: bool,
     /// A quick look: three passes, after which the model knows little. The tables are then poor.
     #[arg(long)]
     pub quick: bool,
+}
+
+/// A training set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Set {
+    /// Questions and answers.
+    Facts,
+    /// These, and the rows of INFO-RAG (arXiv:2402.18150) that are made from the facts: texts that were found about
+    /// something, from which a sentence is to be completed.
+    InfoRag,
+}
+
+/// What is observed of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Observed {
+    /// The gradient of its loss, from a backward of its own.
+    Losses,
+    /// What the layers did at its position, from the backward of the whole.
+    Positions,
 }
 
 /// A device of burn.

@@ -6,24 +6,24 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Device;
 use experiments::Failure;
-use experiments::comparison::{DIMS, methods, rank_all};
+use experiments::comparison::{DIMS, Scoring, methods, rank_all};
 use experiments::data::Dataset;
+use experiments::draws::Draws;
 use experiments::experiment::{Asked, Cost, baselines, experiments, outcome, sorted};
+use experiments::info_rag;
 use experiments::report::{Clock, Fact, Machine, Report};
 use experiments::trace::{Encoded, Gradient, Tracer};
 use experiments::training::bar;
 use gradix::sketch::{Normalisation, SketchSpec, Sketcher};
 
 use super::experiment;
-use super::index;
-use super::model::{Shape, Transformer};
+use super::index::{self, BATCH};
+use super::model::{CONTEXT, Shape, Transformer};
 use super::tokens::Vocabulary;
 use super::tracin::{self, Span};
 use super::train::{self, Schedule};
-use super::{On, Options};
+use super::{On, Options, Set};
 
-/// Examples in one backward when gradients are made.
-const BATCH: usize = 64;
 /// How many outputs of each task are traced in full.
 const TRACED: usize = 2;
 /// How many examples are shown for each of them, at each end.
@@ -36,8 +36,13 @@ const SHOWN: usize = 5;
 pub fn run(options: &Options) -> Result<Report, Failure> {
     let mut clock = Clock::default();
     let data = Dataset::load(&options.data)?;
-    let vocabulary = Vocabulary::of(&data);
-    let items = data.training_set(options.seed);
+    let mut items = data.training_set(options.seed);
+    if options.set == Set::InfoRag {
+        // <bos>, <sep> and <eos> come to a row's words.
+        items.extend(info_rag::rows(&items, CONTEXT - 3, options.seed));
+        Draws(options.seed).shuffle(&mut items);
+    }
+    let vocabulary = Vocabulary::of(&data, &items);
     let encoded: Vec<Encoded> =
         items.iter().map(|item| vocabulary.encode(&item.prompt, &item.answer)).collect();
     clock.stage("load the data");
@@ -57,22 +62,29 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
 
     let spans: Vec<Span> = encoded.iter().cloned().map(Span::whole).collect();
     let asked: Vec<Span> = cases.iter().map(|case| case.span.clone()).collect();
-    let spec = SketchSpec::rapid_grad(options.seed, DIMS[0]).normalised(Normalisation::PerTensor);
-    let sketcher = Sketcher::new(spec)?;
-    let methods = methods(&options.out);
+    let normalisation = if options.per_tensor { Normalisation::PerTensor } else { Normalisation::None };
+    let sketcher = Sketcher::new(SketchSpec::rapid_grad(options.seed, DIMS[0]).normalised(normalisation))?;
+    let mut methods = methods(&options.out);
+    if options.observe.is_some()
+        && let Some(smallest) = methods.iter_mut().find(|method| method.scorings.len() > 2)
+    {
+        smallest.scorings.push(Scoring::observed());
+    }
     let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
     let bar = bar("gradients, sketches, indexes", items.len() as u64);
     let (sketching, built) =
-        index::build(&model, &spans, &items, &sketcher, &methods, BATCH, |n| bar.set_position(n))?;
+        index::build(&model, &spans, &items, &sketcher, &methods, options.observe, |n| {
+            bar.set_position(n);
+        })?;
     bar.finish_and_clear();
     clock.stage("make the gradients, sketch them, build four indexes");
 
     let places: HashMap<&str, usize> = ids.iter().copied().zip(0..).collect();
-    let wide = index::sketches(&model, &asked, &sketcher, BATCH)?;
-    index::keep_queries(&options.out.join("queries.gradix"), &wide)?;
+    let queries = index::queries(&model, &vocabulary, &cases, &sketcher)?;
+    index::keep_queries(&options.out.join("queries.gradix"), &queries.outputs)?;
     let mut ranked = baselines(&items, &asked_about, options.seed);
-    let (ours, shown) = rank_all(&methods, &built, &wide, sketching, &places)?;
-    clock.stage("sketch the queries, scan the indexes");
+    let (ours, shown, curvatures) = rank_all(&methods, &built, &queries, sketching, &items)?;
+    clock.stage("sketch the queries, fit the curvature, scan the indexes");
 
     let bar = self::bar("exact TracIn", items.len() as u64);
     let began = Instant::now();
@@ -96,7 +108,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
             tokens: at.map(|at| vec![at]),
         };
         let spans: Vec<Span> = asked.iter().map(span).collect();
-        index::sketches(&model, &spans, &sketcher, BATCH)
+        index::sketches(&model, &spans, &sketcher)
     };
     let tracer = Tracer {
         items: &items,
@@ -109,14 +121,15 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     };
     let name = format!("gradix, K = {}, i8", DIMS[0]);
     let experiments = experiments(&asked_about, &items, &ranked, &name, TRACED, |case| {
-        tracer.trace(cases[case].output(), &wide[case], &shown[case])
+        tracer.trace(cases[case].output(), &queries.outputs[case], &shown[case])
     })?;
     clock.stage("trace some outputs token by token");
     for method in &methods[1..] {
         std::fs::remove_dir_all(&method.path)?;
     }
 
-    let facts = vec![
+    let of_layers = "weights of the blocks' linear layers";
+    let mut facts = vec![
         Fact::new(
             "model",
             format!("{} layers, width {}, {} parameters", shape.layers, shape.width, model.num_params()),
@@ -125,10 +138,14 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
             "training",
             format!("{} examples, {} epochs, seed {}", items.len(), epochs(options), options.seed),
         ),
-        Fact::new("gradients", "weights of the blocks' linear layers, per-tensor norm"),
+        Fact::new(
+            "gradients",
+            if options.per_tensor { format!("{of_layers}, per-tensor norm") } else { of_layers.to_owned() },
+        ),
         Fact::new("outputs", outcome),
         Fact::new("device", format!("{:?}", options.device).to_lowercase()),
     ];
+    facts.extend(curvatures);
     Ok(Report { machine: Machine::this(), facts, timings: clock.timings(), experiments })
 }
 

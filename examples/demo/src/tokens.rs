@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use experiments::data::Dataset;
+use experiments::data::{Dataset, Item};
 use experiments::report::Token;
 use experiments::trace::Encoded;
 use experiments::words::split;
@@ -37,9 +37,10 @@ impl Vocabulary {
         Self { tokens, ids }
     }
 
-    /// The vocabulary of all files, shared by both experiments.
-    pub fn of(data: &Dataset) -> Self {
-        Self::build(data.texts())
+    /// The vocabulary of all files, shared by both experiments, and of what is trained on.
+    pub fn of(data: &Dataset, items: &[Item]) -> Self {
+        let trained = items.iter().flat_map(|item| [item.prompt.as_str(), item.answer.as_str()]);
+        Self::build(data.texts().chain(trained))
     }
 
     /// Number of tokens, special ones included; every id is smaller.
@@ -113,7 +114,7 @@ mod tests {
     #[test]
     fn vocabulary_of_the_shipped_data_is_small() {
         let data = Dataset::load(Path::new(experiments::data::SHIPPED)).expect("the shipped data loads");
-        assert!(Vocabulary::of(&data).size() <= 3500);
+        assert!(Vocabulary::of(&data, &data.training_set(7)).size() <= 3500);
     }
 
     // Would catch a response range that includes <sep> or excludes <eos>.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Device;
 use experiments::Failure;
-use experiments::comparison::{DIMS, methods, rank_all};
+use experiments::comparison::{DIMS, Queries, methods, rank_all};
 use experiments::data::{Dataset, Item, Kind, Query, SWAPS};
 use experiments::draws::Draws;
 use experiments::experiment::{Asked, Cost, Task, baselines, experiments, outcome, sorted};
@@ -16,7 +16,7 @@ use experiments::report::{Clock, Fact, Machine, Report, Token};
 use experiments::trace::{Encoded, Gradient, Output, Tracer};
 use experiments::training::bar;
 use gradix::burn::collect::Progress;
-use gradix::sketch::{Normalisation, SketchSpec, Sketcher};
+use gradix::sketch::{SketchSpec, Sketcher};
 
 use crate::batch::generate;
 use crate::exact;
@@ -72,6 +72,11 @@ struct Case {
 }
 
 impl Case {
+    /// The right answer in place of the output.
+    fn right(&self, chat: &Chat) -> Result<Asking, Failure> {
+        Ok(Asking { encoded: chat.encode(&self.query.prompt, &self.query.clean_answer)?, targets: None })
+    }
+
     /// As it is traced.
     fn output(&self) -> Output<'_> {
         let sequence = &self.asking.encoded;
@@ -129,8 +134,7 @@ pub fn run(options: &Options, device: &Device, device_name: &str) -> Result<Repo
 
     let mut ranked = baselines(&items, &asked_about, options.seed);
 
-    let spec = SketchSpec::rapid_grad(options.seed, DIMS[0]).normalised(Normalisation::PerTensor);
-    let sketcher = Sketcher::new(spec)?;
+    let sketcher = Sketcher::new(SketchSpec::rapid_grad(options.seed, DIMS[0]))?;
     let methods = methods(&options.out);
     let sequences = items.iter().zip(&encoded).map(|(item, encoded)| Sequence { item, encoded }).collect();
     let bar = self::bar("collect", items.len() as u64);
@@ -145,10 +149,14 @@ pub fn run(options: &Options, device: &Device, device_name: &str) -> Result<Repo
     let frozen = Frozen::new(&model);
     let places: HashMap<&str, usize> = items.iter().map(|item| item.id.as_str()).zip(0..).collect();
     let asked: Vec<Asking> = cases.iter().map(|case| case.asking.clone()).collect();
-    let wide = sketches(&frozen, &asked, &sketcher, options.batch)?;
+    let outputs = sketches(&frozen, &asked, &sketcher, options.batch)?;
+    let right: Vec<Asking> = cases.iter().map(|case| case.right(&chat)).collect::<Result<_, _>>()?;
+    let right = sketches(&frozen, &right, &sketcher, options.batch)?;
+    let contrasts = outputs.iter().zip(&right).map(|(output, right)| output.minus(right));
+    let queries = Queries { contrasts: contrasts.collect::<Result<_, _>>()?, outputs, ..Queries::default() };
     let sketching = done.elapsed.as_secs_f64() * (1.0 - done.shares.append);
-    let (ours, shown) = rank_all(&methods, &built, &wide, sketching, &places)?;
-    clock.stage("sketch the queries, scan the indexes");
+    let (ours, shown, curvatures) = rank_all(&methods, &built, &queries, sketching, &items)?;
+    clock.stage("sketch the queries, fit the curvature, scan the indexes");
 
     let sample = if options.exact == 0 { items.len() } else { options.exact.min(items.len()) };
     let began = Instant::now();
@@ -190,7 +198,7 @@ pub fn run(options: &Options, device: &Device, device_name: &str) -> Result<Repo
     };
     let name = format!("gradix, K = {}, i8", DIMS[0]);
     let experiments = experiments(&asked_about, &items, &ranked, &name, options.traced, |case| {
-        tracer.trace(cases[case].output(), &wide[case], &shown[case])
+        tracer.trace(cases[case].output(), &queries.outputs[case], &shown[case])
     })?;
     clock.stage("trace some outputs token by token");
     for method in &methods[1..] {
@@ -200,6 +208,7 @@ pub fn run(options: &Options, device: &Device, device_name: &str) -> Result<Repo
     let mut facts = facts(options, &model, &items, &done, trained, training_speed);
     facts.push(Fact::new("outputs", outcome));
     facts.push(Fact::new("device", device_name));
+    facts.extend(curvatures);
     Ok(Report { machine: Machine::this(), facts, timings: clock.timings(), experiments })
 }
 
@@ -227,7 +236,7 @@ fn facts(
                 options.seed
             ),
         ),
-        Fact::new("gradients", "the adapters' weights, per-tensor norm"),
+        Fact::new("gradients", "the adapters' weights"),
         Fact::new(
             "collection",
             format!(

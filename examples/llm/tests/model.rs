@@ -160,7 +160,11 @@ fn whole_run_with_a_tiny_model() {
         let methods: Vec<&str> = experiment.rows.iter().map(|row| row.method.as_str()).collect();
         let exact = ["exact TracIn of 24", "exact TracIn, per-tensor norm of 24"];
         assert_eq!(methods[..4], ["random", "BM25", exact[0], exact[1]]);
-        assert_eq!(methods[4..], ["gradix"; 4]);
+        let (plain, curved) = ("gradix", "gradix, curvature");
+        let smallest = ["gradix, l-relative", "gradix, cosine", "gradix, contrast, cosine"];
+        assert_eq!(methods[4..9], [plain, curved, plain, plain, curved]);
+        assert_eq!(methods[9..12], smallest);
+        assert_eq!(methods[12..], [plain, curved]);
         for row in &experiment.rows {
             assert!((1..=2).contains(&row.queries), "{}", row.method);
             assert!(row.metrics.iter().all(|metric| metric.value.is_some()), "{}", row.method);

@@ -1,5 +1,7 @@
 //! What a collector is given, and what it hands to a replica.
 
+use std::ops::Range;
+
 use crate::segment::Span;
 
 /// A training example, as far as a collector has to know it. What the model needs beyond that is the caller's.
@@ -14,6 +16,13 @@ pub trait Example: Send + Sync {
     /// the tokens at these positions alone. Each is one piece of a batch. Default: the whole alone.
     fn spans(&self) -> Vec<Span> {
         vec![Span::WHOLE]
+    }
+
+    /// The positions of the tokens that [`Collector::observe`](super::Collector::observe) may draw. Under
+    /// [`RowKind::Losses`](super::RowKind::Losses) those whose loss may count, so that it is usually the response;
+    /// position 0, which nothing predicts, is left out. Default: all tokens.
+    fn observable(&self) -> Range<usize> {
+        0..self.tokens()
     }
 
     /// The source label of the rows. Default: none.
@@ -33,7 +42,7 @@ pub trait Example: Send + Sync {
 pub struct Piece<'a, E> {
     /// The example.
     pub example: &'a E,
-    /// The span: one of [`Example::spans`].
+    /// The span: one of [`Example::spans`], or a single token that is observed.
     pub span: Span,
     /// How many tokens of the sequence the span's loss needs: all of them for the whole, and those up to the span's
     /// end otherwise, since a causal model sees nothing behind its target.
@@ -59,7 +68,7 @@ impl<'a, E: Example> Piece<'a, E> {
     /// The positions of the tokens whose loss counts, where `response` are those of the whole example. Argument
     /// of [`target_loss`](crate::burn::target_loss).
     #[must_use]
-    pub fn targets(&self, response: std::ops::Range<usize>) -> Vec<usize> {
+    pub fn targets(&self, response: Range<usize>) -> Vec<usize> {
         if self.span.is_whole() {
             return response.collect();
         }
@@ -75,7 +84,7 @@ impl<'a, E: Example> Piece<'a, E> {
 /// assert!(windows(3..3, 2).is_empty());
 /// ```
 #[must_use]
-pub fn windows(response: std::ops::Range<u32>, width: u32) -> Vec<Span> {
+pub fn windows(response: Range<u32>, width: u32) -> Vec<Span> {
     let starts = response.clone().step_by(width.max(1) as usize);
     starts.map(|start| Span::tokens(start, start.saturating_add(width.max(1)).min(response.end))).collect()
 }

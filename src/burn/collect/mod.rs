@@ -121,6 +121,9 @@
 //! 4,809 tokens, not 4,128, in batches of 2,048. Batches make that faster, not fewer. [`sketch_pieces`] does the same for queries.
 //! `benches/tokens.rs` measures it.
 //!
+//! **Observed tokens** ([`Collector::observe`]): sketches of a few tokens of each example are added to the sums of a
+//! curvature, and not stored. A curvature of tokens is finer than one of whole examples.
+//!
 //! **Position rows** ([`RowKind::Positions`]) cost one backward for all spans of an example, and are something else: the
 //! terms of the whole loss's gradient, by the position at which a layer computed them.
 
@@ -151,7 +154,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::scan::CancelToken;
 use crate::sketch::{Sketch, Sketcher};
-use plan::Bounds;
+use plan::{Bounds, Observe};
 
 /// An error of the caller's code, or one that is passed on as it is.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -256,6 +259,7 @@ impl<'c, R> Collector<'c, R> {
                 batch_rows: 32,
                 batch_tokens: 1 << 14,
                 max_tokens: usize::MAX,
+                observe: None,
             },
             queue: 2,
             commit_rows: 8192,
@@ -287,8 +291,8 @@ impl<'c, R> Collector<'c, R> {
         self
     }
 
-    /// The rows from which on a window of the input is complete, at most 65,536. Larger windows have less padding, and
-    /// take more memory. Default: 1024.
+    /// The rows, and observed tokens, from which on a window of the input is complete, at most 65,536. Larger windows have
+    /// less padding, and take more memory. Default: 1024.
     pub fn window_rows(mut self, rows: usize) -> Self {
         self.bounds.window_rows = rows;
         self
@@ -310,6 +314,20 @@ impl<'c, R> Collector<'c, R> {
     /// Longer examples fail with [`Reason::TooLong`]. Default: no limit.
     pub fn max_tokens(mut self, tokens: usize) -> Self {
         self.bounds.max_tokens = tokens;
+        self
+    }
+
+    /// Adds sketches of single tokens to the sums of a curvature, without storing them: `tokens` of each example, or all of
+    /// them where it has fewer. They are drawn from [`Example::observable`] by a hash of the example's id
+    /// (format-spec/collect.md), so that a collection that is resumed draws the same. The commits publish the sums under
+    /// `curvature`, for [`Scan::curvature`](crate::Scan::curvature); see [`Writer::observe`](crate::Writer::observe).
+    ///
+    /// Under [`RowKind::Losses`] each is the gradient of one token's loss, a piece of a batch with a backward of its own.
+    /// Under [`RowKind::Positions`] it is the position's term in the gradient of the whole loss, from the one backward of the
+    /// example. Only examples that the sink takes are observed; one that has no token to draw is not, and is missing in the
+    /// curvature. A token that fails is a failure of its example. Default: nothing is observed.
+    pub fn observe(mut self, curvature: impl Into<String>, tokens: usize) -> Self {
+        self.bounds.observe = Some(Observe { curvature: curvature.into(), tokens: tokens as u64 });
         self
     }
 
@@ -412,6 +430,13 @@ impl<'c, R> Collector<'c, R> {
 
     fn check(&self) -> Result<(), CollectError> {
         let Bounds { window_rows, batch_rows, batch_tokens, max_tokens, .. } = self.bounds;
+        let observed = self.bounds.observe.as_ref().map_or(1, |observe| observe.tokens);
+        if observed == 0 {
+            return Err(CollectError::Setting {
+                setting: "observe",
+                reason: "at least 1 token is needed".into(),
+            });
+        }
         let least = [
             ("batch_rows", batch_rows),
             ("batch_tokens", batch_tokens),

@@ -16,7 +16,7 @@ pub struct Progress {
     pub failed: u64,
     /// Rows that are computed.
     pub rows: u64,
-    /// Tokens of these rows, without padding.
+    /// Tokens of these rows and of what is observed, without padding.
     pub tokens: u64,
     /// Commits.
     pub commits: u64,
@@ -41,7 +41,7 @@ pub struct Shares {
     pub backward: f64,
     /// Devices: from then until the sketches are on the host.
     pub sketch: f64,
-    /// The calling thread: appends and commits.
+    /// The calling thread: appends, observations and commits.
     pub append: f64,
 }
 

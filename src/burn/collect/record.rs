@@ -8,7 +8,7 @@ use super::RowKind;
 use super::error::CollectError;
 use super::example::Example;
 use super::failure::{Failure, Reason};
-use super::plan::Bounds;
+use super::plan::{Bounds, Observe, drawn};
 use crate::burn::parameters::hex;
 use crate::burn::{BurnError, Parameters};
 use crate::index::Snapshot;
@@ -24,7 +24,7 @@ pub(super) fn empty_digest() -> String {
 }
 
 /// The digest of the input up to an example, from that up to the one before it; and the example's tag.
-pub(super) fn extended<E: Example>(digest: &str, example: &E) -> (String, String) {
+pub(super) fn extended<E: Example>(digest: &str, example: &E, bounds: &Bounds) -> (String, String) {
     let mut hash = Sha256::new();
     let mut field = |bytes: &[u8]| {
         hash.update(bytes.len().to_string());
@@ -37,6 +37,9 @@ pub(super) fn extended<E: Example>(digest: &str, example: &E) -> (String, String
     field(example.metadata());
     for span in example.spans() {
         field(span.to_string().as_bytes());
+    }
+    for token in drawn(example, bounds) {
+        field(format!("observed {token}").as_bytes());
     }
     let own = hex(&hash.finalize());
     let mut tag = own.clone();
@@ -120,7 +123,7 @@ pub(super) fn difference(rows: &Parameters, given: &Parameters) -> Option<(Strin
 }
 
 /// What decides which pieces share a batch, and what a row is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Settings {
     pub rows: RowKind,
@@ -129,6 +132,8 @@ pub(super) struct Settings {
     pub batch_tokens: u64,
     /// `None` for no limit.
     pub max_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub observe: Option<Observe>,
 }
 
 impl Settings {
@@ -141,6 +146,7 @@ impl Settings {
             batch_rows: number(bounds.batch_rows),
             batch_tokens: number(bounds.batch_tokens),
             max_tokens: limit,
+            observe: bounds.observe.clone(),
         }
     }
 }
@@ -310,7 +316,7 @@ impl Record {
             digest_before: self.digest_before.clone(),
             digest: self.digest.clone(),
             tags: self.tags.clone(),
-            settings: self.settings,
+            settings: self.settings.clone(),
             weights: self.weights.clone(),
             parameters: self.parameters.clone(),
             failures: self.failures.iter().map(JsonFailure::from).collect(),
@@ -318,8 +324,8 @@ impl Record {
     }
 
     /// Adds an example of the input.
-    pub(super) fn push<E: Example>(&mut self, example: &E) {
-        let (digest, tag) = extended(&self.digest, example);
+    pub(super) fn push<E: Example>(&mut self, example: &E, bounds: &Bounds) {
+        let (digest, tag) = extended(&self.digest, example, bounds);
         self.digest = digest;
         self.tags.push_str(&tag);
         self.end += 1;
@@ -378,6 +384,7 @@ mod tests {
             batch_rows: 1,
             batch_tokens: 1,
             max_tokens: usize::MAX,
+            observe: None,
         };
         Record::new("", Settings::new(&bounds), "", recorded(checkpoints).unwrap())
     }

@@ -39,7 +39,7 @@ pub(super) fn start<E: Example>(
         Found::Nothing => Ok(Start { position: 0, digest: empty_digest(), read: Vec::new() }),
         // What those commits said of settings and parameters is not known.
         Found::Unknown => behind_known_ids(input, sink, bounds),
-        Found::Records(records) => behind_records(input, &records, given, parameters),
+        Found::Records(records) => behind_records(input, &records, given, parameters, bounds),
     }
 }
 
@@ -80,6 +80,7 @@ fn behind_records<E: Example>(
     records: &[Record],
     given: &Record,
     parameters: &[(String, Parameters)],
+    bounds: &Bounds,
 ) -> Result<Start<E>, CollectError> {
     let Some(last) = records.last() else {
         return Ok(Start { position: 0, digest: empty_digest(), read: Vec::new() });
@@ -106,7 +107,7 @@ fn behind_records<E: Example>(
                 id: None,
             });
         }
-        let (next, tag) = extended(&digest, &example);
+        let (next, tag) = extended(&digest, &example, bounds);
         if record.tag(position).is_some_and(|recorded| recorded != tag) {
             return Err(CollectError::InputChanged { first: position, last: position, id: id() });
         }
@@ -126,13 +127,16 @@ fn behind_records<E: Example>(
 fn check_settings(last: &Record, given: &Record) -> Result<(), CollectError> {
     let limit = |tokens: Option<u64>| tokens.map_or("no limit".to_owned(), |tokens| tokens.to_string());
     let of = |record: &Record| {
-        let settings = record.settings;
+        let settings = &record.settings;
+        let observe = settings.observe.as_ref();
+        let observe = observe.map(|it| format!("{} tokens for {:?}", it.tokens, it.curvature));
         [
             ("rows", settings.rows.name().to_owned()),
             ("window_rows", settings.window_rows.to_string()),
             ("batch_rows", settings.batch_rows.to_string()),
             ("batch_tokens", settings.batch_tokens.to_string()),
             ("max_tokens", limit(settings.max_tokens)),
+            ("observe", observe.unwrap_or_else(|| "nothing".to_owned())),
             ("checkpoints", format!("{:?}", record.checkpoints())),
             ("weights", format!("{:?}", record.weights)),
         ]
@@ -172,7 +176,7 @@ fn behind_known_ids<E: Example>(
             return Ok(start);
         }
         for example in &window.examples {
-            start.digest = extended(&start.digest, example).0;
+            start.digest = extended(&start.digest, example, bounds).0;
         }
         start.position += window.examples.len() as u64;
     }

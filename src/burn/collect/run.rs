@@ -104,6 +104,7 @@ where
     S: Sink,
 {
     let bounds = collector.bounds;
+    let kind = bounds.rows;
     let parameters = parameters(&collector.devices)?;
     let lists =
         recorded(parameters.clone()).map_err(|error| of_sink("record the parameters")(error.into()))?;
@@ -136,8 +137,7 @@ where
         callback: collector.progress,
     };
     let sketcher = &collector.sketcher;
-    let made =
-        collector.devices.into_iter().map(|checkpoints| Device::new(sketcher, bounds.rows, checkpoints));
+    let made = collector.devices.into_iter().map(|checkpoints| Device::new(sketcher, kind, checkpoints));
     thread::scope(|scope| {
         // Dropped behind `jobs`' last use: what is still queued then is not computed.
         let stopping = Stop(&stop);
@@ -315,7 +315,8 @@ where
         }
         for (ordinal, outcome) in solved.outcomes {
             if let Ok(sketches) = &outcome {
-                self.progress.rows += sketches.len() as u64;
+                let rows = sketches.len().min(open.window.pieces[ordinal].spans.len());
+                self.progress.rows += rows as u64;
                 self.progress.tokens += open.window.piece(ordinal, self.bounds.rows).tokens as u64;
             }
             let place = open.window.pieces[ordinal].place;
@@ -335,14 +336,21 @@ where
         for (place, fault) in &window.faults {
             faults[*place] = Some(fault.clone());
         }
-        let mut rows: Vec<Vec<_>> = window.examples.iter().map(|_| Vec::new()).collect();
+        let mut rows: Vec<(Vec<_>, Vec<_>)> = window.examples.iter().map(|_| Default::default()).collect();
         for (piece, outcome) in window.pieces.iter().zip(open.outcomes) {
             let place = piece.place;
             match outcome {
-                Some(Ok(sketches)) => rows[place].extend(piece.spans.iter().copied().zip(sketches)),
+                Some(Ok(sketches)) => {
+                    let (of_rows, observed) = &mut rows[place];
+                    let mut sketches = sketches.into_iter();
+                    // Not `zip`, which takes a sketch too many.
+                    of_rows.extend(piece.spans.iter().filter_map(|span| Some((*span, sketches.next()?))));
+                    observed.extend(sketches);
+                }
                 Some(Err(fault)) if faults[place].is_none() => {
-                    let detail = match piece.spans.as_slice() {
-                        [span] if !span.is_whole() => format!("span {span}: {}", fault.detail),
+                    let detail = match (piece.spans.as_slice(), piece.observed.as_slice()) {
+                        ([span], []) if !span.is_whole() => format!("span {span}: {}", fault.detail),
+                        ([], [token]) => format!("observed {token}: {}", fault.detail),
                         _ => fault.detail,
                     };
                     faults[place] = Some(Fault::new(fault.reason, detail));
@@ -350,12 +358,14 @@ where
                 Some(Err(_)) | None => {}
             }
         }
-        let (mut places, mut collected) = (Vec::new(), Vec::new());
-        for (place, rows) in rows.into_iter().enumerate().filter(|(place, _)| faults[*place].is_none()) {
+        let (mut places, mut collected, mut observed) = (Vec::new(), Vec::new(), Vec::new());
+        let sound = rows.into_iter().enumerate().filter(|(place, _)| faults[*place].is_none());
+        for (place, (rows, sketches)) in sound {
             let example = &window.examples[place];
             let (id, source, metadata) = (example.id(), example.source(), example.metadata());
             places.push(place);
             collected.push(Collected { id, source, metadata, rows });
+            observed.push(sketches);
         }
         self.check_fatal(&window, &faults)?;
         let began = Instant::now();
@@ -371,8 +381,19 @@ where
             }
             faults[places[refused.place]] = Some(fault);
         }
+        let began = Instant::now();
+        if let Some(observe) = &self.bounds.observe {
+            let observed = places.iter().zip(&collected).zip(&observed);
+            for ((place, example), sketches) in observed {
+                if faults[*place].is_none() && !sketches.is_empty() {
+                    let done = self.sink.observe(&observe.curvature, example.id, sketches);
+                    done.map_err(of_sink("observe tokens"))?;
+                }
+            }
+        }
+        self.append += began.elapsed();
         for example in &window.examples {
-            self.record.push(example);
+            self.record.push(example, &self.bounds);
         }
         self.record.rows += appended;
         for (place, fault) in faults.into_iter().enumerate() {

@@ -51,7 +51,7 @@ pub struct Refused {
 /// sink, such as the index that the parts were attached to, it would begin anew.
 ///
 /// A collection goes on behind what the sink's earlier commits record; a sink without these, which leaves
-/// the last four methods as they are, is always begun anew.
+/// the last three methods as they are, is always begun anew.
 pub trait Sink {
     /// The spec of the rows that it takes.
     fn spec(&self) -> &SketchSpec;
@@ -68,6 +68,17 @@ pub trait Sink {
     /// # Errors
     /// The sink cannot go on.
     fn commit(&mut self, payload: Vec<u8>) -> Result<(), Cause>;
+
+    /// Adds sketches of an example that was taken since the last commit, which are not rows, to the sums of a curvature,
+    /// which the next commit publishes: see [`Collector::observe`](super::Collector::observe). Default: an error that says
+    /// so.
+    ///
+    /// # Errors
+    /// The sink cannot go on, or has no sums.
+    fn observe(&mut self, name: &str, id: &[u8], sketches: &[Sketch]) -> Result<(), Cause> {
+        let _ = (id, sketches);
+        Err(format!("the sink keeps no sums, so that nothing can be observed for curvature {name:?}").into())
+    }
 
     /// Discards what was taken since the last commit. Called when the collection cannot commit it.
     ///
@@ -113,6 +124,10 @@ impl Sink for Writer {
         Ok(())
     }
 
+    fn observe(&mut self, name: &str, id: &[u8], sketches: &[Sketch]) -> Result<(), Cause> {
+        Ok(Self::observe(self, name, id, sketches)?)
+    }
+
     fn abort(&mut self) -> Result<(), Cause> {
         Ok(Self::abort(self)?)
     }
@@ -142,6 +157,14 @@ impl Sink for DetachedWriter {
     fn commit(&mut self, payload: Vec<u8>) -> Result<(), Cause> {
         self.finish(payload)?;
         Ok(())
+    }
+
+    fn observe(&mut self, name: &str, _: &[u8], _: &[Sketch]) -> Result<(), Cause> {
+        let folder = self.folder().display();
+        Err(format!(
+            "the parts of {folder} keep no sums, so that nothing can be observed for curvature {name:?}"
+        )
+        .into())
     }
 
     fn abort(&mut self) -> Result<(), Cause> {

@@ -58,7 +58,8 @@ pub(super) struct Device<R> {
     checkpoints: Vec<(Sketcher, R)>,
 }
 
-/// What became of a batch: an outcome for each of its pieces, a sketch for each of the piece's spans.
+/// What became of a batch: an outcome for each of its pieces, a sketch for each of the piece's rows and then of what is
+/// observed.
 pub(super) struct Solved {
     pub outcomes: Vec<(usize, Result<Vec<Sketch>, Fault>)>,
     pub times: Times,
@@ -185,7 +186,7 @@ impl<R> Device<R> {
 
 /// The spans of a piece as ranges of positions.
 fn ranges<E>(window: &Window<E>, piece: usize, tokens: usize) -> Vec<Range<usize>> {
-    let spans = window.pieces[piece].spans.iter();
+    let spans = window.pieces[piece].all();
     spans
         .map(|span| if span.is_whole() { 0..tokens } else { span.start as usize..span.end as usize })
         .collect()

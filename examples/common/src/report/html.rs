@@ -94,7 +94,8 @@ fn table(page: &mut String, experiment: &Experiment) {
     }
     page.push_str(
         "<th scope=\"col\">Bytes per example</th><th scope=\"col\">Index</th>\
-         <th scope=\"col\">Build</th><th scope=\"col\">Query</th></tr></thead>\n<tbody>\n",
+         <th scope=\"col\">Build</th><th scope=\"col\">Fit</th><th scope=\"col\">Fitted</th>\
+         <th scope=\"col\">Query</th></tr></thead>\n<tbody>\n",
     );
     for row in &experiment.rows {
         table_row(page, row, &metrics, &best);
@@ -122,10 +123,12 @@ fn table_row(page: &mut String, row: &Row, metrics: &[&str], best: &[Option<f64>
     }
     let _ = writeln!(
         page,
-        "<td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+        "<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
         or_dash(row.bytes_per_example, bytes),
         or_dash(row.index_bytes, |count| bytes(count as f64)),
         or_dash(row.build_seconds, seconds),
+        or_dash(row.fit_seconds, seconds),
+        or_dash(row.fit_bytes, |count| bytes(count as f64)),
         or_dash(row.query_seconds, seconds)
     );
 }

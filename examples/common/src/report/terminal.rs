@@ -77,7 +77,7 @@ fn cells(experiment: &Experiment) -> Vec<Vec<String>> {
     let metrics = experiment.metric_names();
     let mut heading = vec!["method".to_owned(), "K".to_owned(), "encoding".to_owned()];
     heading.extend(metrics.iter().map(|&name| name.to_owned()));
-    heading.extend(["bytes/example", "index", "build", "query"].map(str::to_owned));
+    heading.extend(["bytes/example", "index", "build", "fit", "fitted", "query"].map(str::to_owned));
     let rows = experiment.rows.iter().map(|row| {
         let mut cells = vec![
             row.method.clone(),
@@ -88,6 +88,8 @@ fn cells(experiment: &Experiment) -> Vec<Vec<String>> {
         cells.push(or_dash(row.bytes_per_example, bytes));
         cells.push(or_dash(row.index_bytes, |count| bytes(count as f64)));
         cells.push(or_dash(row.build_seconds, seconds));
+        cells.push(or_dash(row.fit_seconds, seconds));
+        cells.push(or_dash(row.fit_bytes, |count| bytes(count as f64)));
         cells.push(or_dash(row.query_seconds, seconds));
         cells
     });

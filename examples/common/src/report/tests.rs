@@ -29,6 +29,8 @@ fn row(method: &str, k: Option<usize>, value: Option<f64>) -> Row {
         bytes_per_example: Some(4100.0),
         index_bytes: k.map(|_| 20_000_000),
         build_seconds: Some(12.5),
+        fit_seconds: k.map(|_| 1.5),
+        fit_bytes: k.map(|_| 67_000_000),
         query_seconds: Some(0.0021),
     }
 }
@@ -107,6 +109,8 @@ fn json_has_an_object_for_each_method() {
     assert_eq!(rows[0]["metrics"]["P@5"], serde_json::Value::Null);
     assert_eq!(rows[1]["k"], 4096);
     assert_eq!(rows[1]["index_bytes"], 20_000_000);
+    assert_eq!(rows[1]["fit_bytes"], 67_000_000);
+    assert_eq!(rows[0]["fit_bytes"], serde_json::Value::Null);
 }
 
 // Would catch columns that do not line up, or a missing value shown as a number.
