@@ -324,8 +324,8 @@ impl<'c, R> Collector<'c, R> {
     ///
     /// Under [`RowKind::Losses`] each is the gradient of one token's loss, a piece of a batch with a backward of its own.
     /// Under [`RowKind::Positions`] it is the position's term in the gradient of the whole loss, from the one backward of the
-    /// example. Only examples that the sink takes are observed; one that has no token to draw is not, and is missing in the
-    /// curvature. A token that fails is a failure of its example. Default: nothing is observed.
+    /// example. Only examples that the sink takes are observed; one that has no token to draw counts as covered, and adds
+    /// nothing to the sums. A token that fails is a failure of its example. Default: nothing is observed.
     pub fn observe(mut self, curvature: impl Into<String>, tokens: usize) -> Self {
         self.bounds.observe = Some(Observe { curvature: curvature.into(), tokens: tokens as u64 });
         self

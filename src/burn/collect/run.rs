@@ -385,7 +385,7 @@ where
         if let Some(observe) = &self.bounds.observe {
             let observed = places.iter().zip(&collected).zip(&observed);
             for ((place, example), sketches) in observed {
-                if faults[*place].is_none() && !sketches.is_empty() {
+                if faults[*place].is_none() {
                     let done = self.sink.observe(&observe.curvature, example.id, sketches);
                     done.map_err(of_sink("observe tokens"))?;
                 }

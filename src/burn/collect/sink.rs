@@ -159,12 +159,8 @@ impl Sink for DetachedWriter {
         Ok(())
     }
 
-    fn observe(&mut self, name: &str, _: &[u8], _: &[Sketch]) -> Result<(), Cause> {
-        let folder = self.folder().display();
-        Err(format!(
-            "the parts of {folder} keep no sums, so that nothing can be observed for curvature {name:?}"
-        )
-        .into())
+    fn observe(&mut self, name: &str, id: &[u8], sketches: &[Sketch]) -> Result<(), Cause> {
+        Ok(Self::observe(self, name, id, sketches)?)
     }
 
     fn abort(&mut self) -> Result<(), Cause> {
