@@ -121,7 +121,7 @@ pub enum Error {
     Encode(#[from] EncodeError),
     /// From an [operator](crate::operators).
     #[error(transparent)]
-    Operator(#[from] OperatorError),
+    Operator(Box<OperatorError>),
     /// See [`EvalError`].
     #[error(transparent)]
     Eval(#[from] EvalError),
@@ -170,6 +170,13 @@ pub enum ErrorKind {
 }
 
 // The matches below have no catch-all arm: a new variant does not compile until it has a kind.
+
+// Boxed, as it is the largest.
+impl From<OperatorError> for Error {
+    fn from(error: OperatorError) -> Self {
+        Self::Operator(Box::new(error))
+    }
+}
 
 impl Error {
     /// What the caller can do about this error.
