@@ -31,6 +31,9 @@ pub enum Asking {
     Contrast,
     /// The gradients of the output's tokens, each of length 1; a row has the highest of their scores.
     BestToken,
+    /// The gradients of the output's tokens, weighted by how informative they are
+    /// ([`informative`](gradix::operators::informative)).
+    Informative,
 }
 
 /// Sketches of what the model said, all of the widest spec or all of the narrowest.
@@ -42,6 +45,8 @@ pub struct Queries {
     pub contrasts: Vec<Sketch>,
     /// The sketches of each output's tokens, with the narrowest spec; empty if that is not asked.
     pub tokens: Vec<Vec<Sketch>>,
+    /// [`Asking::Informative`] for each output, with the narrowest spec; empty if that is not asked.
+    pub informative: Vec<Sketch>,
 }
 
 /// A way to score rows.
@@ -80,6 +85,12 @@ impl Scoring {
     #[must_use]
     pub fn contrast() -> Self {
         Self { name: "gradix, contrast, cosine", asking: Asking::Contrast, ..Self::cosine() }
+    }
+
+    /// The cosine with the output's tokens, weighted by how informative they are.
+    #[must_use]
+    pub fn informative() -> Self {
+        Self { name: "gradix, informative, cosine", asking: Asking::Informative, ..Self::cosine() }
     }
 
     /// The highest inner product with one of the output's tokens.
@@ -143,6 +154,7 @@ pub fn methods(out: &Path) -> Vec<Method> {
                     Scoring::relative(),
                     Scoring::cosine(),
                     Scoring::contrast(),
+                    Scoring::informative(),
                     Scoring::best_token(),
                 ]);
             }
@@ -429,6 +441,7 @@ pub fn rank_all(
             let asked = match scoring.asking {
                 Asking::Output => &outputs,
                 Asking::Contrast => &contrasts,
+                Asking::Informative => &queries.informative,
                 Asking::BestToken if !queries.tokens.is_empty() => {
                     let (rankings, seconds) = best_tokens(&method.path, &queries.tokens, items, &places)?;
                     ranked.push((cost(seconds), rankings));

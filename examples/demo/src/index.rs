@@ -10,16 +10,19 @@ use experiments::Failure;
 use experiments::comparison::{Compared, DIMS, Method, OBSERVED, Queries};
 use experiments::data::Item;
 use experiments::experiment::Built;
+use experiments::trace::Encoded;
 use gradix::burn::Taps;
 use gradix::burn::collect::{Cause, Collector, Example, OnFailure, Piece, Replica, RowKind, sketch_pieces};
+use gradix::operators::{informative, informativeness};
 use gradix::sketch::{Sketch, Sketcher};
 use gradix::{Encoding, Index, Schema};
 
 use super::Observed;
 use super::experiment::Case;
 use super::model::{Transformer, is_kept};
-use super::tokens::Vocabulary;
+use super::tokens::{BOS, SEP, Vocabulary};
 use super::tracin::{Span, by_length, losses};
+use super::train::distributions;
 
 /// Examples in one backward when gradients are made.
 pub const BATCH: usize = 64;
@@ -125,8 +128,24 @@ pub fn queries(
     };
     let tokens: Vec<Vec<Span>> = cases.iter().map(of_tokens).collect();
     let mut all = sketches(model, &tokens.concat(), &narrow)?.into_iter();
-    let tokens = tokens.iter().map(|tokens| all.by_ref().take(tokens.len()).collect()).collect();
-    Ok(Queries { contrasts: contrasts.collect::<Result<_, _>>()?, outputs, tokens })
+    let tokens: Vec<Vec<Sketch>> =
+        tokens.iter().map(|tokens| all.by_ref().take(tokens.len()).collect()).collect();
+    let of_case = |(case, tokens): (&Case, &Vec<Sketch>)| -> Result<Sketch, Failure> {
+        Ok(informative(tokens, &weights(model, &case.span)?)?)
+    };
+    let informative = cases.iter().zip(&tokens).map(of_case).collect::<Result<_, _>>()?;
+    Ok(Queries { contrasts: contrasts.collect::<Result<_, _>>()?, outputs, tokens, informative })
+}
+
+/// How informative the tokens of an output that count are: how far the prompt moves the distribution of each.
+fn weights(model: &Transformer, span: &Span) -> Result<Vec<f64>, Failure> {
+    let sequence = &span.sequence;
+    let ids = [&[BOS, SEP], &sequence.ids[sequence.response.clone()]].concat();
+    let without = Encoded { response: 2..ids.len(), ids };
+    let (with, without) = (distributions(model, sequence)?, distributions(model, &without)?);
+    let counts = |at: usize| span.tokens.as_ref().is_none_or(|tokens| tokens.contains(&at));
+    let counted = sequence.response.clone().zip(with.iter().zip(&without)).filter(|(at, _)| counts(*at));
+    counted.map(|(_, (with, without))| Ok(informativeness(with, &[without])?)).collect()
 }
 
 /// Builds one index for each method from the sketches of `spans`, one for each of `items`. The

@@ -3,8 +3,9 @@
 use burn::Tensor;
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
-use burn::tensor::activation::log_softmax;
+use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, TensorData};
+use experiments::Failure;
 use experiments::trace::Encoded;
 use experiments::training::{batches, rate};
 use gradix::burn::Taps;
@@ -87,6 +88,22 @@ fn response_loss(model: &Transformer, batch: &[&Encoded], device: &Device) -> Te
     let next = Tensor::<1, Int>::from_ints(next.as_slice(), device).reshape([count, 1]);
     let hidden = model.hidden(tokens, &mut Taps::off()).flatten::<2>(0, 1).select(0, before);
     log_softmax(model.logits(hidden), 1).gather(1, next).mean().neg()
+}
+
+/// For each token of the response, the probabilities of all tokens in its place.
+///
+/// # Errors
+/// The device cannot be read.
+pub fn distributions(model: &Transformer, sequence: &Encoded) -> Result<Vec<Vec<f32>>, Failure> {
+    let model = model.valid();
+    let device = model.devices()[0].clone();
+    let before: Vec<i32> = sequence.response.clone().map(|at| at as i32 - 1).collect();
+    let before = Tensor::<1, Int>::from_ints(before.as_slice(), &device);
+    let tokens = padded(&[&sequence.ids], &device);
+    let hidden = model.hidden(tokens, &mut Taps::off()).flatten::<2>(0, 1).select(0, before);
+    let probabilities = softmax(model.logits(hidden), 1);
+    let [_, size] = probabilities.dims();
+    Ok(probabilities.try_into_vec_as::<f32>()?.chunks(size).map(<[f32]>::to_vec).collect())
 }
 
 /// What the model says to each prompt (greedily), `<eos>` included where it said so.
