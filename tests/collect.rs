@@ -519,17 +519,31 @@ fn observed_sample_is_the_same_after_an_interruption() {
 /// Would catch observations that a sink without sums drops in silence.
 #[test]
 fn sinks_without_sums_refuse_to_observe() {
-    let refused = |error: CollectError| {
-        let CollectError::Sink { operation: "observe tokens", source } = &error else { panic!("{error:?}") };
-        assert!(source.to_string().contains("\"tokens\""), "{source}");
-    };
     let (mut sink, source) = slow(usize::MAX);
-    refused(collector(1).observe("tokens", 1).run(source, &mut sink).unwrap_err());
+    let error = collector(1).observe("tokens", 1).run(source, &mut sink).unwrap_err();
+    let CollectError::Sink { operation: "observe tokens", source } = &error else { panic!("{error:?}") };
+    assert!(source.to_string().contains("\"tokens\""), "{source}");
     assert_eq!((sink.committed, sink.aborted), (0, true));
+}
+
+/// Would catch sums of parts that an attach loses, or that are of other tokens than in an index.
+#[test]
+fn parts_bring_observed_tokens_along() {
     let folder = tempfile::tempdir().unwrap();
+    let together = create(&folder.path().join("together"));
+    collector(1).observe("tokens", 2).run(texts(40), &mut together.writer().unwrap()).unwrap();
     let index = create(&folder.path().join("i"));
-    let mut parts = index.detached(folder.path().join("built")).unwrap();
-    refused(collector(1).observe("tokens", 1).run(texts(40), &mut parts).unwrap_err());
+    let built = folder.path().join("built");
+    let mut parts = index.detached(&built).unwrap();
+    collector(1).observe("tokens", 2).run(texts(40), &mut parts).unwrap();
+    drop(parts);
+    let mut writer = index.writer().unwrap();
+    writer.attach(&built, Attach::Link).unwrap();
+    writer.commit().unwrap();
+    let ((state, scores), (expected_state, expected)) = (curved(&index), curved(&together));
+    assert_eq!(state.blocks[0].rows, expected_state.blocks[0].rows);
+    assert_eq!((state.covered.rows, state.covered.uncovered), (40, 0));
+    assert_scores_close(&scores, &expected);
 }
 
 /// Would catch a query that is not made as the rows are.
