@@ -18,6 +18,8 @@ ALLOWED = ("std", "core", "alloc", "uuid", "serde", "burn")
 EXPECTED = {
     # The scan does not know the index, whose `GetError` this is; its documentation says so.
     "::gradix::scan::ScanError::Lookup::source: a boxed error",
+    # A curvature does not know the manifest, whose `ManifestError` this is; its documentation says so.
+    "::gradix::curvature::CurvatureError::Lookup::source: a boxed error",
     # What the caller's own replica, sink or input returns, which only the caller can name; its page says so.
     "::gradix::burn::collect::Cause: a boxed error",
 }

@@ -60,7 +60,7 @@ pub enum CurvatureError {
     /// The manifest cannot be read.
     #[error("cannot find the curvature")]
     Lookup {
-        /// The index's error.
+        /// The index's error, a [`ManifestError`](crate::ManifestError).
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
