@@ -23,7 +23,8 @@ STORE, WRITER, GC = "src/manifest/store.rs", "src/index/writer.rs", "src/index/g
 READABLE, FILES, STORAGE = "src/index/readable.rs", "src/files.rs", "src/segment/storage.rs"
 GUARD, COMMITTED, RECOVER = "src/manifest/guard.rs", "src/index/committed.rs", "src/index/recover.rs"
 ATTACH, ATTACHMENT, DETACHED, PART = (f"src/index/{name}.rs" for name in ("attach", "attachment", "detached", "part"))
-COVERAGE, CURVATURE, FIT, OBSERVE = (f"src/index/{name}.rs" for name in ("coverage", "curvature", "fit", "observe"))
+ARTIFACTS, COVERAGE, CURVATURE, FIT, OBSERVE = (
+    f"src/index/{name}.rs" for name in ("artifacts", "coverage", "curvature", "fit", "observe"))
 ART_READER, ART_WRITER, FACTOR = "src/artifact/reader.rs", "src/artifact/writer.rs", "src/curvature/factor.rs"
 # A test program, or part of it by names of tests.
 POWER, FAULTS, SCENES = "torture:power_cut_at_any_moment", "torture:call_that_fails_once", "reliability"
@@ -166,12 +167,12 @@ MUTANTS = [
     ("finished-part-not-synced", [(DETACHED, "        files::sync_folder(&self.folder).map_err(io_error(&self.folder, \"sync\"))?;\n        self.last", "        self.last")], POWER),
     ("unfinished-part-stays", [(DETACHED, "                Stage::Unfinished => remove_unfinished(&path, true)?,", "                Stage::Unfinished => {}")], "attach"),
     # Artifacts: the steps of a fit, and what they cover.
-    ("fit-without-intent", [(FIT, "        let intended = intend(&self.manifest, artifact);\n", "        let intended = Ok::<(), FitError>(());\n"),
-                            (FIT, "use super::writer::{Writer, intend};", "use super::writer::Writer;")], POWER),
+    ("fit-without-intent", [(ARTIFACTS, "        let intended = intend(&self.manifest, artifact);\n", "        let intended = Ok::<(), ManifestError>(());\n"),
+                            (ARTIFACTS, "use super::writer::{Writer, intend};", "use super::writer::Writer;")], POWER),
     ("observation-without-intent", [(OBSERVE, "            intend(&self.manifest, artifact)?;\n", ""),
                                     (OBSERVE, "use super::writer::{Writer, intend};", "use super::writer::Writer;")], POWER),
     ("artifact-not-synced", [(ART_WRITER, "        self.file.sync().map_err(|source| self.failed(\"sync\", source))?;\n", "")], POWER),
-    ("artifact-names-not-synced", [(CURVATURE, "    storage.sync().map_err(|source| {", "    Ok(()).map_err(|source| {")], POWER),
+    ("artifact-names-not-synced", [(ARTIFACTS, "    storage.sync().map_err(|source| {", "    Ok(()).map_err(|source| {")], POWER),
     ("intent-of-an-artifact-stays", [(WRITER, "            if let Some(file) = record.file {\n                batch.remove_intent(file.artifact())?;\n            }\n", "")], "curvature"),
     ("cancelled-fit-stays", [(FIT, "            Err(error) => return Err(self.give_up(artifact, error)),", "            Err(error) => return Err(error),")], "curvature"),
     ("coverage-not-carried", [(COVERAGE, "                artifact.after.entry(to).or_default().insert(new_row);\n                artifact.moved += 1;", "                artifact.moved += 1;")], "curvature"),

@@ -14,7 +14,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("lock", &[]),
     ("files", &[]),
     ("codec", &[]),
-    ("eval", &[]),
+    ("eval", &["codec"]),
     ("sketch", &["codec"]),
     ("schema", &["codec", "sketch"]),
     ("segment", &["bytes", "lock", "files", "codec", "sketch", "schema"]),
@@ -38,9 +38,9 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "scan",
         ],
     ),
-    ("operators", &["lock", "sketch", "segment", "curvature", "scan", "index"]),
+    ("operators", &["lock", "codec", "sketch", "segment", "curvature", "scan", "index"]),
     // All but the collector use `sketch` alone, see below.
-    ("burn", &["lock", "sketch", "segment", "scan", "index"]),
+    ("burn", &["lock", "codec", "sketch", "segment", "scan", "index"]),
     // `crate::Error` gathers the errors of all; so nobody below may return it.
     (
         "error",

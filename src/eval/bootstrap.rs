@@ -2,6 +2,7 @@
 
 use super::EvalError;
 use super::error::finite;
+use crate::codec::mix::splitmix;
 
 /// A mean and an interval for it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -93,12 +94,7 @@ fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     Some(low + (high - low) * at.fract())
 }
 
-/// A number below `count`, by SplitMix64 (Steele, Lea and Flood 2014) and its high product with `count`.
+/// A number below `count`: the high product with it of the next number of SplitMix64.
 fn below(state: &mut u64, count: usize) -> usize {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^= mixed >> 31;
-    ((u128::from(mixed) * count as u128) >> 64) as usize
+    ((u128::from(splitmix(state)) * count as u128) >> 64) as usize
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use super::artifacts::{block_sums, check_regions};
 use super::attachment::{LinkedFile, Move, Stamp, write_note};
-use super::curvature::{block_sums, check_regions};
 use super::error::{AttachError, FitError, PartError, hex};
 use super::now_ms;
 use super::observed::Observed;

@@ -6,17 +6,15 @@ use std::sync::{Arc, OnceLock};
 
 use uuid::Uuid;
 
-use super::coverage::covered;
+use super::artifacts::block_sums;
 use super::snapshot::Snapshot;
-use crate::artifact::{ArtifactError, ArtifactKind, ArtifactReader, Region};
+use crate::artifact::{ArtifactKind, ArtifactReader, Region};
 use crate::curvature::{
-    BlockCurvature, BlockSums, Conditioner, Curvature, CurvatureError, CurvatureState, Estimate, Factor,
+    BlockCurvature, Conditioner, Curvature, CurvatureError, CurvatureState, Estimate, Factor,
 };
 use crate::lock::lock;
 use crate::manifest::{ArtifactRecord, ManifestError, SELF_INFLUENCE};
 use crate::scan::{RowLengths, ScanError};
-use crate::schema::Schema;
-use crate::segment::storage::Storage;
 
 /// The factors of the curvature that was used last: of one artifact, κ and rank.
 #[derive(Debug, Clone)]
@@ -31,73 +29,6 @@ pub(super) struct Cached {
 /// The name of the artifact with the self-influence under a curvature.
 pub(super) fn self_influence_name(curvature: &str) -> String {
     format!("{curvature}/self-influence")
-}
-
-/// Checks that an artifact has sums for each block of the schema, of its dims.
-pub(super) fn check_regions(reader: &ArtifactReader, schema: &Schema) -> Result<(), ArtifactError> {
-    let damaged = |reason: String| Err(reader.damaged(0, reason));
-    if reader.kind() != ArtifactKind::Sums || reader.regions().len() != schema.spec().blocks().len() {
-        return damaged(format!("{} regions of {:?}", reader.regions().len(), reader.kind()));
-    }
-    for (block, (region, range)) in reader.regions().zip(schema.spec().ranges()).enumerate() {
-        let dims = range.len();
-        let estimate = Estimate::of_width(region.width);
-        let is_whole = region.block as usize == block
-            && region.dims as usize == dims
-            && estimate.fits(dims)
-            && BlockSums::values_of(dims, estimate) == Some(region.count);
-        if !is_whole {
-            return damaged(format!("region {block} does not have the sums of {dims} dims: {region:?}"));
-        }
-    }
-    Ok(())
-}
-
-/// Checks that an artifact has the self-influence of all rows of segments, in blocks of the schema. Segments that were
-/// compacted away may be in it.
-pub(super) fn check_self_influence(
-    reader: &ArtifactReader,
-    snapshot: &Snapshot,
-) -> Result<(), ArtifactError> {
-    let blocks = snapshot.schema().spec().blocks().len();
-    let of_segment = |segment: Uuid| snapshot.segments().iter().find(|live| live.reader.segment() == segment);
-    let fits = |region: &Region| {
-        let rows = of_segment(region.segment).map(|live| u64::from(live.reader.rows()));
-        (region.block as usize) < blocks
-            && region.count == region.rows
-            && rows.is_none_or(|rows| rows == region.rows)
-    };
-    if reader.kind() != ArtifactKind::SelfInfluence || !reader.regions().all(fits) {
-        return Err(reader.damaged(0, "regions that are not those of segments and blocks".into()));
-    }
-    Ok(())
-}
-
-/// Reads the sums of a block.
-pub(super) fn block_sums(reader: &ArtifactReader, block: usize) -> Result<BlockSums, ArtifactError> {
-    let region = reader.regions().nth(block).copied().unwrap_or_default();
-    let (dims, estimate) = (region.dims as usize, Estimate::of_width(region.width));
-    Ok(BlockSums { dims, estimate, rows: region.rows, power: region.power, values: reader.f64s(block)? })
-}
-
-/// The description of the sums of a block.
-pub(super) fn region_of(block: usize, sums: &BlockSums) -> Region {
-    Region {
-        block: u32::try_from(block).unwrap_or(u32::MAX),
-        dims: u32::try_from(sums.dims).unwrap_or(u32::MAX),
-        width: sums.estimate.width(),
-        rows: sums.rows,
-        power: sums.power,
-        ..Region::default()
-    }
-}
-
-/// Makes the names of artifact files durable.
-pub(super) fn sync(storage: &dyn Storage) -> Result<(), ArtifactError> {
-    storage.sync().map_err(|source| {
-        let file = storage.describe("");
-        ArtifactError::Io { file, operation: "sync", source }
-    })
 }
 
 fn lookup(source: ManifestError) -> CurvatureError {
@@ -136,16 +67,13 @@ impl Snapshot {
         let record = self.record(&curvature.name)?;
         let file = record.file.filter(|_| record.kind != SELF_INFLUENCE);
         let file = file.ok_or_else(|| CurvatureError::NotFitted { name: name() })?;
-        let manifest = self.manifest().map_err(lookup)?;
-        let coverage = manifest.coverage(&curvature.name, &record).map_err(lookup)?;
-        let covered = covered(&coverage, self.segments(), record.gone);
+        let covered = self.covered(&curvature.name, &record).map_err(lookup)?;
         // Not the other way round: a limit that is no number allows nothing.
         let is_allowed = covered.missing() <= curvature.missing;
         if !is_allowed {
             return Err(CurvatureError::Missing { name: name(), covered, limit: curvature.missing });
         }
-        let reader = ArtifactReader::open(shared.artifacts.as_ref(), &shared.identity, file.artifact())?;
-        check_regions(&reader, schema)?;
+        let reader = shared.open_sums(file.artifact())?;
         let cached = self.cached(curvature, file.artifact());
         let mut conditioner = Conditioner {
             state: CurvatureState {
@@ -231,8 +159,7 @@ impl Snapshot {
             other => other,
         })?;
         let file = record.file.filter(|_| record.kind == SELF_INFLUENCE).ok_or_else(missing)?;
-        let shared = self.shared();
-        let reader = ArtifactReader::open(shared.artifacts.as_ref(), &shared.identity, file.artifact())?;
+        let reader = self.shared().open_artifact(file.artifact())?;
         let expected = (sums, curvature.kappa, curvature.rank.unwrap_or(0));
         let same = |region: &Region| (region.sums, region.kappa, region.rank) == expected;
         if reader.kind() != ArtifactKind::SelfInfluence || !reader.regions().all(same) {

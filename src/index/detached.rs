@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::error::{AppendError, CommitError, DetachedError, FitError, PartError};
 use super::fit::{FitOptions, Start, estimates, sum};
 use super::index_file;
-use super::observe::write_sums;
+use super::observe::{check_specs, write_sums};
 use super::observed::{Observations, Observed};
 use super::part::{self, MAX_PAYLOAD, MAX_SEGMENTS, MAX_SUMS, Part, PartSegment, PartSums, Stage};
 use super::rows::{self, Row};
@@ -294,14 +294,12 @@ impl DetachedWriter {
         if self.fits.contains_key(name) {
             return Err(FitError::NotObserved { name: name.to_owned() });
         }
-        if let Some(other) = sketches.iter().find(|sketch| sketch.spec() != spec) {
-            let (given, index) = (Box::new(other.spec().clone()), Box::new(spec.clone()));
-            return Err(FitError::OtherSpec { given, index });
-        }
+        check_specs(sketches, spec)?;
         if !self.ids.contains(id) {
             return Err(FitError::NotFound { id: id.to_owned() });
         }
-        let new = || Observed::new(spec.ranges().map(|range| (range.len(), Estimate::auto(range.len()))));
+        let estimates = estimates(spec, None, &[])?;
+        let new = || Observed::new(spec, &estimates);
         let observed = self.observations.0.entry(name.to_owned()).or_insert_with(new);
         sketches.iter().for_each(|sketch| observed.add(sketch));
         observed.examples.insert(id.into(), None);

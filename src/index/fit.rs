@@ -3,14 +3,15 @@
 use roaring::RoaringBitmap;
 use uuid::Uuid;
 
+use super::artifacts::{block_sums, region_of, sync};
 use super::coverage::covered;
-use super::curvature::{block_sums, check_regions, region_of, self_influence_name, sync};
+use super::curvature::self_influence_name;
 use super::error::FitError;
 use super::snapshot::Snapshot;
-use super::writer::{Writer, intend};
-use crate::artifact::{ArtifactError, ArtifactKind, ArtifactReader, ArtifactWriter, Region, SealedArtifact};
+use super::writer::Writer;
+use crate::artifact::{ArtifactKind, ArtifactReader, ArtifactWriter, Region, SealedArtifact};
 use crate::curvature::{BlockSums, Covered, DEFAULT_NAME, Estimate, Sign, check_name, panel_rows};
-use crate::manifest::{ArtifactFile, ArtifactRecord, Coverage, SUMS_OF_ROWS};
+use crate::manifest::{ArtifactRecord, Coverage, SUMS_OF_ROWS};
 use crate::scan::CancelToken;
 use crate::segment::storage::Storage;
 use crate::segment::{CodeColumn, Identity, LiveSegment};
@@ -186,58 +187,44 @@ impl Writer {
     /// not made from rows; a sum overflows; the fit was cancelled. In these cases nothing has changed. Or a segment or the
     /// sums that are there cannot be read; or the storage or the manifest fails, which poisons the writer.
     pub fn fit_curvature(&mut self, mut options: FitOptions<'_>) -> Result<Fit, FitError> {
-        self.check_usable().map_err(FitError::unusable)?;
-        if self.has_changes() {
-            return Err(FitError::Uncommitted);
-        }
+        self.check_committed()?;
         check_name(&options.name).map_err(|name| FitError::InvalidName { name })?;
         let snapshot = Snapshot::take(&self.shared, None)?;
-        let record = self.manifest.artifact(&options.name, self.state.generation)?;
-        if record.as_ref().is_some_and(|record| record.kind != SUMS_OF_ROWS) {
-            return Err(FitError::NotOfRows { name: options.name });
-        }
-        let there = self.sums_that_are_there(record.as_ref(), &options)?;
+        let before = self.sums_record(&options.name, SUMS_OF_ROWS)?;
+        let there = match before {
+            Some((file, _)) if !options.refit => Some(self.shared.open_sums(file.artifact())?),
+            _ => None,
+        };
         let estimates = estimates(self.schema().spec(), there.as_ref(), &options.estimates)?;
-        let start = self.start(&snapshot, record.as_ref(), there, &estimates, &options)?;
+        let start =
+            self.start(&snapshot, before.as_ref().map(|(_, record)| record), there, &estimates, &options)?;
         let count = |rows: fn(&Change<'_>) -> u64| start.changes.iter().map(rows).sum::<u64>();
         let (added, subtracted) = (count(|change| change.add.len()), count(|change| change.subtract.len()));
         let coverage: Coverage = snapshot.segments().iter().map(live_rows).collect();
         let covered = covered(&coverage, snapshot.segments(), 0);
-        if let (Some(_), Some(file), 0, 0) =
-            (&start.reader, record.and_then(|record| record.file), added, subtracted)
-        {
+        if let (Some(_), Some((file, _)), 0, 0) = (&start.reader, before, added, subtracted) {
             let (generation, bytes) = (self.state.generation, file.bytes);
             return Ok(Fit { generation, added, subtracted, refitted: false, bytes, covered });
         }
-        let artifact = Uuid::new_v4();
-        self.check_in_place()?;
-        let intended = intend(&self.manifest, artifact);
-        self.poisoned |= intended.is_err();
-        intended?;
+        let artifact = self.begin_artifact()?;
         let (storage, identity) = (self.shared.artifacts.as_ref(), &self.shared.identity);
         let sealed = match sum(storage, identity, artifact, &start, &estimates, &mut options) {
             Ok(sealed) => sealed,
             Err(error) => return Err(self.give_up(artifact, error)),
         };
-        let file = ArtifactFile::new(artifact, sealed.bytes, sealed.sha256);
-        let record = ArtifactRecord::new(file, SUMS_OF_ROWS, 0, &coverage)
-            .map_err(|source| self.manifest.unencodable(source))?;
-        self.artifacts.push((options.name, record));
+        self.keep_artifact(options.name, SUMS_OF_ROWS, &sealed, 0, &coverage)?;
         let commit = self.publish(Vec::new(), &[])?;
         let (generation, refitted) = (commit.generation, start.reader.is_none());
         Ok(Fit { generation, added, subtracted, refitted, bytes: sealed.bytes, covered })
     }
 
-    /// Drops what was fitted or observed under a name, and the self-influence of rows under it, with a commit of its own. Returns whether there was something. Earlier
-    /// generations have it until they are collected.
+    /// Drops what was fitted or observed under a name, and the self-influence of rows under it, with a commit of its own.
+    /// Returns whether there was something. Earlier generations have it until they are collected.
     ///
     /// # Errors
     /// There are uncommitted changes, or the manifest fails, which poisons the writer.
     pub fn drop_curvature(&mut self, name: &str) -> Result<bool, FitError> {
-        self.check_usable().map_err(FitError::unusable)?;
-        if self.has_changes() {
-            return Err(FitError::Uncommitted);
-        }
+        self.check_committed()?;
         if check_name(name).is_err() || self.manifest.artifact(name, self.state.generation)?.is_none() {
             return Ok(false);
         }
@@ -248,36 +235,6 @@ impl Writer {
         }
         self.publish(Vec::new(), &[])?;
         Ok(true)
-    }
-
-    /// Removes an unfinished artifact, unless a write failed, and returns the error that the caller gets.
-    pub(super) fn give_up(&mut self, artifact: Uuid, error: FitError) -> FitError {
-        if matches!(error, FitError::Artifact(ArtifactError::Io { operation, .. }) if operation != "read") {
-            self.poisoned = true;
-            return error;
-        }
-        match self.remove_unpublished(&[artifact]) {
-            Ok(()) => error,
-            Err(failed) => {
-                self.poisoned = true;
-                failed.into()
-            }
-        }
-    }
-
-    /// The sums that were fitted before, unless all are to be made anew.
-    fn sums_that_are_there(
-        &self,
-        record: Option<&ArtifactRecord>,
-        options: &FitOptions<'_>,
-    ) -> Result<Option<ArtifactReader>, FitError> {
-        let Some(file) = record.and_then(|record| record.file).filter(|_| !options.refit) else {
-            return Ok(None);
-        };
-        let (storage, identity) = (self.shared.artifacts.as_ref(), &self.shared.identity);
-        let reader = ArtifactReader::open(storage, identity, file.artifact())?;
-        check_regions(&reader, &identity.schema)?;
-        Ok(Some(reader))
     }
 
     /// Whether the sums that are there can be changed, and how.

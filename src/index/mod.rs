@@ -8,8 +8,8 @@
 //! - How do rows get in that were built elsewhere? `detached` writes them, `part` describes them, `attach` takes
 //!   them, `attachment` is what the index keeps of it.
 //! - How does an index get a curvature? `fit` sums stored rows up, `observe` (with `observed`, the uncommitted part) sketches
-//!   that are not stored, `self_influence` what follows from the sums; `curvature` opens them, `coverage` says which rows they
-//!   are of.
+//!   that are not stored, `self_influence` what follows from the sums; `artifacts` has what these share, `curvature` uses
+//!   the sums, `coverage` says which rows they are of.
 //! - How are rows read? `snapshot` (by id, and ranked by a scan), `iterate` (in row order),
 //!   `ids`, `sources`.
 //! - How is the index maintained? `compact`, `gc`, `verify`, `stats`; `recover`, if its manifest is lost.
@@ -17,6 +17,7 @@
 //! This is the only folder that uses both segments and manifest. It depends on all others except the burn
 //! adapter.
 
+mod artifacts;
 mod attach;
 mod attachment;
 mod committed;

@@ -2,16 +2,17 @@
 
 use uuid::Uuid;
 
-use super::curvature::{block_sums, check_regions, region_of, sync};
+use super::artifacts::{block_sums, region_of, sync};
 use super::error::{CommitError, FitError};
+use super::fit::estimates;
 use super::observed::Observed;
 use super::writer::{Writer, intend};
-use crate::artifact::{ArtifactError, ArtifactKind, ArtifactReader, ArtifactWriter, Region, SealedArtifact};
-use crate::curvature::{Estimate, check_name};
-use crate::manifest::{ArtifactFile, ArtifactRecord, SUMS_OF_OBSERVED};
+use crate::artifact::{ArtifactError, ArtifactKind, ArtifactReader, ArtifactWriter, SealedArtifact};
+use crate::curvature::check_name;
+use crate::manifest::SUMS_OF_OBSERVED;
 use crate::segment::Identity;
 use crate::segment::storage::Storage;
-use crate::sketch::Sketch;
+use crate::sketch::{Sketch, SketchSpec};
 
 impl Writer {
     /// Adds sketches to the sums of a curvature without storing them: those of an example's tokens or positions, for
@@ -44,27 +45,19 @@ impl Writer {
     ///
     /// # Errors
     /// There is no such example; the name is invalid, or that of sums of stored rows; a sketch has another spec than the
-    /// index; or as many examples have been observed as a commit may change. In these cases nothing has changed. Or the manifest or the sums that are there cannot be read.
+    /// index; or as many examples have been observed as a commit may change. In these cases nothing has changed. Or the
+    /// manifest or the sums that are there cannot be read.
     pub fn observe(&mut self, name: &str, id: impl AsRef<[u8]>, sketches: &[Sketch]) -> Result<(), FitError> {
         self.check_usable().map_err(FitError::unusable)?;
         check_name(name).map_err(|name| FitError::InvalidName { name })?;
         let id = id.as_ref();
         let spec = self.shared.identity.schema.spec();
-        if let Some(other) = sketches.iter().find(|sketch| sketch.spec() != spec) {
-            let (given, index) = (Box::new(other.spec().clone()), Box::new(spec.clone()));
-            return Err(FitError::OtherSpec { given, index });
-        }
+        check_specs(sketches, spec)?;
         let place = self.find(id)?.ok_or_else(|| FitError::NotFound { id: id.to_owned() })?;
         if !self.observations.0.contains_key(name) {
-            let observed = match self.sums_before(name, SUMS_OF_OBSERVED)? {
-                Some((reader, _)) => {
-                    let estimate = |region: &Region| Estimate::of_width(region.width);
-                    let dims = spec.ranges().map(|range| range.len());
-                    Observed::new(dims.zip(reader.regions().map(estimate)))
-                }
-                None => Observed::new(spec.ranges().map(|range| (range.len(), Estimate::auto(range.len())))),
-            };
-            self.observations.0.insert(name.to_owned(), observed);
+            let before = self.sums_before(name, SUMS_OF_OBSERVED)?;
+            let estimates = estimates(spec, before.as_ref().map(|(reader, _)| reader), &[])?;
+            self.observations.0.insert(name.to_owned(), Observed::new(spec, &estimates));
         }
         let limit = self.shared.commit_examples;
         let Some(observed) = self.observations.0.get_mut(name) else { return Ok(()) };
@@ -82,24 +75,6 @@ impl Writer {
             observed.gone += u64::from(before.rows);
         }
         Ok(())
-    }
-
-    /// The sums of a kind that earlier commits have under a name.
-    pub(super) fn sums_before(
-        &self,
-        name: &str,
-        kind: u8,
-    ) -> Result<Option<(ArtifactReader, ArtifactRecord)>, FitError> {
-        let Some(record) = self.manifest.artifact(name, self.state.generation)? else { return Ok(None) };
-        let file = record.file.filter(|_| record.kind == kind);
-        let file = file.ok_or_else(|| match kind {
-            SUMS_OF_OBSERVED => FitError::NotObserved { name: name.to_owned() },
-            _ => FitError::NotOfRows { name: name.to_owned() },
-        })?;
-        let (storage, identity) = (self.shared.artifacts.as_ref(), &self.shared.identity);
-        let reader = ArtifactReader::open(storage, identity, file.artifact())?;
-        check_regions(&reader, &identity.schema)?;
-        Ok(Some((reader, record)))
     }
 
     /// Writes what was observed and attached since the last commit, for the next one to publish.
@@ -128,10 +103,7 @@ impl Writer {
                     gone += u64::from(place.rows);
                 }
             }
-            let file = ArtifactFile::new(artifact, sealed.bytes, sealed.sha256);
-            let record = ArtifactRecord::new(file, observed.kind, gone, &coverage)
-                .map_err(|source| self.manifest.unencodable(source))?;
-            self.artifacts.push((name, record));
+            self.keep_artifact(name, observed.kind, &sealed, gone, &coverage)?;
         }
         Ok(())
     }
@@ -159,4 +131,15 @@ pub(super) fn write_sums(
     let sealed = writer.seal()?;
     sync(storage)?;
     Ok(sealed)
+}
+
+/// Checks that sketches are of the index's spec.
+pub(super) fn check_specs(sketches: &[Sketch], spec: &SketchSpec) -> Result<(), FitError> {
+    match sketches.iter().find(|sketch| sketch.spec() != spec) {
+        None => Ok(()),
+        Some(other) => {
+            let (given, index) = (Box::new(other.spec().clone()), Box::new(spec.clone()));
+            Err(FitError::OtherSpec { given, index })
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::curvature::{BlockSums, Estimate, Sign, panel_rows};
 use crate::manifest::{Coverage, Location, SUMS_OF_OBSERVED};
-use crate::sketch::Sketch;
+use crate::sketch::{Sketch, SketchSpec};
 
 /// What was observed since the last commit, by name.
 #[derive(Debug, Default)]
@@ -33,8 +33,10 @@ impl Observations {
 }
 
 impl Observed {
-    pub fn new(estimates: impl Iterator<Item = (usize, Estimate)>) -> Self {
-        let sums = estimates.map(|(dims, estimate)| BlockSums::new(dims, estimate));
+    /// Sums of no sketches, with the estimate of each block.
+    pub fn new(spec: &SketchSpec, estimates: &[Estimate]) -> Self {
+        let sums =
+            spec.ranges().zip(estimates).map(|(range, &estimate)| BlockSums::new(range.len(), estimate));
         Self::of_sums(SUMS_OF_OBSERVED, sums.collect(), Coverage::new())
     }
 
@@ -54,11 +56,8 @@ impl Observed {
 
     /// Adds other sums [like](Self::is_like) these.
     pub fn merge(&mut self, other: Self) {
-        for ((sums, panel), (others, _)) in self.blocks.iter_mut().zip(&other.blocks) {
-            if !panel.is_empty() {
-                sums.add(panel, Sign::Plus);
-                panel.clear();
-            }
+        self.flush();
+        for ((sums, _), (others, _)) in self.blocks.iter_mut().zip(&other.blocks) {
             sums.merge(others);
         }
         self.examples.extend(other.examples);

@@ -2,15 +2,16 @@
 
 use uuid::Uuid;
 
+use super::artifacts::sync;
 use super::coverage::covered;
-use super::curvature::{self_influence_name, sync};
+use super::curvature::self_influence_name;
 use super::error::FitError;
 use super::fit::{Fit, FitProgress, for_each_panel, live_rows};
 use super::snapshot::Snapshot;
-use super::writer::{Writer, intend};
+use super::writer::Writer;
 use crate::artifact::{ArtifactKind, ArtifactWriter, Region, SealedArtifact};
 use crate::curvature::{Conditioner, Curvature, CurvatureError, FactorError};
-use crate::manifest::{ArtifactFile, ArtifactRecord, Coverage, SELF_INFLUENCE};
+use crate::manifest::{Coverage, SELF_INFLUENCE};
 use crate::scan::CancelToken;
 
 /// Options of [`Writer::fit_self_influence`].
@@ -62,17 +63,14 @@ impl Writer {
     /// have none. Then compute it again.
     ///
     /// Memory: the factors of all blocks, 64 MiB of decoded rows, 4 bytes for each row of a segment, and 400 bytes for each of
-    /// a block's dims on each thread. Time: about dims²
-    /// floating-point operations for each row and block, on rayon's global thread pool.
+    /// a block's dims on each thread. Time: about dims² floating-point operations for each row and block, on rayon's global
+    /// thread pool.
     ///
     /// # Errors
     /// There are uncommitted changes, the curvature cannot be used, or it was cancelled: then nothing has changed. Or a
     /// segment cannot be read; or the storage or the manifest fails, which poisons the writer.
     pub fn fit_self_influence(&mut self, mut options: SelfInfluenceOptions<'_>) -> Result<Fit, FitError> {
-        self.check_usable().map_err(FitError::unusable)?;
-        if self.has_changes() {
-            return Err(FitError::Uncommitted);
-        }
+        self.check_committed()?;
         let snapshot = Snapshot::take(&self.shared, None)?;
         let blocks: Vec<usize> = (0..self.schema().spec().blocks().len()).collect();
         let cancel = options.cancel.clone();
@@ -82,21 +80,15 @@ impl Writer {
             }
             other => other?,
         };
-        let artifact = Uuid::new_v4();
-        self.check_in_place()?;
-        let intended = intend(&self.manifest, artifact);
-        self.poisoned |= intended.is_err();
-        intended?;
+        let artifact = self.begin_artifact()?;
         let sealed = match self.write_self_influence(artifact, &snapshot, &conditioner, &mut options) {
             Ok(sealed) => sealed,
             Err(error) => return Err(self.give_up(artifact, error)),
         };
         let coverage: Coverage = snapshot.segments().iter().map(live_rows).collect();
         let covered = covered(&coverage, snapshot.segments(), 0);
-        let file = ArtifactFile::new(artifact, sealed.bytes, sealed.sha256);
-        let record = ArtifactRecord::new(file, SELF_INFLUENCE, 0, &coverage)
-            .map_err(|source| self.manifest.unencodable(source))?;
-        self.artifacts.push((self_influence_name(&conditioner.state.name), record));
+        let name = self_influence_name(&conditioner.state.name);
+        self.keep_artifact(name, SELF_INFLUENCE, &sealed, 0, &coverage)?;
         let generation = self.publish(Vec::new(), &[])?.generation;
         let (added, bytes) = (covered.rows, sealed.bytes);
         Ok(Fit { generation, added, subtracted: 0, refitted: true, bytes, covered })

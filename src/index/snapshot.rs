@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use roaring::RoaringBitmap;
 use uuid::Uuid;
 
 use super::Shared;
+use super::coverage::covered;
 use super::error::{GetError, SnapshotError, hex};
 use super::readable::Pin;
-use crate::curvature::{Conditioner, Curvature};
+use crate::curvature::{Conditioner, Covered, Curvature};
+use crate::lock::lock;
 use crate::manifest::{
     ArtifactRecord, Location, Manifest, ManifestError, SUMS_OF_OBSERVED, SUMS_OF_ROWS, SegmentRecord,
 };
@@ -34,6 +36,8 @@ struct Inner {
     segments: Vec<LiveSegment>,
     records: Vec<SegmentRecord>,
     ordinals: HashMap<Uuid, usize>,
+    /// Which rows each artifact covers, once somebody has asked.
+    covered: Mutex<HashMap<String, Covered>>,
     /// The manifest view that the snapshot was taken from. `None` if that is the writer's manifest, which
     /// moves on: there the pin keeps the generation from being collected.
     view: Option<Arc<Manifest>>,
@@ -128,7 +132,16 @@ impl Snapshot {
         let shared = Arc::clone(shared);
         let view = view.is_fixed().then_some(view.manifest);
         Ok(Self {
-            inner: Arc::new(Inner { shared, generation, segments, records, ordinals, view, _pin: pin }),
+            inner: Arc::new(Inner {
+                shared,
+                generation,
+                segments,
+                records,
+                ordinals,
+                covered: Mutex::default(),
+                view,
+                _pin: pin,
+            }),
         })
     }
 
@@ -249,6 +262,22 @@ impl Snapshot {
     /// The artifacts of this generation, by name.
     pub(super) fn artifacts(&self) -> Result<Vec<(String, ArtifactRecord)>, ManifestError> {
         self.manifest()?.artifacts_at(self.inner.generation)
+    }
+
+    /// Which rows of this generation an artifact covers; `record` is the one of the generation.
+    pub(super) fn covered(&self, name: &str, record: &ArtifactRecord) -> Result<Covered, ManifestError> {
+        if let Some(covered) = lock(&self.inner.covered).get(name) {
+            return Ok(*covered);
+        }
+        let coverage = self.manifest()?.coverage(name, record)?;
+        let covered = covered(&coverage, self.segments(), record.gone);
+        lock(&self.inner.covered).insert(name.to_owned(), covered);
+        Ok(covered)
+    }
+
+    /// The segment of this UUID, if the generation has it.
+    pub(super) fn segment(&self, segment: Uuid) -> Option<&LiveSegment> {
+        self.inner.segments.get(*self.inner.ordinals.get(&segment)?)
     }
 
     pub(super) fn shared(&self) -> &Shared {

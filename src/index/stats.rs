@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::coverage::covered;
 use super::error::SnapshotError;
 use super::snapshot::Snapshot;
 use crate::curvature::Covered;
@@ -117,8 +116,7 @@ impl Snapshot {
         });
         let mut artifacts = Vec::new();
         for (name, record) in self.artifacts()? {
-            let coverage = self.manifest()?.coverage(&name, &record)?;
-            let covered = covered(&coverage, self.segments(), record.gone);
+            let covered = self.covered(&name, &record)?;
             if let Some(file) = record.file {
                 let artifact = file.artifact().to_string();
                 artifacts.push(ArtifactStats { name, artifact, bytes: file.bytes, covered });

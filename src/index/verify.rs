@@ -5,11 +5,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::Shared;
+use super::artifacts::{check_regions, check_self_influence};
 use super::attachment::{describe_note, read_note};
-use super::curvature::{check_regions, check_self_influence};
 use super::error::{SnapshotError, show_id};
 use super::snapshot::Snapshot;
-use crate::artifact::ArtifactReader;
 use crate::codec;
 use crate::manifest::{ManifestError, SELF_INFLUENCE, SegmentRecord};
 use crate::schema::Schema;
@@ -151,14 +150,15 @@ fn verify_artifacts(snapshot: &Snapshot, report: &mut Report) -> Result<(), Mani
     for (name, record) in snapshot.artifacts()? {
         let Some(file) = record.file else { continue };
         for (segment, rows) in manifest.coverage(&name, &record)? {
-            let found = snapshot.segments().iter().find(|live| live.reader.segment() == segment);
-            if found.is_none_or(|live| rows.max().is_some_and(|row| row >= live.reader.rows())) {
+            if snapshot
+                .segment(segment)
+                .is_none_or(|live| rows.max().is_some_and(|row| row >= live.reader.rows()))
+            {
                 let message = format!("{name:?} covers rows of segment {segment} that it does not have");
                 report.findings.push(Finding::new("manifest/artifacts", message));
             }
         }
-        let reader = match ArtifactReader::open(shared.artifacts.as_ref(), &shared.identity, file.artifact())
-        {
+        let reader = match shared.open_artifact(file.artifact()) {
             Ok(reader) => reader,
             Err(error) => {
                 let described = shared.artifacts.describe(&crate::artifact::file_name(file.artifact()));

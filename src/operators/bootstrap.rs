@@ -9,6 +9,7 @@
 use sha2::{Digest, Sha256};
 
 use super::error::OperatorError;
+use crate::codec::mix::splitmix;
 
 /// An interval of confidence: from `low` to `high`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -77,10 +78,7 @@ impl Bootstrap {
         let digest = Sha256::new().chain_update(self.seed.to_le_bytes()).chain_update(unit).finalize();
         let mut state = digest.iter().take(8).rev().fold(0u64, |state, byte| state << 8 | u64::from(*byte));
         times.clear();
-        times.extend((0..self.replicates).map(|_| {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            poisson(finish(state))
-        }));
+        times.extend((0..self.replicates).map(|_| poisson(splitmix(&mut state))));
     }
 
     /// The percentile interval of the statistic's values in the replicates (Efron and Tibshirani, "An
@@ -93,13 +91,6 @@ impl Bootstrap {
         let cut = tail.floor() as usize;
         Some(Interval { low: *values.get(cut)?, high: *values.get(last - cut)? })
     }
-}
-
-/// The output function of SplitMix64.
-fn finish(mut x: u64) -> u64 {
-    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ x >> 31
 }
 
 /// A Poisson(1) number from 64 uniform bits, by inversion.

@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 use super::RowKind;
 use super::example::{Example, Piece};
 use super::failure::{Fault, Reason};
+use crate::codec::mix::{SPLITMIX_STEP, splitmix};
 use crate::segment::Span;
 
 /// The bounds of batches and windows. They decide which pieces share a batch, and so the last bits of the rows.
@@ -71,12 +72,9 @@ pub(super) fn drawn<E: Example>(example: &E, bounds: &Bounds) -> Vec<Span> {
     positions.into_iter().filter_map(token).collect()
 }
 
-/// The output of `SplitMix64` (Steele, Lea and Flood, 2014) after `at` others, from a key.
+/// The number of SplitMix64 after `at` others, from a key.
 fn mixed(key: u64, at: u64) -> u64 {
-    let mut z = key.wrapping_add(at.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ z >> 31
+    splitmix(&mut key.wrapping_add(at.wrapping_mul(SPLITMIX_STEP)))
 }
 
 /// Consecutive examples of the input, which are batched together and committed together.

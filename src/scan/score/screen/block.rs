@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::codec::mix::splitmix;
 use crate::codec::{Rotation, Tier};
 use crate::scan::batch::{Batch, BlockQueries};
 use crate::scan::bounds::{ABOVE, EPSILON, norm, rounding, underflow};
@@ -366,11 +367,7 @@ impl Coin {
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        splitmix(&mut self.0)
     }
 
     /// A fraction in [0, 1).
