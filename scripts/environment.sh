@@ -45,7 +45,7 @@ export GRADIX_TOOLS="$GRADIX_CACHE/tools"
 # decide on the features of what they share), and with it every built crate; the demo too,
 # where they were built first.
 # It includes `burn`. (`cuda` cannot be built everywhere: its build script wants LLVM.)
-export GRADIX_FEATURES=wgpu,serde
+export GRADIX_FEATURES=wgpu,serde,cli
 
 # Points cargo at the RocksDB archive in the cache, building it first if it is not there. A caller
 # that sets ROCKSDB_LIB_DIR overrides it.

@@ -7,6 +7,8 @@ use crate::artifact::ArtifactError;
 use crate::codec::EncodeError;
 use crate::curvature::{CurvatureError, FactorError};
 use crate::eval::EvalError;
+#[cfg(feature = "formats")]
+use crate::formats::FormatError;
 use crate::index::{
     AppendError, AttachError, CommitError, CreateError, DetachedError, FitError, GetError, MaintenanceError,
     OpenError, PartError, RecoverError, SnapshotError, WriterError,
@@ -67,6 +69,10 @@ pub enum Error {
     /// From [`Index::create`](crate::Index::create).
     #[error(transparent)]
     Create(#[from] CreateError),
+    /// From reading and writing [files of vectors](crate::formats).
+    #[cfg(feature = "formats")]
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// From [`Index::detached`](crate::Index::detached).
     #[error(transparent)]
     Detached(#[from] DetachedError),
@@ -202,6 +208,8 @@ impl Error {
             Self::Segment(error) => error.kind(),
             Self::Scan(error) => error.kind(),
             Self::Kernel(error) => error.kind(),
+            #[cfg(feature = "formats")]
+            Self::Format(error) => error.kind(),
             Self::Sketch(error) => error.kind(),
             Self::Encode(error) => error.kind(),
             Self::Operator(error) => error.kind(),
@@ -223,6 +231,7 @@ impl AppendError {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::IdLength { .. }
             | Self::OtherSpec { .. }
+            | Self::Width { .. }
             | Self::NoRows { .. }
             | Self::TooLarge { .. }
             | Self::EmptySpan { .. }
@@ -514,6 +523,21 @@ impl SegmentError {
             | Self::OtherSchema { .. }
             | Self::Misplaced { .. }
             | Self::Damaged { .. } => ErrorKind::Damaged,
+        }
+    }
+}
+
+#[cfg(feature = "formats")]
+impl FormatError {
+    /// What the caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { .. } => ErrorKind::Io,
+            Self::Malformed { .. } => ErrorKind::Damaged,
+            Self::Unsupported { .. } => ErrorKind::Unsupported,
+            Self::Missing { .. } => ErrorKind::NotFound,
+            Self::NotFinite { .. } => ErrorKind::InvalidInput,
         }
     }
 }

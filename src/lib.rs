@@ -210,6 +210,8 @@ pub mod curvature;
 mod error;
 pub mod eval;
 mod files;
+#[cfg(feature = "formats")]
+pub mod formats;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -217,6 +219,8 @@ mod index;
 mod lock;
 mod manifest;
 pub mod operators;
+#[cfg(feature = "report")]
+pub mod report;
 pub mod scan;
 mod schema;
 pub mod segment;

@@ -56,6 +56,24 @@ fn get_returns_every_column_after_reopen() {
     assert_sound(&index);
 }
 
+/// Catches values without a sketch that become other rows than the sketch would, or are cut to the width of the index.
+#[test]
+fn rows_of_values_are_those_of_the_sketch() {
+    let (_folder, index) = create(Encoding::I8);
+    let mut writer = index.writer().unwrap();
+    let given = sketch(3);
+    writer.append("sketch", &given).unwrap();
+    writer.append_batch(&[("values", Row::of_values(given.values()).source("wiki"))]).unwrap();
+    let error = writer.append_batch(&[("short", Row::of_values(&given.values()[1..]))]).unwrap_err();
+    assert!(matches!(error, AppendError::Width { row: 0, .. }), "{error}");
+    assert_eq!(error.kind(), gradix::ErrorKind::InvalidInput);
+    writer.commit().unwrap();
+    let snapshot = index.snapshot().unwrap();
+    let row = |id| snapshot.get(id).unwrap().unwrap().rows[0].sketch.clone();
+    assert_eq!(row("sketch"), row("values"));
+    assert_eq!(snapshot.rows(), 2);
+}
+
 /// Catches a commit that shows early, an abort that leaves something, a drop that commits.
 #[test]
 fn uncommitted_rows_are_never_seen() {

@@ -186,6 +186,18 @@ pub enum AppendError {
         /// The index's spec.
         index: Box<SketchSpec>,
     },
+    /// The row does not have as many values as the spec has dims.
+    #[error("example {}, row {row}: {given} values, but the index has {expected} dims", show_id(id))]
+    Width {
+        /// The id.
+        id: Vec<u8>,
+        /// The ordinal of the row in the example.
+        row: usize,
+        /// The number of values.
+        given: usize,
+        /// The index's dims.
+        expected: usize,
+    },
     /// The sketch cannot be encoded.
     #[error("example {}, row {row}, block {block:?}", show_id(id))]
     Encode {

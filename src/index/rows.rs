@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::error::AppendError;
 use crate::schema::Schema;
 use crate::segment::{EncodedRow, MAX_ID, MAX_METADATA, MAX_SOURCE, RowEncoder, RowTags, Span};
-use crate::sketch::Sketch;
+use crate::sketch::{Sketch, SketchSpec};
 
 /// The maximum number of rows of an example.
 const MAX_ROWS: usize = 65_536;
@@ -25,14 +25,34 @@ const MAX_STRING_BYTES: usize = 256 << 20;
 #[derive(Debug, Clone, Copy)]
 #[must_use]
 pub struct Row<'a> {
-    sketch: &'a Sketch,
+    values: &'a [f32],
+    /// The spec of a sketch; `None` if the caller gave values only.
+    spec: Option<&'a SketchSpec>,
     tags: RowTags<'a>,
 }
 
 impl<'a> Row<'a> {
     /// A row for the whole example, without source or metadata.
     pub fn new(sketch: &'a Sketch) -> Self {
-        Self { sketch, tags: RowTags { span: Span::WHOLE, source: None, metadata: &[] } }
+        Self { spec: Some(sketch.spec()), ..Self::of_values(sketch.values()) }
+    }
+
+    /// A row of values that lie elsewhere, as in a file or in the memory of another language: `dims` numbers, block
+    /// after block. That they are of the index's spec is the caller's word; only their number is compared.
+    ///
+    /// ```
+    /// # use gradix::{Encoding, Index, Row, Schema, sketch::SketchSpec};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let spec = SketchSpec::dense("mine", "v1", [("all", 2)]);
+    /// # let index = Index::create(folder.path().join("i"), &Schema::new(spec, Encoding::F32)?)?;
+    /// let matrix = [1.0, 2.0, 3.0, 4.0];
+    /// let mut writer = index.writer()?;
+    /// writer.append_batch(&[("a", Row::of_values(&matrix[..2])), ("b", Row::of_values(&matrix[2..]))])?;
+    /// # writer.commit()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn of_values(values: &'a [f32]) -> Self {
+        Self { values, spec: None, tags: RowTags { span: Span::WHOLE, source: None, metadata: &[] } }
     }
 
     /// The part of the example that the row stands for. Default: [`Span::WHOLE`].
@@ -126,9 +146,13 @@ fn encode_row(
     given: &Row<'_>,
 ) -> Result<EncodedRow, AppendError> {
     let id = || id.to_owned();
-    if given.sketch.spec() != schema.spec() {
-        let (given, index) = (Box::new(given.sketch.spec().clone()), Box::new(schema.spec().clone()));
+    if let Some(given) = given.spec.filter(|&given| given != schema.spec()) {
+        let (given, index) = (Box::new(given.clone()), Box::new(schema.spec().clone()));
         return Err(AppendError::OtherSpec { id: id(), given, index });
+    }
+    let (length, expected) = (given.values.len(), schema.spec().dims());
+    if length != expected {
+        return Err(AppendError::Width { id: id(), row, given: length, expected });
     }
     let RowTags { span, source, metadata } = given.tags;
     if !span.is_valid() {
@@ -140,7 +164,7 @@ fn encode_row(
     if metadata.len() > MAX_METADATA as usize {
         return Err(AppendError::MetadataLength { id: id(), row, length: metadata.len() });
     }
-    encoder.encode(given.sketch.values()).map_err(|(block, source)| {
+    encoder.encode(given.values).map_err(|(block, source)| {
         let block = schema.spec().blocks()[block].name.clone();
         AppendError::Encode { id: id(), row, block, source }
     })

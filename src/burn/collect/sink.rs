@@ -246,6 +246,7 @@ fn is_of_the_example(error: &AppendError) -> bool {
         | AppendError::SourceLength { .. }
         | AppendError::MetadataLength { .. } => true,
         AppendError::OtherSpec { .. }
+        | AppendError::Width { .. }
         | AppendError::NotFound { .. }
         | AppendError::CommitFull { .. }
         | AppendError::Segment(_)

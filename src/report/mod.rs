@@ -1,0 +1,1 @@
+//! Rankings as one HTML file that needs nothing else (feature `report`).
