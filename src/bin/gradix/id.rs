@@ -78,7 +78,8 @@ mod tests {
     /// Catches an id that is shown and cannot be given back, or stands for another one.
     #[test]
     fn shown_ids_are_read_back() {
-        for id in [&b"page 7"[..], b"a\\xff", b"\xff\x00a", b"two\nlines", "\u{85}é".as_bytes(), b"\\\\", b""] {
+        for id in [&b"page 7"[..], b"a\\xff", b"\xff\x00a", b"two\nlines", "\u{85}é".as_bytes(), b"\\\\", b""]
+        {
             assert_eq!(shown(id).parse(), Ok(Id(id.to_owned())), "{}", shown(id));
         }
         assert_eq!(shown(b"C:\\x\xff\n"), r"C:\\x\xff\x0a");
