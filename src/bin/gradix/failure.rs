@@ -12,7 +12,7 @@ pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
 #[derive(Debug)]
 pub enum Failure {
     /// The library's error, and what was being done, if that is more than the command's name.
-    Gradix { error: Box<gradix::Error>, hint: Option<String> },
+    Gradix { error: Box<gradix::Error>, at: Option<String>, hint: Option<String> },
     /// The command line cannot mean anything.
     Usage(String),
     /// A command that found what it looks for, and says so by its exit code: `verify`, and damage.
@@ -27,7 +27,15 @@ impl Failure {
     /// Says what can be done about an error, where its kind says too little.
     pub fn hint(self, hint: impl Into<String>) -> Self {
         match self {
-            Self::Gradix { error, .. } => Self::Gradix { error, hint: Some(hint.into()) },
+            Self::Gradix { error, at, .. } => Self::Gradix { error, at, hint: Some(hint.into()) },
+            other => other,
+        }
+    }
+
+    /// Says what it was that failed, where the error does not: a row of a file.
+    pub fn at(self, place: impl Into<String>) -> Self {
+        match self {
+            Self::Gradix { error, hint, .. } => Self::Gradix { error, at: Some(place.into()), hint },
             other => other,
         }
     }
@@ -45,6 +53,11 @@ impl Failure {
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         |source| Self::Io { what, source }
+    }
+
+    /// Stdout could not be written.
+    pub fn stdout(source: io::Error) -> Self {
+        Self::Io { what: "write to stdout".into(), source }
     }
 
     /// Whether nobody reads stdout any more, which is no failure.
@@ -108,8 +121,9 @@ impl Failure {
             Self::Found => String::new(),
             Self::Usage(what) | Self::Interrupted(what) => what.clone(),
             Self::Io { what, source } => format!("cannot {what}: {source}"),
-            Self::Gradix { error, .. } => {
-                let mut message = error.to_string();
+            Self::Gradix { error, at, .. } => {
+                let mut message = at.as_ref().map_or(String::new(), |place| format!("{place}: "));
+                message.push_str(&error.to_string());
                 let mut cause = error.source();
                 while let Some(source) = cause {
                     message.push_str(": ");
@@ -123,7 +137,7 @@ impl Failure {
 
     /// What can be done about it.
     pub fn advice(&self) -> Option<&str> {
-        let Self::Gradix { error, hint } = self else { return None };
+        let Self::Gradix { error, hint, .. } = self else { return None };
         if let Some(hint) = hint {
             return Some(hint);
         }
@@ -142,6 +156,6 @@ impl Failure {
 
 impl<E: Into<gradix::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::Gradix { error: Box::new(error.into()), hint: None }
+        Self::Gradix { error: Box::new(error.into()), at: None, hint: None }
     }
 }
