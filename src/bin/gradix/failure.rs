@@ -76,6 +76,11 @@ impl Failure {
         |source| Self::Io { what, source }
     }
 
+    /// Stdout could not be written.
+    pub fn stdout(source: io::Error) -> Self {
+        Self::Io { what: "write to stdout".into(), source }
+    }
+
     /// Whether nobody reads stdout any more, which is no failure.
     pub fn is_closed_pipe(&self) -> bool {
         let closed = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;

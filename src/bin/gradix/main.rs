@@ -10,9 +10,12 @@
 mod args;
 mod commands;
 mod failure;
+mod id;
 mod interrupt;
 mod output;
 mod progress;
+mod table;
+mod units;
 
 use std::process::ExitCode;
 
