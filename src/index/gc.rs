@@ -1,6 +1,6 @@
 //! Garbage collection: removes old generations and the files that only they use.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use super::error::MaintenanceError;
 use super::now_ms;
 use super::writer::Writer;
 use crate::lock::lock;
-use crate::manifest::{Batch, ManifestError, StateRecord};
+use crate::manifest::{Batch, ManifestError, SegmentRecord, StateRecord};
 
 /// The number of bytes at which a write batch of the collection is applied.
 const BATCH_BYTES: usize = 8 << 20;
@@ -81,6 +81,26 @@ impl Writer {
         collected
     }
 
+    /// What [`Writer::gc`] would remove now.
+    ///
+    /// # Errors
+    /// The manifest cannot be read, or the writer is poisoned.
+    pub fn plan_gc(&self, options: GcOptions) -> Result<Collection, MaintenanceError> {
+        self.check_usable().map_err(MaintenanceError::unusable)?;
+        let goal = (self.state.generation + 1).saturating_sub(options.keep);
+        let pinned = lock(&self.shared.horizon).pinned().unwrap_or(self.state.generation);
+        let oldest = self.oldest_in_grace(goal, options.grace)?.min(pinned).max(self.state.oldest);
+        let segments = self.replaced_segments(oldest)?;
+        let (_, artifacts) = self.replaced_artifacts(oldest)?;
+        Ok(Collection {
+            oldest,
+            segments: segments.len() as u64,
+            artifacts: artifacts.len() as u64,
+            bytes: total(segments.iter().map(|(_, record)| record.bytes))
+                .saturating_add(total(artifacts.iter().map(|(_, bytes)| *bytes))),
+        })
+    }
+
     fn collect(&mut self, options: GcOptions) -> Result<Collection, MaintenanceError> {
         self.check_in_place()?;
         let newest = self.state.generation;
@@ -128,9 +148,15 @@ impl Writer {
         Ok(oldest)
     }
 
-    fn remove_segments(&self, oldest: u64) -> Result<(u64, u64), MaintenanceError> {
+    /// The segments that no generation from `oldest` on has.
+    fn replaced_segments(&self, oldest: u64) -> Result<Vec<(Uuid, SegmentRecord)>, ManifestError> {
         let mut gone = self.manifest.segments()?;
         gone.retain(|(_, record)| record.removed.is_some_and(|removed| removed <= oldest));
+        Ok(gone)
+    }
+
+    fn remove_segments(&self, oldest: u64) -> Result<(u64, u64), MaintenanceError> {
+        let gone = self.replaced_segments(oldest)?;
         if gone.is_empty() {
             return Ok((0, 0));
         }
@@ -143,19 +169,23 @@ impl Writer {
         batch.apply()?;
         let files: Vec<Uuid> = gone.iter().map(|(segment, _)| *segment).collect();
         self.remove_unpublished(&files)?;
-        Ok((gone.len() as u64, gone.iter().fold(0u64, |sum, (_, record)| sum.saturating_add(record.bytes))))
+        Ok((gone.len() as u64, total(gone.iter().map(|(_, record)| record.bytes))))
     }
 
-    /// Of each artifact, keeps the last record at or before `oldest`, and all later ones, and the files that these name.
-    fn remove_artifacts(&self, oldest: u64) -> Result<(u64, u64), MaintenanceError> {
+    /// Of each artifact, the last record at or before `oldest` is needed, and all later ones, with the files that these
+    /// name: returns the records that are not, by name and generation, and the files, with their bytes.
+    #[expect(clippy::type_complexity, reason = "two lists, for the two functions below and above")]
+    fn replaced_artifacts(
+        &self,
+        oldest: u64,
+    ) -> Result<(Vec<(String, u64)>, Vec<(Uuid, u64)>), ManifestError> {
         let all = self.manifest.artifact_files()?;
-        let mut batch = self.manifest.batch();
-        let (mut kept, mut gone) = (HashSet::new(), HashMap::new());
+        let (mut records, mut kept, mut gone) = (Vec::new(), HashSet::new(), BTreeMap::new());
         for (i, (name, generation, file)) in all.iter().enumerate() {
             let is_followed = all.get(i + 1).is_some_and(|(next, at, _)| next == name && *at <= oldest);
             let is_over = is_followed || (file.is_none() && *generation <= oldest);
             if is_over {
-                batch.remove_artifact(name, *generation)?;
+                records.push((name.clone(), *generation));
             }
             match file {
                 Some(file) if is_over => drop(gone.insert(file.artifact(), file.bytes)),
@@ -164,14 +194,22 @@ impl Writer {
             }
         }
         gone.retain(|artifact, _| !kept.contains(artifact));
-        let mut files: Vec<Uuid> = gone.keys().copied().collect();
-        files.sort_unstable();
+        Ok((records, gone.into_iter().collect()))
+    }
+
+    fn remove_artifacts(&self, oldest: u64) -> Result<(u64, u64), MaintenanceError> {
+        let (records, gone) = self.replaced_artifacts(oldest)?;
+        let mut batch = self.manifest.batch();
+        for (name, generation) in &records {
+            batch.remove_artifact(name, *generation)?;
+        }
+        let files: Vec<Uuid> = gone.iter().map(|(file, _)| *file).collect();
         for &file in &files {
             batch.put_intent(file, now_ms())?;
         }
         batch.apply()?;
         self.remove_unpublished(&files)?;
-        Ok((files.len() as u64, gone.values().fold(0u64, |sum, bytes| sum.saturating_add(*bytes))))
+        Ok((files.len() as u64, total(gone.iter().map(|(_, bytes)| *bytes))))
     }
 
     /// Of each segment, keeps the last bitmap at or before `oldest`, and all later ones; of a segment that is gone,
@@ -216,6 +254,10 @@ impl Writer {
         }
         Ok(batch.apply()?)
     }
+}
+
+fn total(bytes: impl Iterator<Item = u64>) -> u64 {
+    bytes.fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]

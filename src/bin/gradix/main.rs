@@ -1,3 +1,33 @@
 //! `gradix`, the program: the day of those who append to gradient indexes and ask them, from a shell.
+//!
+//! - What can be said on a command line? `args`, and the struct at the top of each file in `commands`.
+//! - What does a command do? Its file in `commands`, over the public API of the library.
+//! - What does a person or a pipe see of it? `output` (results, on stdout), `progress` (on stderr), `failure` (errors, and
+//!   the exit code).
+//! - What does Ctrl-C do? `interrupt`.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
-fn main() {}
+mod args;
+mod commands;
+mod failure;
+mod interrupt;
+mod output;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::Cli;
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli.global.color.write_global();
+    let output = Output::new(&cli.global);
+    output.log();
+    match commands::run(cli.command, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => output.fail(&failure),
+    }
+}
