@@ -238,9 +238,9 @@ pub use index::{
     AppendError, ArtifactStats, Attach, AttachError, Attached, Collection, ColumnStats, Commit, CommitError,
     CompactOptions, Compaction, CreateError, DetachedError, DetachedWriter, Example, ExampleRow, Finding,
     Fit, FitError, FitOptions, FitProgress, GcOptions, GetError, Ids, Index, IndexOptions, LeftOut,
-    LeftOutReason, MaintenanceError, OpenError, Part, PartError, PartSegment, PartSums, PreparedCommit,
-    RecoverError, Recovery, Report, Row, Rows, SegmentStats, SelfInfluenceOptions, Snapshot, SnapshotError,
-    SourceCount, Stats, StoredRow, Writer, WriterError,
+    LeftOutReason, LoggedCommit, MaintenanceError, OpenError, Part, PartError, PartSegment, PartSums,
+    PreparedCommit, RecoverError, Recovery, Report, Row, Rows, SegmentStats, SelfInfluenceOptions, Snapshot,
+    SnapshotError, SourceCount, Stats, StoredRow, VerifyOptions, VerifyProgress, Writer, WriterError,
 };
 pub use manifest::ManifestError;
 pub use scan::{CancelToken, Grouping, Hit, Metric, Ranking, Scan, ScanError, SpanFilter};

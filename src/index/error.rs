@@ -350,6 +350,9 @@ pub enum MaintenanceError {
     /// A snapshot of the current generation could not be taken.
     #[error("cannot take a snapshot")]
     Snapshot(#[from] SnapshotError),
+    /// The caller cancelled the compaction.
+    #[error("the compaction was cancelled")]
+    Cancelled,
     /// An earlier write failed.
     #[error("an earlier write failed; open the index again")]
     Poisoned,
@@ -567,6 +570,9 @@ pub enum SnapshotError {
         /// Its rows.
         rows: u32,
     },
+    /// The caller cancelled the verification.
+    #[error("the verification was cancelled")]
+    Cancelled,
     /// The manifest could not be read.
     #[error("cannot read the manifest")]
     Manifest(#[from] ManifestError),

@@ -300,6 +300,17 @@ impl Manifest {
         Ok(last)
     }
 
+    /// Calls `each` for the recorded commits, the oldest first, until it says `false`.
+    pub fn for_each_commit(
+        &self,
+        mut each: impl FnMut(u64, CommitRecord) -> Result<bool, ManifestError>,
+    ) -> Result<(), ManifestError> {
+        self.for_each(COMMITS, &[], |key, value| {
+            let generation = self.generation(COMMITS, key)?;
+            each(generation, self.parse(COMMITS, key, value)?)
+        })
+    }
+
     /// The generations below `oldest` of recorded commits.
     pub fn commits_before(&self, oldest: u64) -> Result<Vec<u64>, ManifestError> {
         let mut all = Vec::new();

@@ -1,0 +1,161 @@
+//! What a command fails with: what, where, and what can be done. The exit code follows from its kind.
+
+use std::error::Error as _;
+use std::io;
+
+use gradix::ErrorKind;
+use gradix::formats::FormatError;
+
+pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug)]
+pub enum Failure {
+    /// The library's error, and what was being done, if that is more than the command's name.
+    Gradix { error: Box<gradix::Error>, at: Option<String>, hint: Option<String> },
+    /// The command line cannot mean anything.
+    Usage(String),
+    /// A command that found what it looks for, and says so by its exit code: `verify`, and damage.
+    Found,
+    /// Interrupted; says what was kept.
+    Interrupted(String),
+    /// A file of the command's own (not of an index, nor of vectors), or stdout.
+    Io { what: String, source: io::Error },
+}
+
+impl Failure {
+    /// Says what can be done about an error, where its kind says too little.
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        match self {
+            Self::Gradix { error, at, .. } => Self::Gradix { error, at, hint: Some(hint.into()) },
+            other => other,
+        }
+    }
+
+    /// Says what it was that failed, where the error does not: a row of a file.
+    pub fn at(self, place: impl Into<String>) -> Self {
+        match self {
+            Self::Gradix { error, hint, .. } => Self::Gradix { error, at: Some(place.into()), hint },
+            other => other,
+        }
+    }
+
+    /// Says what to do where there is no index.
+    pub fn hint_if_missing(self, path: &std::path::Path) -> Self {
+        if self.code() != 4 {
+            return self;
+        }
+        let hint = format!("`gradix create {}` makes one", path.display());
+        self.hint(hint)
+    }
+
+    /// A file that could not be read or written.
+    pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        |source| Self::Io { what, source }
+    }
+
+    /// Stdout could not be written.
+    pub fn stdout(source: io::Error) -> Self {
+        Self::Io { what: "write to stdout".into(), source }
+    }
+
+    /// Whether nobody reads stdout any more, which is no failure.
+    pub fn is_closed_pipe(&self) -> bool {
+        let closed = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+        match self {
+            Self::Io { source, .. } => closed(source),
+            Self::Gradix { error, .. } => {
+                matches!(&**error, gradix::Error::Format(FormatError::Io { source, .. }) if closed(source))
+            }
+            _ => false,
+        }
+    }
+
+    /// The exit code, as `gradix --help` lists it.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Found => 1,
+            Self::Usage(_) => 2,
+            Self::Interrupted(_) => 130,
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => 4,
+                io::ErrorKind::AlreadyExists => 5,
+                _ => 8,
+            },
+            Self::Gradix { error, .. } => match error.kind() {
+                ErrorKind::InvalidInput => 3,
+                ErrorKind::NotFound => 4,
+                ErrorKind::AlreadyExists => 5,
+                ErrorKind::Busy => 6,
+                ErrorKind::Damaged => 7,
+                ErrorKind::Newer | ErrorKind::Unsupported => 9,
+                ErrorKind::InvalidState | ErrorKind::Poisoned | ErrorKind::Expired => 10,
+                ErrorKind::Cancelled => 130,
+                // `Io`, and kinds that come later.
+                _ => 8,
+            },
+        }
+    }
+
+    /// The name of its kind, for programs.
+    pub fn kind(&self) -> &'static str {
+        match self.code() {
+            1 => "found",
+            2 => "usage",
+            3 => "invalid_input",
+            4 => "not_found",
+            5 => "already_exists",
+            6 => "busy",
+            7 => "damaged",
+            9 => "unsupported",
+            10 => "invalid_state",
+            130 => "interrupted",
+            _ => "io",
+        }
+    }
+
+    /// What went wrong, with all that caused it; a line.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Found => String::new(),
+            Self::Usage(what) | Self::Interrupted(what) => what.clone(),
+            Self::Io { what, source } => format!("cannot {what}: {source}"),
+            Self::Gradix { error, at, .. } => {
+                let mut message = at.as_ref().map_or(String::new(), |place| format!("{place}: "));
+                message.push_str(&error.to_string());
+                let mut cause = error.source();
+                while let Some(source) = cause {
+                    message.push_str(": ");
+                    message.push_str(&source.to_string());
+                    cause = source.source();
+                }
+                message
+            }
+        }
+    }
+
+    /// What can be done about it.
+    pub fn advice(&self) -> Option<&str> {
+        let Self::Gradix { error, hint, .. } = self else { return None };
+        if let Some(hint) = hint {
+            return Some(hint);
+        }
+        Some(match error.kind() {
+            ErrorKind::Busy => "another process writes to the index; run this again when it is done",
+            ErrorKind::Damaged => {
+                "`gradix verify` lists all damage of an index; restore it from a copy, or `gradix recover` it"
+            }
+            ErrorKind::Newer => "it was written by a later gradix: update this one",
+            ErrorKind::Expired => "`gradix log` lists the generations that there are",
+            ErrorKind::Poisoned => "what was committed is intact: look at the disk, then run this again",
+            _ => return None,
+        })
+    }
+}
+
+impl<E: Into<gradix::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Gradix { error: Box::new(error.into()), at: None, hint: None }
+    }
+}
