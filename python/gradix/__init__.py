@@ -20,6 +20,7 @@ examples by their influence on it.
 from gradix._gradix import (
     Commit,
     Fold,
+    FoldBatch,
     Index,
     Row,
     Schema,

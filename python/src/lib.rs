@@ -1,6 +1,7 @@
 //! gradix for Python: thin types over the Rust API. The package around them is in `gradix/`.
 
 mod arrays;
+mod batch;
 mod errors;
 mod index;
 mod rows;
@@ -14,6 +15,8 @@ mod writer;
 mod _gradix {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::batch::PyFoldBatch;
     #[pymodule_export]
     use crate::index::PyIndex;
     #[pymodule_export]
