@@ -76,7 +76,7 @@ impl Input {
                 let end = file.length;
                 Section::of_file(Arc::new(file), 0, end)
             }
-            From::Stream(stream) => Section::of_stream(self.path, stream),
+            From::Stream(stream) => Section::of_stream(self.path, stream, None),
         }
     }
 }
@@ -135,7 +135,7 @@ pub(super) struct Section {
 
 enum Bytes {
     File { file: Arc<DataFile>, end: u64 },
-    Stream(Box<dyn Read + Send>),
+    Stream { stream: Box<dyn Read + Send>, left: Option<u64> },
 }
 
 const ENDS: &str = "the data end before all that they should hold";
@@ -146,8 +146,9 @@ impl Section {
         Self { path: file.path.clone(), offset: start, bytes: Bytes::File { file, end } }
     }
 
-    pub(super) fn of_stream(path: PathBuf, stream: Box<dyn Read + Send>) -> Self {
-        Self { path, offset: 0, bytes: Bytes::Stream(stream) }
+    /// A stream, and how long it is if that is known.
+    pub(super) fn of_stream(path: PathBuf, stream: Box<dyn Read + Send>, left: Option<u64>) -> Self {
+        Self { path, offset: 0, bytes: Bytes::Stream { stream, left } }
     }
 
     /// Where the next byte lies.
@@ -159,7 +160,7 @@ impl Section {
     pub(super) fn left(&self) -> Option<u64> {
         match &self.bytes {
             Bytes::File { end, .. } => Some(end - self.offset),
-            Bytes::Stream(_) => None,
+            Bytes::Stream { left, .. } => *left,
         }
     }
 
@@ -172,13 +173,19 @@ impl Section {
                 }
                 file.read_at(into, self.offset)?;
             }
-            Bytes::Stream(stream) => stream.read_exact(into).map_err(|source| match source.kind() {
-                io::ErrorKind::UnexpectedEof => malformed(&self.path, self.offset, ENDS),
-                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
-                    malformed(&self.path, self.offset, source.to_string())
+            Bytes::Stream { stream, left } => {
+                if left.is_some_and(|left| left < into.len() as u64) {
+                    return Err(malformed(&self.path, self.offset, ENDS));
                 }
-                _ => FormatError::Io { path: self.path.clone(), operation: "read", source },
-            })?,
+                stream.read_exact(into).map_err(|source| match source.kind() {
+                    io::ErrorKind::UnexpectedEof => malformed(&self.path, self.offset, ENDS),
+                    io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                        malformed(&self.path, self.offset, source.to_string())
+                    }
+                    _ => FormatError::Io { path: self.path.clone(), operation: "read", source },
+                })?;
+                *left = left.map(|left| left - into.len() as u64);
+            }
         }
         self.offset += into.len() as u64;
         Ok(())
@@ -201,5 +208,21 @@ impl Section {
             left -= next as u64;
         }
         Ok(())
+    }
+}
+
+/// A range of a file, read in order.
+pub(super) struct FileRange {
+    pub(super) file: Arc<DataFile>,
+    pub(super) offset: u64,
+    pub(super) end: u64,
+}
+
+impl Read for FileRange {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let longest = (self.end - self.offset).min(into.len() as u64) as usize;
+        let read = read_at(&self.file.file, into.get_mut(..longest).unwrap_or_default(), self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
     }
 }

@@ -8,6 +8,14 @@ use super::numbers::u64_of;
 use super::{Batch, FormatError, ReadOptions};
 use crate::segment::Span;
 
+/// The arrays that say something of each row.
+pub(super) const IDS: &str = "ids";
+pub(super) const SOURCES: &str = "sources";
+pub(super) const METADATA: &str = "metadata";
+pub(super) const SPANS: &str = "spans";
+/// Behind the name of an array of bytes: where each row's begin in it, and where the last row's end.
+pub(super) const OFFSETS: &str = ".offsets";
+
 /// A text or bytes for each row.
 pub(super) enum Texts {
     /// Held in memory: names of a header.
@@ -68,6 +76,7 @@ impl Texts {
                 }
                 *last = Some(start);
             }
+            Self::Fixed { .. } if rows == 0 => {}
             Self::Fixed { values, width, kind } => {
                 let mut raw = vec![0; *width];
                 for row in row..row + rows as u64 {

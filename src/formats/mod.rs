@@ -11,6 +11,7 @@ mod ids;
 mod input;
 mod labels;
 mod npy;
+mod npz;
 mod numbers;
 mod options;
 mod safetensors;
@@ -55,6 +56,7 @@ pub fn open(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Box<dyn Row
     match format {
         Some(FileFormat::Safetensors) => Ok(Box::new(safetensors::open(input, options)?)),
         Some(FileFormat::Npy) => Ok(Box::new(npy::open(input, options)?)),
+        Some(FileFormat::Npz) => Ok(Box::new(npz::open(input, options)?)),
         _ => {
             let names = FileFormat::ALL.map(FileFormat::name).join(", ");
             Err(unsupported(

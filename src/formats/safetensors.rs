@@ -7,7 +7,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::arrays::{Array, Arrays};
 use super::input::{DataFile, Input, Section, malformed, unsupported};
-use super::labels::{Labels, Texts};
+use super::labels::{IDS, Labels, METADATA, OFFSETS, SOURCES, SPANS, Texts};
 use super::numbers::{Stored, u64_of};
 use super::{FormatError, Number, ReadOptions};
 use crate::sketch::{SketchSpec, WHOLE};
@@ -17,13 +17,6 @@ const LONGEST: u64 = 100_000_000;
 
 /// The key of the spec in a file's metadata.
 pub(super) const SPEC_KEY: &str = "gradix.spec";
-
-/// The tensors that say something of each row: with `.offsets` behind the name, where each row's bytes begin.
-pub(super) const IDS: &str = "ids";
-pub(super) const SOURCES: &str = "sources";
-pub(super) const METADATA: &str = "metadata";
-pub(super) const SPANS: &str = "spans";
-pub(super) const OFFSETS: &str = ".offsets";
 
 struct Tensors {
     file: Arc<DataFile>,

@@ -12,7 +12,7 @@ pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
 #[derive(Debug)]
 pub enum Failure {
     /// The library's error, and what was being done, if that is more than the command's name.
-    Gradix { error: Box<gradix::Error>, at: Option<String>, hint: Option<String> },
+    Gradix { error: Box<gradix::Error>, hint: Option<String> },
     /// The command line cannot mean anything.
     Usage(String),
     /// A command that found what it looks for, and says so by its exit code: `verify`, and damage.
@@ -21,22 +21,43 @@ pub enum Failure {
     Interrupted(String),
     /// A file of the command's own (not of an index, nor of vectors), or stdout.
     Io { what: String, source: io::Error },
+    /// Another one, with the place where it was met, and advice that is its own and more.
+    In { failure: Box<Self>, place: Option<String>, advice: Option<String> },
 }
 
 impl Failure {
     /// Says what can be done about an error, where its kind says too little.
     pub fn hint(self, hint: impl Into<String>) -> Self {
         match self {
-            Self::Gradix { error, at, .. } => Self::Gradix { error, at, hint: Some(hint.into()) },
+            Self::Gradix { error, .. } => Self::Gradix { error, hint: Some(hint.into()) },
             other => other,
         }
     }
 
-    /// Says what it was that failed, where the error does not: a row of a file.
+    /// Says where it was met: an input, a row.
     pub fn at(self, place: impl Into<String>) -> Self {
+        let advice = self.advice().map(str::to_owned);
+        Self::In { failure: Box::new(self), place: Some(place.into()), advice }
+    }
+
+    /// Says more about what can be done, or about what is kept.
+    pub fn and(self, more: String) -> Self {
+        let advice = match self.advice() {
+            Some(advice) => format!("{advice}; {more}"),
+            None => more,
+        };
+        Self::In { failure: Box::new(self), place: None, advice: Some(advice) }
+    }
+
+    /// The error of an append, if it is one.
+    pub fn of_append(&self) -> Option<&gradix::AppendError> {
         match self {
-            Self::Gradix { error, hint, .. } => Self::Gradix { error, at: Some(place.into()), hint },
-            other => other,
+            Self::Gradix { error, .. } => match &**error {
+                gradix::Error::Append(error) => Some(error),
+                _ => None,
+            },
+            Self::In { failure, .. } => failure.of_append(),
+            _ => None,
         }
     }
 
@@ -65,6 +86,7 @@ impl Failure {
         let closed = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
         match self {
             Self::Io { source, .. } => closed(source),
+            Self::In { failure, .. } => failure.is_closed_pipe(),
             Self::Gradix { error, .. } => {
                 matches!(&**error, gradix::Error::Format(FormatError::Io { source, .. }) if closed(source))
             }
@@ -78,6 +100,7 @@ impl Failure {
             Self::Found => 1,
             Self::Usage(_) => 2,
             Self::Interrupted(_) => 130,
+            Self::In { failure, .. } => failure.code(),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => 4,
                 io::ErrorKind::AlreadyExists => 5,
@@ -119,11 +142,12 @@ impl Failure {
     pub fn message(&self) -> String {
         match self {
             Self::Found => String::new(),
+            Self::In { failure, place: Some(place), .. } => format!("{place}: {}", failure.message()),
+            Self::In { failure, place: None, .. } => failure.message(),
             Self::Usage(what) | Self::Interrupted(what) => what.clone(),
             Self::Io { what, source } => format!("cannot {what}: {source}"),
-            Self::Gradix { error, at, .. } => {
-                let mut message = at.as_ref().map_or(String::new(), |place| format!("{place}: "));
-                message.push_str(&error.to_string());
+            Self::Gradix { error, .. } => {
+                let mut message = error.to_string();
                 let mut cause = error.source();
                 while let Some(source) = cause {
                     message.push_str(": ");
@@ -137,7 +161,11 @@ impl Failure {
 
     /// What can be done about it.
     pub fn advice(&self) -> Option<&str> {
-        let Self::Gradix { error, hint, .. } = self else { return None };
+        let (error, hint) = match self {
+            Self::Gradix { error, hint } => (error, hint),
+            Self::In { advice, .. } => return advice.as_deref(),
+            _ => return None,
+        };
         if let Some(hint) = hint {
             return Some(hint);
         }
@@ -183,6 +211,6 @@ fn of_curvature(error: &gradix::Error) -> Option<&'static str> {
 
 impl<E: Into<gradix::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::Gradix { error: Box::new(error.into()), at: None, hint: None }
+        Self::Gradix { error: Box::new(error.into()), hint: None }
     }
 }
