@@ -18,6 +18,7 @@ mod progress;
 mod queries;
 mod records;
 mod scoring;
+mod sheet;
 mod table;
 mod texts;
 mod units;

@@ -1,13 +1,19 @@
 //! The commands. Each file has the arguments of one, and what it does.
 
+mod compact;
 mod completions;
 mod explain;
+mod fit;
+mod gc;
 mod get;
+mod log;
 mod ls;
 mod man;
 mod query;
+mod recover;
 mod schema;
 mod scores;
+mod select;
 mod stats;
 mod verify;
 
@@ -23,14 +29,20 @@ use crate::records::Cell;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Compact(compact::Compact),
     Completions(completions::Completions),
     Explain(explain::Explain),
+    Fit(fit::Fit),
+    Gc(gc::Gc),
     Get(get::Get),
+    Log(log::Log),
     Ls(ls::Ls),
     Man(man::Man),
     Query(query::Query),
+    Recover(recover::Recover),
     Schema(schema::Schema),
     Scores(scores::Scores),
+    Select(select::Select),
     Stats(stats::Stats),
     Verify(verify::Verify),
 }
@@ -38,14 +50,20 @@ pub enum Command {
 /// Does what was asked.
 pub fn run(command: Command, output: &Output) -> Result {
     match command {
+        Command::Compact(command) => command.run(output),
         Command::Completions(command) => command.run(output),
         Command::Explain(command) => command.run(output),
+        Command::Fit(command) => command.run(output),
+        Command::Gc(command) => command.run(output),
         Command::Get(command) => command.run(output),
+        Command::Log(command) => command.run(output),
         Command::Ls(command) => command.run(output),
         Command::Man(command) => command.run(output),
         Command::Query(command) => command.run(output),
+        Command::Recover(command) => command.run(output),
         Command::Schema(command) => command.run(output),
         Command::Scores(command) => command.run(output),
+        Command::Select(command) => command.run(output),
         Command::Stats(command) => command.run(output),
         Command::Verify(command) => command.run(output),
     }
@@ -54,6 +72,11 @@ pub fn run(command: Command, output: &Output) -> Result {
 /// Opens an index that is only read, so that a read-only file system serves too.
 fn open(path: &Path) -> Result<Index> {
     Index::options().read_only(true).open(path).map_err(|error| Failure::from(error).hint_if_missing(path))
+}
+
+/// Opens an index that is changed.
+fn open_to_write(path: &Path) -> Result<Index> {
+    Index::open(path).map_err(|error| Failure::from(error).hint_if_missing(path))
 }
 
 /// Which index, and as of when.
