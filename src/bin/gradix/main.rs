@@ -11,10 +11,17 @@ mod args;
 mod commands;
 mod failure;
 mod id;
+mod ingest;
+mod inputs;
+mod intake;
 mod interrupt;
+mod list;
 mod output;
 mod progress;
+mod record;
+mod schema;
 mod table;
+mod target;
 mod units;
 
 use std::process::ExitCode;

@@ -64,7 +64,10 @@ enum Kind {
 impl SchemaArgs {
     /// Whether anything is said.
     pub fn is_given(&self) -> bool {
-        self.schema.is_some() || self.like.is_some() || self.has_spec() || !(self.encoding.is_empty() && self.tier.is_empty())
+        self.schema.is_some()
+            || self.like.is_some()
+            || self.has_spec()
+            || !(self.encoding.is_empty() && self.tier.is_empty())
     }
 
     /// Whether something is said of the spec.
@@ -136,10 +139,11 @@ impl SchemaArgs {
 
     /// Checks that no flag is given which the kind has no use for.
     fn check_fits(&self, kind: Kind) -> Result {
-        let only = |is_given: bool, flag: &str, of: &[Kind], names: &str| match is_given && !of.contains(&kind) {
-            true => Err(Failure::Usage(format!("{flag} is for --kind {names} only"))),
-            false => Ok(()),
-        };
+        let only =
+            |is_given: bool, flag: &str, of: &[Kind], names: &str| match is_given && !of.contains(&kind) {
+                true => Err(Failure::Usage(format!("{flag} is for --kind {names} only"))),
+                false => Ok(()),
+            };
         only(self.seed.is_some(), "--seed", &[Kind::RapidGrad, Kind::Kronecker], "rapid_grad or kronecker")?;
         only(self.per_tensor, "--per-tensor", &[Kind::RapidGrad], "rapid_grad")?;
         only(self.name.is_some(), "--name", &[Kind::Dense], "dense")?;
@@ -157,8 +161,8 @@ impl SchemaArgs {
         }
         for (name, encoding) in self.encoding.iter().filter_map(|said| said.rsplit_once('=')) {
             let block = spec.block(name).and_then(|block| encodings.get_mut(block));
-            let block =
-                block.ok_or_else(|| Failure::Usage(format!("--encoding: there is no block {name:?} in {spec}")))?;
+            let block = block
+                .ok_or_else(|| Failure::Usage(format!("--encoding: there is no block {name:?} in {spec}")))?;
             *block = parse_encoding(encoding)?;
         }
         Ok(encodings)
@@ -180,7 +184,9 @@ fn of_file(path: &std::path::Path) -> Result<Schema> {
 
 fn parse_encoding(name: &str) -> Result<Encoding> {
     let found = Encoding::ALL.iter().find(|encoding| encoding.name() == name);
-    found.copied().ok_or_else(|| Failure::Usage(format!("there is no encoding {name:?}; there are f32, f16, i8")))
+    found
+        .copied()
+        .ok_or_else(|| Failure::Usage(format!("there is no encoding {name:?}; there are f32, f16, i8")))
 }
 
 fn parse_tier(text: &str) -> Result<Tier> {
@@ -196,7 +202,8 @@ fn parse_tier(text: &str) -> Result<Tier> {
 
 fn parse_block(text: &str) -> Result<(String, u32)> {
     let block = text.rsplit_once('=').and_then(|(name, dims)| Some((name.to_owned(), dims.parse().ok()?)));
-    block.ok_or_else(|| Failure::Usage(format!("--block {text:?} is not like NAME=DIMS, as in layers.0=4096")))
+    block
+        .ok_or_else(|| Failure::Usage(format!("--block {text:?} is not like NAME=DIMS, as in layers.0=4096")))
 }
 
 fn parse_sides(text: &str) -> Result<(String, u32, u32)> {
@@ -205,5 +212,7 @@ fn parse_sides(text: &str) -> Result<(String, u32, u32)> {
         let (p_in, p_out) = sides.split_once('x')?;
         Some((name.to_owned(), p_in.parse().ok()?, p_out.parse().ok()?))
     };
-    parse().ok_or_else(|| Failure::Usage(format!("--block {text:?} is not like NAME=INxOUT, as in layers.0=64x64")))
+    parse().ok_or_else(|| {
+        Failure::Usage(format!("--block {text:?} is not like NAME=INxOUT, as in layers.0=64x64"))
+    })
 }

@@ -1,6 +1,10 @@
 //! The commands. Each file has the arguments of one, and what it does.
 
+mod append;
+mod attach;
 mod completions;
+mod create;
+mod delete;
 mod get;
 mod ls;
 mod man;
@@ -19,7 +23,11 @@ use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Append(append::Append),
+    Attach(attach::Attach),
     Completions(completions::Completions),
+    Create(create::Create),
+    Delete(delete::Delete),
     Get(get::Get),
     Ls(ls::Ls),
     Man(man::Man),
@@ -31,7 +39,11 @@ pub enum Command {
 /// Does what was asked.
 pub fn run(command: Command, output: &Output) -> Result {
     match command {
+        Command::Append(command) => command.run(output),
+        Command::Attach(command) => command.run(output),
         Command::Completions(command) => command.run(output),
+        Command::Create(command) => command.run(output),
+        Command::Delete(command) => command.run(output),
         Command::Get(command) => command.run(output),
         Command::Ls(command) => command.run(output),
         Command::Man(command) => command.run(output),
