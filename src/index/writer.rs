@@ -411,8 +411,21 @@ impl Writer {
         done
     }
 
-    /// Whether there is something to commit.
-    pub(super) fn has_changes(&self) -> bool {
+    /// Whether there are changes since the last commit.
+    ///
+    /// ```
+    /// # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let spec = SketchSpec::dense("mine", "v1", [("all", 1)]);
+    /// # let index = Index::create(folder.path().join("i"), &Schema::new(spec.clone(), Encoding::F32)?)?;
+    /// let mut writer = index.writer()?;
+    /// assert!(!writer.has_changes());
+    /// writer.append("a", &Sketch::dense(spec, vec![1.0])?)?;
+    /// assert!(writer.has_changes());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
         !self.pending.is_empty() || !self.attachments.is_empty() || !self.observations.is_empty()
     }
 

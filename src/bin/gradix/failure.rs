@@ -37,9 +37,9 @@ impl Failure {
     }
 
     /// Says where it was met: an input, a row.
-    pub fn at(self, place: String) -> Self {
+    pub fn at(self, place: impl Into<String>) -> Self {
         let advice = self.advice().map(str::to_owned);
-        Self::In { failure: Box::new(self), place: Some(place), advice }
+        Self::In { failure: Box::new(self), place: Some(place.into()), advice }
     }
 
     /// Says more about what can be done, or about what is kept.

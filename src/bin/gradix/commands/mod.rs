@@ -5,10 +5,13 @@ mod attach;
 mod completions;
 mod create;
 mod delete;
+mod explain;
 mod get;
 mod ls;
 mod man;
+mod query;
 mod schema;
+mod scores;
 mod stats;
 mod verify;
 
@@ -16,10 +19,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use gradix::scan::{CancelToken, ScanError};
-use gradix::{Index, Snapshot};
+use gradix::{Index, Snapshot, Span};
 
 use crate::failure::{Failure, Result};
 use crate::output::Output;
+use crate::records::Cell;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -28,10 +32,13 @@ pub enum Command {
     Completions(completions::Completions),
     Create(create::Create),
     Delete(delete::Delete),
+    Explain(explain::Explain),
     Get(get::Get),
     Ls(ls::Ls),
     Man(man::Man),
+    Query(query::Query),
     Schema(schema::Schema),
+    Scores(scores::Scores),
     Stats(stats::Stats),
     Verify(verify::Verify),
 }
@@ -44,10 +51,13 @@ pub fn run(command: Command, output: &Output) -> Result {
         Command::Completions(command) => command.run(output),
         Command::Create(command) => command.run(output),
         Command::Delete(command) => command.run(output),
+        Command::Explain(command) => command.run(output),
         Command::Get(command) => command.run(output),
         Command::Ls(command) => command.run(output),
         Command::Man(command) => command.run(output),
+        Command::Query(command) => command.run(output),
         Command::Schema(command) => command.run(output),
+        Command::Scores(command) => command.run(output),
         Command::Stats(command) => command.run(output),
         Command::Verify(command) => command.run(output),
     }
@@ -86,4 +96,12 @@ impl At {
 /// Fails if Ctrl-C was pressed.
 fn check(cancel: &CancelToken) -> Result {
     if cancel.is_cancelled() { Err(ScanError::Cancelled.into()) } else { Ok(()) }
+}
+
+/// The ends of a span as cells: nothing for a whole example.
+fn span_cells(span: Span) -> (Cell<'static>, Cell<'static>) {
+    match span.is_whole() {
+        true => (Cell::Nothing, Cell::Nothing),
+        false => (Cell::Count(span.start.into()), Cell::Count(span.end.into())),
+    }
 }
