@@ -3,8 +3,8 @@
 use std::error::Error as _;
 use std::io;
 
-use gradix::ErrorKind;
 use gradix::formats::FormatError;
+use gradix::{CurvatureError, ErrorKind};
 
 pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
@@ -172,6 +172,9 @@ impl Failure {
         if let Some(hint) = hint {
             return Some(hint);
         }
+        if let Some(advice) = of_curvature(error) {
+            return Some(advice);
+        }
         Some(match error.kind() {
             ErrorKind::Busy => "another process writes to the index; run this again when it is done",
             ErrorKind::Damaged => {
@@ -183,6 +186,30 @@ impl Failure {
             _ => return None,
         })
     }
+}
+
+/// What can be done about a curvature that cannot be used.
+fn of_curvature(error: &gradix::Error) -> Option<&'static str> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<CurvatureError>() {
+            return match error {
+                CurvatureError::NotFitted { .. } => {
+                    Some("`gradix fit` makes it; `gradix stats` lists those that there are")
+                }
+                CurvatureError::Missing { .. } => {
+                    Some("`gradix fit` brings it up to date; --allow-uncovered takes it as it is")
+                }
+                CurvatureError::NoCurvature => Some("give --curvature"),
+                CurvatureError::NoSelfInfluence { .. } | CurvatureError::RowsWithoutSelfInfluence { .. } => {
+                    Some("`gradix fit --self-influence` computes it, with the same --kappa and --rank")
+                }
+                _ => None,
+            };
+        }
+        cause = error.source();
+    }
+    None
 }
 
 impl<E: Into<gradix::Error>> From<E> for Failure {

@@ -24,6 +24,7 @@ mod record;
 mod records;
 mod schema;
 mod scoring;
+mod sheet;
 mod table;
 mod target;
 mod texts;

@@ -76,11 +76,6 @@ struct Rows {
 }
 
 impl QueryArgs {
-    /// The number of files.
-    pub fn files(&self) -> usize {
-        self.queries.len()
-    }
-
     /// Reads queries in batches.
     pub fn reader<'a>(&'a self, snapshot: &'a Snapshot, cancel: &CancelToken) -> Result<Reader<'a>> {
         if self.queries.is_empty() && self.id.is_empty() {

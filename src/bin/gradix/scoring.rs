@@ -141,8 +141,9 @@ pub struct Filters {
     spans: Spans,
 }
 
+/// Which spans.
 #[derive(Debug, Clone, Copy)]
-struct Spans(SpanFilter);
+pub struct Spans(pub SpanFilter);
 
 impl FromStr for Spans {
     type Err = String;
@@ -165,19 +166,34 @@ impl FromStr for Spans {
     }
 }
 
+/// The same, with the ids of the files.
+#[derive(Debug)]
+pub struct Rows<'a> {
+    filters: &'a Filters,
+    ids: Option<Vec<Vec<u8>>>,
+    excluded: Vec<Vec<u8>>,
+}
+
 impl Filters {
-    pub fn configure<'a>(&self, mut scan: Scan<'a>) -> Result<Scan<'a>> {
-        if !self.source.is_empty() {
-            scan = scan.sources(self.source.clone());
-        }
-        if let Some(path) = &self.ids_from {
-            scan = scan.ids(ids(path)?);
-        }
-        scan = scan.exclude_ids(self.exclude.iter().map(|id| id.0.clone()));
+    /// Reads the ids.
+    pub fn read(&self) -> Result<Rows<'_>> {
+        let mut excluded: Vec<Vec<u8>> = self.exclude.iter().map(|id| id.0.clone()).collect();
         if let Some(path) = &self.exclude_from {
-            scan = scan.exclude_ids(ids(path)?);
+            excluded.append(&mut ids(path)?);
         }
-        Ok(scan.spans(self.spans.0))
+        Ok(Rows { filters: self, ids: self.ids_from.as_deref().map(ids).transpose()?, excluded })
+    }
+}
+
+impl Rows<'_> {
+    pub fn configure<'a>(&self, mut scan: Scan<'a>) -> Scan<'a> {
+        if !self.filters.source.is_empty() {
+            scan = scan.sources(self.filters.source.clone());
+        }
+        if let Some(ids) = &self.ids {
+            scan = scan.ids(ids.iter().cloned());
+        }
+        scan.exclude_ids(self.excluded.iter().cloned()).spans(self.filters.spans.0)
     }
 }
 

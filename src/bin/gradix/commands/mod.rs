@@ -2,16 +2,22 @@
 
 mod append;
 mod attach;
+mod compact;
 mod completions;
 mod create;
 mod delete;
 mod explain;
+mod fit;
+mod gc;
 mod get;
+mod log;
 mod ls;
 mod man;
 mod query;
+mod recover;
 mod schema;
 mod scores;
+mod select;
 mod stats;
 mod verify;
 
@@ -29,16 +35,22 @@ use crate::records::Cell;
 pub enum Command {
     Append(append::Append),
     Attach(attach::Attach),
+    Compact(compact::Compact),
     Completions(completions::Completions),
     Create(create::Create),
     Delete(delete::Delete),
     Explain(explain::Explain),
+    Fit(fit::Fit),
+    Gc(gc::Gc),
     Get(get::Get),
+    Log(log::Log),
     Ls(ls::Ls),
     Man(man::Man),
     Query(query::Query),
+    Recover(recover::Recover),
     Schema(schema::Schema),
     Scores(scores::Scores),
+    Select(select::Select),
     Stats(stats::Stats),
     Verify(verify::Verify),
 }
@@ -48,16 +60,22 @@ pub fn run(command: Command, output: &Output) -> Result {
     match command {
         Command::Append(command) => command.run(output),
         Command::Attach(command) => command.run(output),
+        Command::Compact(command) => command.run(output),
         Command::Completions(command) => command.run(output),
         Command::Create(command) => command.run(output),
         Command::Delete(command) => command.run(output),
         Command::Explain(command) => command.run(output),
+        Command::Fit(command) => command.run(output),
+        Command::Gc(command) => command.run(output),
         Command::Get(command) => command.run(output),
+        Command::Log(command) => command.run(output),
         Command::Ls(command) => command.run(output),
         Command::Man(command) => command.run(output),
         Command::Query(command) => command.run(output),
+        Command::Recover(command) => command.run(output),
         Command::Schema(command) => command.run(output),
         Command::Scores(command) => command.run(output),
+        Command::Select(command) => command.run(output),
         Command::Stats(command) => command.run(output),
         Command::Verify(command) => command.run(output),
     }
@@ -66,6 +84,11 @@ pub fn run(command: Command, output: &Output) -> Result {
 /// Opens an index that is only read, so that a read-only file system serves too.
 fn open(path: &Path) -> Result<Index> {
     Index::options().read_only(true).open(path).map_err(|error| Failure::from(error).hint_if_missing(path))
+}
+
+/// Opens an index that is changed.
+fn open_to_write(path: &Path) -> Result<Index> {
+    Index::open(path).map_err(|error| Failure::from(error).hint_if_missing(path))
 }
 
 /// Which index, and as of when.
