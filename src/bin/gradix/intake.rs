@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use gradix::formats::RowSource;
 use gradix::{Existing, Index, Schema};
 use serde_json::json;
 
@@ -12,7 +11,6 @@ use crate::failure::{Failure, Result};
 use crate::ingest::{Ingest, MOST_EXAMPLES, Opener, commit_examples};
 use crate::output::Output;
 use crate::record::{Found, Record, find};
-use crate::schema::SchemaArgs;
 use crate::target::Target;
 use crate::units::of;
 
@@ -39,16 +37,11 @@ pub struct IntakeArgs {
     #[arg(long)]
     dry_run: bool,
     /// Build parts in this folder, for `gradix attach`, without touching the index
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["dry_run", "create"])]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "dry_run")]
     detached: Option<PathBuf>,
     /// Threads that encode rows. Default: one for each core
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// Create the index if it is not there; flags say what the first input does not
-    #[arg(long)]
-    create: bool,
-    #[command(flatten)]
-    new: SchemaArgs,
 }
 
 /// What is appended where.
@@ -63,27 +56,40 @@ pub struct Intake<'a> {
 }
 
 impl IntakeArgs {
-    /// The schema of the index, and where rows go to. The index is created if that is asked for; then `first` opens the first
-    /// input.
-    pub fn open<'s>(
+    /// The schema of the index, and where rows go to. `new` is given the index, or nothing if there is none: then it may say
+    /// what to create.
+    pub fn open(
         &self,
         path: &Path,
         output: &Output,
-        first: impl FnOnce() -> Result<&'s dyn RowSource>,
+        new: impl FnOnce(Option<&Schema>) -> Result<Option<Schema>>,
     ) -> Result<(Schema, Target)> {
         if let Some(folder) = &self.detached {
             let every = self.commit_every.map_or(MOST_EXAMPLES, |every| every as usize);
             let writer = Target::detached(path, folder, every)?;
-            return Ok((writer.schema().clone(), Target::Detached(Box::new(writer))));
+            let schema = writer.schema().clone();
+            new(Some(&schema))?;
+            return Ok((schema, Target::Detached(Box::new(writer))));
         }
-        let schema = self.schema(path, output, first)?;
+        let (schema, snapshot) = match Index::options().read_only(true).open(path) {
+            Ok(index) => {
+                new(Some(index.schema()))?;
+                (index.schema().clone(), Some(index.snapshot()?))
+            }
+            Err(error) => {
+                let is_missing = matches!(error, gradix::OpenError::NotAnIndex { .. });
+                let schema = if is_missing { new(None)? } else { None };
+                let schema = schema.ok_or_else(|| Failure::from(error).hint_if_missing(path))?;
+                if !self.dry_run {
+                    Index::create(path, &schema)?;
+                    output.note(&format!("created {}: {}", path.display(), schema.spec()));
+                }
+                (schema, None)
+            }
+        };
         let every = self.commit_every(&schema);
         let target = match self.dry_run {
-            true => {
-                let index = Index::options().read_only(true).open(path);
-                let snapshot = index.ok().map(|index| index.snapshot()).transpose()?;
-                Target::dry(snapshot, &schema, every)?
-            }
+            true => Target::dry(snapshot, &schema, every)?,
             false => Target::index(path, every)?,
         };
         Ok((schema, target))
@@ -93,43 +99,7 @@ impl IntakeArgs {
         self.commit_every.map_or_else(|| commit_examples(schema), |every| every as usize)
     }
 
-    fn schema<'s>(
-        &self,
-        path: &Path,
-        output: &Output,
-        first: impl FnOnce() -> Result<&'s dyn RowSource>,
-    ) -> Result<Schema> {
-        if self.new.is_given() && !self.create {
-            return Err(Failure::Usage("flags for a new index are for --create only".into()));
-        }
-        match Index::options().read_only(true).open(path) {
-            Ok(index) if self.new.is_given() => {
-                let asked = self.new.schema(Some(first()?))?;
-                if asked != *index.schema() {
-                    return Err(Failure::Usage(format!(
-                        "{} is there already, with another schema: {}; leave out the flags for a new index",
-                        path.display(),
-                        index.schema().spec()
-                    )));
-                }
-                Ok(asked)
-            }
-            Ok(index) => Ok(index.schema().clone()),
-            Err(gradix::OpenError::NotAnIndex { .. }) if self.create => {
-                let schema = self.new.schema(Some(first()?))?;
-                if !self.dry_run {
-                    Index::create(path, &schema)?;
-                    output.note(&format!("created {}: {}", path.display(), schema.spec()));
-                }
-                Ok(schema)
-            }
-            Err(error) => {
-                let failure = Failure::from(error).hint_if_missing(path);
-                Err(if failure.code() == 4 { failure.and("--create makes it".into()) } else { failure })
-            }
-        }
-    }
-
+    /// Appends.
     pub fn run(self, intake: Intake<'_>, open: Opener, output: &Output) -> Result {
         if let Some(threads) = self.threads {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads));

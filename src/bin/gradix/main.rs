@@ -15,7 +15,6 @@ mod ingest;
 mod inputs;
 mod intake;
 mod interrupt;
-mod list;
 mod npy;
 mod output;
 mod progress;

@@ -34,18 +34,26 @@ pub struct SchemaArgs {
     /// Digest of all that determines the vectors, as of the projection (dense)
     #[arg(long, value_name = "TEXT")]
     digest: Option<String>,
-    /// How values are stored: f16, i8 or f32; of one block: BLOCK=ENCODING. Default: f16
-    #[arg(long, value_name = "ENCODING")]
-    encoding: Vec<String>,
-    /// A coarse copy of the rows for faster scans: sign (or sign=SEED), i8
-    #[arg(long, value_name = "TIER")]
-    tier: Vec<String>,
+    #[command(flatten)]
+    storage: StorageArgs,
     /// A file with a schema as JSON, as `gradix create --json` prints it
     #[arg(long, value_name = "FILE", conflicts_with_all = EVERY)]
     schema: Option<PathBuf>,
     /// The schema of another index
     #[arg(long, value_name = "INDEX", conflicts_with_all = EVERY, conflicts_with = "schema")]
     like: Option<PathBuf>,
+}
+
+/// How rows of a new index are stored.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "The new index")]
+pub struct StorageArgs {
+    /// How values are stored: f16, i8 or f32; of one block: BLOCK=ENCODING. Default: f16
+    #[arg(long, value_name = "ENCODING")]
+    encoding: Vec<String>,
+    /// A coarse copy of the rows for faster scans: sign (or sign=SEED), i8
+    #[arg(long, value_name = "TIER")]
+    tier: Vec<String>,
 }
 
 /// The flags that a whole schema leaves nothing to say for.
@@ -64,10 +72,7 @@ enum Kind {
 impl SchemaArgs {
     /// Whether anything is said.
     pub fn is_given(&self) -> bool {
-        self.schema.is_some()
-            || self.like.is_some()
-            || self.has_spec()
-            || !(self.encoding.is_empty() && self.tier.is_empty())
+        self.schema.is_some() || self.like.is_some() || self.has_spec() || self.storage.is_given()
     }
 
     /// Whether something is said of the spec.
@@ -94,9 +99,7 @@ impl SchemaArgs {
             Some(input) if !self.has_spec() => input.spec().clone(),
             _ => self.spec(input)?,
         };
-        let encodings = self.encodings(&spec)?;
-        let tiers = self.tier.iter().map(|tier| parse_tier(tier)).collect::<Result<Vec<_>>>()?;
-        Ok(Schema::with_encodings(spec, encodings)?.with_tiers(tiers)?)
+        self.storage.schema(spec)
     }
 
     fn spec(&self, input: Option<&dyn RowSource>) -> Result<SketchSpec> {
@@ -152,6 +155,20 @@ impl SchemaArgs {
             return Err(Failure::Usage("--kind kronecker needs --block NAME=INxOUT".into()));
         }
         Ok(())
+    }
+}
+
+impl StorageArgs {
+    /// Whether anything is said.
+    pub fn is_given(&self) -> bool {
+        !(self.encoding.is_empty() && self.tier.is_empty())
+    }
+
+    /// The schema of a spec whose rows are stored like this.
+    pub fn schema(&self, spec: SketchSpec) -> Result<Schema> {
+        let encodings = self.encodings(&spec)?;
+        let tiers = self.tier.iter().map(|tier| parse_tier(tier)).collect::<Result<Vec<_>>>()?;
+        Ok(Schema::with_encodings(spec, encodings)?.with_tiers(tiers)?)
     }
 
     fn encodings(&self, spec: &SketchSpec) -> Result<Vec<Encoding>> {

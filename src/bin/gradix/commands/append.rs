@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use gradix::formats::RowSource;
 
 use crate::failure::{Failure, Result};
 use crate::ingest::Opener;
 use crate::inputs::{ReadArgs, expand};
 use crate::intake::{Intake, IntakeArgs};
 use crate::output::Output;
+use crate::schema::SchemaArgs;
 
 /// Append vectors from files
 ///
@@ -38,6 +40,11 @@ pub struct Append {
     read: ReadArgs,
     #[command(flatten)]
     intake: IntakeArgs,
+    /// Create the index if it is not there; the first input says what flags do not
+    #[arg(long, help_heading = "The new index", conflicts_with = "detached")]
+    create: bool,
+    #[command(flatten)]
+    new: SchemaArgs,
 }
 
 impl Append {
@@ -45,11 +52,24 @@ impl Append {
         let paths = expand(&self.inputs)?;
         self.read.check(paths.len())?;
         let Some(first) = paths.first() else { return Err(Failure::Usage("no inputs".into())) };
+        if self.new.is_given() && !self.create {
+            return Err(Failure::Usage("flags for a new index are for --create only".into()));
+        }
         let mut opened = None;
-        let read = self.read.clone();
-        let (schema, target) = self.intake.open(&self.index, output, || {
-            let source = read.open_shape(first)?;
-            Ok(&**opened.insert(source))
+        let (schema, target) = self.intake.open(&self.index, output, |found| {
+            if !self.create || (found.is_some() && !self.new.is_given()) {
+                return Ok(None);
+            }
+            let input: &dyn RowSource = &**opened.insert(self.read.open_shape(first)?);
+            let new = self.new.schema(Some(input))?;
+            match found {
+                Some(found) if *found != new => Err(Failure::Usage(format!(
+                    "{} is there already, with another schema: {}; leave out the flags for a new index",
+                    self.index.display(),
+                    found.spec()
+                ))),
+                _ => Ok(Some(new)),
+            }
         })?;
         // A stream cannot be opened twice.
         let mut opened = opened.filter(|_| crate::inputs::is_stream(first));

@@ -11,8 +11,8 @@ use super::{check, open};
 use crate::failure::{Failure, Result};
 use crate::id::{self, Id};
 use crate::interrupt;
-use crate::list;
 use crate::output::Output;
+use crate::scoring;
 use crate::units::of;
 
 /// Delete examples
@@ -123,7 +123,7 @@ impl Delete {
     fn named(&self) -> Result<BTreeSet<Vec<u8>>> {
         let mut named: BTreeSet<_> = self.ids.iter().map(|id| id.0.clone()).collect();
         if let Some(path) = &self.ids_from {
-            named.extend(list::read(path)?);
+            named.extend(scoring::ids(path)?);
         }
         Ok(named)
     }
