@@ -19,13 +19,21 @@ examples by their influence on it.
 
 from gradix._gradix import (
     Commit,
+    Curvature,
+    DetachedWriter,
     Fold,
+    Hit,
     Index,
+    Part,
+    Ranking,
     Row,
     Schema,
+    ScoredRows,
     Sketch,
     Sketcher,
     SketchSpec,
+    Snapshot,
+    StoredRow,
     Writer,
     __version__,
 )

@@ -1,11 +1,16 @@
 //! gradix for Python: thin types over the Rust API. The package around them is in `gradix/`.
 
 mod arrays;
+mod detached;
 mod errors;
 mod index;
+mod ranking;
 mod rows;
+mod scan;
 mod sketch;
+mod snapshot;
 mod spec;
+mod stream;
 mod values;
 mod work;
 mod writer;
@@ -15,11 +20,19 @@ mod _gradix {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use crate::detached::{PyDetachedWriter, PyPart};
+    #[pymodule_export]
     use crate::index::PyIndex;
+    #[pymodule_export]
+    use crate::ranking::{PyHit, PyRanking};
     #[pymodule_export]
     use crate::rows::PyRow;
     #[pymodule_export]
+    use crate::scan::PyCurvature;
+    #[pymodule_export]
     use crate::sketch::{PyFold, PySketch, PySketcher};
+    #[pymodule_export]
+    use crate::snapshot::{PyIds, PyRows, PyScoredRows, PyScores, PySnapshot, PyStoredRow};
     #[pymodule_export]
     use crate::spec::{PySchema, PySketchSpec};
     #[pymodule_export]
