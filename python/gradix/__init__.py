@@ -17,6 +17,7 @@ examples by their influence on it.
 ('sea', 'land')
 """
 
+from gradix import errors, operators
 from gradix._gradix import (
     Commit,
     Curvature,

@@ -4,6 +4,7 @@ mod arrays;
 mod detached;
 mod errors;
 mod index;
+mod operators;
 mod ranking;
 mod rows;
 mod scan;
@@ -23,6 +24,11 @@ mod _gradix {
     use crate::detached::{PyDetachedWriter, PyPart};
     #[pymodule_export]
     use crate::index::PyIndex;
+    #[pymodule_export]
+    use crate::operators::{
+        PyPairs, by_source, coreset, duplicate_clusters, duplicates, highest_self_influence, informative,
+        mean_of, select, sum_of,
+    };
     #[pymodule_export]
     use crate::ranking::{PyHit, PyRanking};
     #[pymodule_export]

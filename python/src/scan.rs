@@ -219,6 +219,18 @@ impl ScanOptions {
         scan.weights(self.weights.iter().cloned()).path(self.path).threads(self.threads).reading(self.reading)
     }
 
+    /// Checks that no option says which rows are ranked, and how.
+    pub fn only_how(&self) -> PyResult<()> {
+        let filters = self.ids.is_some() || self.sources.is_some() || !self.exclude_ids.is_empty();
+        let ranks = self.top_k > 0 || self.bottom_k > 0 || self.grouping.is_some() || self.curvature.is_some();
+        let others = self.metadata || self.metric != Metric::default() || self.guarantee != Guarantee::default();
+        if filters || ranks || others || self.progress.is_some() {
+            let message = "blocks, weights, kernel, keep_cache, path, threads and reading are all that can be set here";
+            return Err(PyTypeError::new_err(message));
+        }
+        Ok(())
+    }
+
     /// The callback, or what else was given for it.
     pub fn progress<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyAny>> {
         self.progress.as_ref().map(|progress| progress.bind(py))
