@@ -23,6 +23,7 @@ from gradix._gradix import (
     Curvature,
     DetachedWriter,
     Fold,
+    FoldBatch,
     Hit,
     Index,
     Part,

@@ -1,6 +1,7 @@
 //! gradix for Python: thin types over the Rust API. The package around them is in `gradix/`.
 
 mod arrays;
+mod batch;
 mod detached;
 mod errors;
 mod index;
@@ -20,6 +21,8 @@ mod writer;
 mod _gradix {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::batch::PyFoldBatch;
     #[pymodule_export]
     use crate::detached::{PyDetachedWriter, PyPart};
     #[pymodule_export]

@@ -1,7 +1,5 @@
 //! `gradix.operators`: what researchers ask besides rankings.
 
-use std::ops::ControlFlow;
-
 use gradix::operators::{BySource, Coreset, Duplicates, Objective, Selection};
 use gradix::sketch::Sketch;
 use gradix::{Error, SpanFilter};
@@ -194,7 +192,8 @@ pub fn duplicates(
     let spans = spans.as_ref().map(crate::scan::spans).transpose()?.unwrap_or_default();
     let stream = Stream::start(move |token, pass| {
         let operator = duplicates_of(least_cosine, batch, sources, spans, &options).cancel(token);
-        let pairs = operator.run(&snapshot, |pair| pass((pair.first.clone(), pair.second.clone(), pair.cosine)));
+        let pairs =
+            operator.run(&snapshot, |pair| pass((pair.first.clone(), pair.second.clone(), pair.cosine)));
         pairs.map(drop).map_err(Error::from)
     })?;
     Ok(PyPairs(stream))
@@ -219,7 +218,10 @@ pub fn duplicate_clusters<'py>(
     let spans = spans.as_ref().map(crate::scan::spans).transpose()?.unwrap_or_default();
     let clusters = interruptible(py, progress, |token, meter| {
         let operator = duplicates_of(least_cosine, batch, sources, spans, &options).cancel(token);
-        operator.progress(|at| meter.set(at.rows_done, at.rows_total)).clusters(&snapshot).map_err(Error::from)
+        operator
+            .progress(|at| meter.set(at.rows_done, at.rows_total))
+            .clusters(&snapshot)
+            .map_err(Error::from)
     })?;
     let ids = |cluster: &Vec<Vec<u8>>| cluster.iter().map(|found| id(py, found)).collect();
     Ok(clusters.iter().map(ids).collect())

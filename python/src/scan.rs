@@ -222,10 +222,13 @@ impl ScanOptions {
     /// Checks that no option says which rows are ranked, and how.
     pub fn only_how(&self) -> PyResult<()> {
         let filters = self.ids.is_some() || self.sources.is_some() || !self.exclude_ids.is_empty();
-        let ranks = self.top_k > 0 || self.bottom_k > 0 || self.grouping.is_some() || self.curvature.is_some();
-        let others = self.metadata || self.metric != Metric::default() || self.guarantee != Guarantee::default();
+        let ranks =
+            self.top_k > 0 || self.bottom_k > 0 || self.grouping.is_some() || self.curvature.is_some();
+        let others =
+            self.metadata || self.metric != Metric::default() || self.guarantee != Guarantee::default();
         if filters || ranks || others || self.progress.is_some() {
-            let message = "blocks, weights, kernel, keep_cache, path, threads and reading are all that can be set here";
+            let message =
+                "blocks, weights, kernel, keep_cache, path, threads and reading are all that can be set here";
             return Err(PyTypeError::new_err(message));
         }
         Ok(())

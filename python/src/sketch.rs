@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::arrays::Array;
+use crate::batch::PyFoldBatch;
 use crate::errors::{OrRaise as _, invalid_input, invalid_state};
 use crate::spec::PySketchSpec;
 
@@ -130,6 +131,12 @@ impl PySketcher {
     /// Starts the sketch of one gradient, to which parameters are added one after the other.
     fn start(&self) -> PyFold {
         PyFold { fold: Some(self.0.start()), takes_matrices: self.takes_matrices() }
+    }
+
+    /// Starts the sketches of so many gradients, to which parameters are added one after the other, on all cores.
+    fn start_batch(&self, gradients: usize) -> PyFoldBatch {
+        let folds = std::iter::repeat_with(|| self.0.start()).take(gradients).collect();
+        PyFoldBatch::new(folds, self.0.spec().dims())
     }
 
     /// A sketcher that puts `prefix` and a "." before the names of parameters: as for a checkpoint that has blocks of
