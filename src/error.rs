@@ -410,6 +410,7 @@ impl MaintenanceError {
             Self::Commit(error) => error.kind(),
             Self::Manifest(error) => error.kind(),
             Self::Snapshot(error) => error.kind(),
+            Self::Cancelled => ErrorKind::Cancelled,
             Self::Poisoned => ErrorKind::Poisoned,
             Self::Forked => ErrorKind::InvalidState,
         }
@@ -470,6 +471,7 @@ impl SnapshotError {
             Self::NoSuchGeneration { asked, oldest, .. } if asked < oldest => ErrorKind::Expired,
             Self::NoSuchGeneration { .. } => ErrorKind::NotFound,
             Self::OtherSegment { .. } | Self::DeadRows { .. } => ErrorKind::Damaged,
+            Self::Cancelled => ErrorKind::Cancelled,
             Self::Segment(error) => error.kind(),
             Self::Manifest(error) => error.kind(),
         }
@@ -506,6 +508,7 @@ impl ManifestError {
             | Self::Foreign { .. }
             | Self::OtherSchema { .. }
             | Self::Replaced { .. } => ErrorKind::Damaged,
+            Self::Forked { .. } => ErrorKind::InvalidState,
             Self::Newer { .. } => ErrorKind::Newer,
         }
     }

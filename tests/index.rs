@@ -74,6 +74,55 @@ fn rows_of_values_are_those_of_the_sketch() {
     assert_eq!(snapshot.rows(), 2);
 }
 
+/// Catches a plan that is not what is then done, a cancelled compaction or verification that changes something, and
+/// a log that has lost a commit or shows one that the snapshot does not see.
+#[test]
+fn maintenance_is_planned_stopped_and_logged() {
+    let (_folder, index) = create(Encoding::F32);
+    let mut writer = index.writer().unwrap();
+    for (id, n) in [("a", 1), ("b", 2), ("c", 3)] {
+        writer.append(id, &sketch(n)).unwrap();
+        writer.prepare_commit().unwrap().payload("four").commit().unwrap();
+    }
+    writer.delete("b").unwrap();
+    let deleted = writer.commit().unwrap().generation;
+    let before = index.snapshot().unwrap();
+    let commits = before.commits().unwrap();
+    let counts: Vec<_> =
+        commits.iter().map(|c| (c.generation, c.appended, c.deleted, c.payload_bytes)).collect();
+    assert_eq!(counts, [(1, 1, 0, 4), (2, 1, 0, 4), (3, 1, 0, 4), (4, 0, 1, 0)]);
+    assert_eq!(index.snapshot_at(2).unwrap().commits().unwrap().len(), 2);
+
+    let stopped = gradix::CancelToken::new();
+    stopped.cancel();
+    let error = writer.compact(CompactOptions::all().cancel(&stopped)).unwrap_err();
+    assert_eq!(error.kind(), gradix::ErrorKind::Cancelled);
+    let error = index.verify_with(gradix::VerifyOptions::default().cancel(&stopped)).unwrap_err();
+    assert_eq!(error.kind(), gradix::ErrorKind::Cancelled);
+    assert_eq!(index.snapshot().unwrap().generation(), deleted);
+
+    let planned = before.plan_compaction(&CompactOptions::all());
+    drop(before);
+    let mut seen = Vec::new();
+    let done = writer.compact(CompactOptions::all().progress(|at| seen.push(at.rows_copied))).unwrap();
+    assert_eq!((done, seen), (planned, vec![1, 1, 2]));
+    assert_eq!((done.segments_removed, done.segments_added, done.rows_dropped), (3, 1, 1));
+
+    let options = GcOptions::default().grace(Duration::ZERO);
+    let planned = index.snapshot().unwrap().plan_gc(options).unwrap();
+    assert_eq!(segment_files(index.path()).len(), 4);
+    assert_eq!(writer.gc(options).unwrap(), planned);
+    assert_eq!((planned.segments, planned.oldest), (3, 5));
+    assert_eq!(index.snapshot().unwrap().plan_gc(options).unwrap().segments, 0);
+    assert_eq!(index.snapshot().unwrap().commits().unwrap().len(), 1);
+
+    let mut seen = Vec::new();
+    let options = gradix::VerifyOptions::default();
+    assert!(index.verify_with(options.progress(|at| seen.push(at))).unwrap().is_sound());
+    assert_eq!(seen.len(), 2);
+    assert_eq!((seen[0].bytes_done, seen[1].bytes_done), (0, seen[1].bytes_total));
+}
+
 /// Catches a commit that shows early, an abort that leaves something, a drop that commits.
 #[test]
 fn uncommitted_rows_are_never_seen() {

@@ -1,31 +1,42 @@
 //! Compaction: copies live rows into fewer segments.
 
+use std::fmt;
+
 use uuid::Uuid;
 
 use super::coverage::Carried;
 use super::error::MaintenanceError;
 use super::snapshot::Snapshot;
 use super::writer::Writer;
+use crate::scan::CancelToken;
 use crate::segment::{EncodedRow, LiveSegment, RowGroup};
 
 /// Options of [`Writer::compact`]: which segments to compact.
-#[derive(Debug, Clone, Copy, PartialEq)]
 #[must_use]
-pub struct CompactOptions {
+pub struct CompactOptions<'a> {
     dead: f64,
     small: f64,
+    progress: Option<Box<dyn FnMut(Compaction) + 'a>>,
+    cancel: CancelToken,
 }
 
-impl Default for CompactOptions {
-    fn default() -> Self {
-        Self { dead: 0.2, small: 0.5 }
+impl fmt::Debug for CompactOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { dead, small, .. } = self;
+        f.debug_struct("CompactOptions").field("dead", dead).field("small", small).finish_non_exhaustive()
     }
 }
 
-impl CompactOptions {
+impl Default for CompactOptions<'_> {
+    fn default() -> Self {
+        Self { dead: 0.2, small: 0.5, progress: None, cancel: CancelToken::new() }
+    }
+}
+
+impl<'a> CompactOptions<'a> {
     /// Compacts every segment.
     pub fn all() -> Self {
-        Self { dead: 0.0, small: f64::INFINITY }
+        Self { dead: 0.0, small: f64::INFINITY, ..Self::default() }
     }
 
     /// Compacts segments in which at least this fraction of the rows is dead. Default: 0.2.
@@ -39,6 +50,27 @@ impl CompactOptions {
     pub fn small_fraction(mut self, fraction: f64) -> Self {
         self.small = fraction;
         self
+    }
+
+    /// Calls a function with what is done so far, after each row group. Default: none.
+    pub fn progress(mut self, progress: impl FnMut(Compaction) + 'a) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+
+    /// Lets [`CancelToken::cancel`] stop the compaction between two row groups: what was published by then stays, and
+    /// the rest of the segments is as it was.
+    pub fn cancel(mut self, token: &CancelToken) -> Self {
+        self.cancel = token.clone();
+        self
+    }
+
+    /// Says what is done, and whether to go on.
+    fn report(&mut self, done: &Compaction) -> Result<(), MaintenanceError> {
+        if let Some(progress) = &mut self.progress {
+            progress(*done);
+        }
+        if self.cancel.is_cancelled() { Err(MaintenanceError::Cancelled) } else { Ok(()) }
     }
 }
 
@@ -67,33 +99,16 @@ impl Writer {
     ///
     /// # Errors
     /// There are uncommitted changes, or the storage or the manifest fails. After a failure, the generations
-    /// published so far remain, and the other segments are unchanged.
-    pub fn compact(&mut self, options: CompactOptions) -> Result<Compaction, MaintenanceError> {
+    /// published so far remain, and the other segments are unchanged; so it is after it was cancelled.
+    pub fn compact(&mut self, mut options: CompactOptions<'_>) -> Result<Compaction, MaintenanceError> {
         self.check_usable().map_err(MaintenanceError::unusable)?;
         if self.has_changes() {
             return Err(MaintenanceError::Uncommitted);
         }
         let snapshot = Snapshot::take(&self.shared, None)?;
-        let limit = self.shared.segment_bytes;
         let mut done = Compaction::default();
-        let mut inputs: Vec<&LiveSegment> = Vec::new();
-        let (mut bytes, mut rows) = (0, 0);
-        for segment in choose(&snapshot, options, limit) {
-            let share = u128::from(live_rows(segment)) * u128::from(segment.reader.bytes());
-            let alive = u64::try_from(share / u128::from(segment.reader.rows().max(1))).unwrap_or(u64::MAX);
-            // A commit's memory grows with the examples that it moves.
-            let is_full = rows + live_rows(segment) > self.shared.commit_examples as u64;
-            if !inputs.is_empty() && (bytes + alive > limit || is_full) {
-                self.compact_into_one(&inputs, &mut done)?;
-                inputs.clear();
-                (bytes, rows) = (0, 0);
-            }
-            inputs.push(segment);
-            bytes += alive;
-            rows += live_rows(segment);
-        }
-        if !inputs.is_empty() {
-            self.compact_into_one(&inputs, &mut done)?;
+        for inputs in plan(&snapshot, &options) {
+            self.compact_into_one(&inputs, &mut options, &mut done)?;
         }
         Ok(done)
     }
@@ -101,10 +116,11 @@ impl Writer {
     fn compact_into_one(
         &mut self,
         inputs: &[&LiveSegment],
+        options: &mut CompactOptions<'_>,
         done: &mut Compaction,
     ) -> Result<(), MaintenanceError> {
         let mut carried = Carried::new(&self.manifest, self.state.generation, inputs)?;
-        let copied = inputs.iter().try_for_each(|segment| self.copy(segment, &mut carried, done));
+        let copied = inputs.iter().try_for_each(|segment| self.copy(segment, &mut carried, options, done));
         if let Err(error) = copied {
             // Discard the copies; the originals are unchanged.
             if !self.poisoned {
@@ -125,6 +141,7 @@ impl Writer {
         &mut self,
         segment: &LiveSegment,
         carried: &mut Carried,
+        options: &mut CompactOptions<'_>,
         done: &mut Compaction,
     ) -> Result<(), MaintenanceError> {
         let reader = &segment.reader;
@@ -153,6 +170,7 @@ impl Writer {
                 }
                 done.rows_copied += alive.len() as u64;
             }
+            options.report(done)?;
         }
         Ok(())
     }
@@ -162,11 +180,49 @@ fn live_rows(segment: &LiveSegment) -> u64 {
     u64::from(segment.reader.rows()) - segment.dead.len()
 }
 
-/// The segments to compact, in the order of appending.
-fn choose(snapshot: &Snapshot, options: CompactOptions, limit: u64) -> Vec<&LiveSegment> {
+impl Snapshot {
+    /// What [`Writer::compact`] would do with this generation. New segments are counted as if each came out at the size
+    /// that is expected of it.
+    #[must_use]
+    pub fn plan_compaction(&self, options: &CompactOptions<'_>) -> Compaction {
+        let mut done = Compaction::default();
+        for inputs in plan(self, options) {
+            let alive: u64 = inputs.iter().map(|segment| live_rows(segment)).sum();
+            done.segments_removed += inputs.len() as u64;
+            done.segments_added += u64::from(alive > 0);
+            done.rows_copied += alive;
+            done.rows_dropped += inputs.iter().map(|segment| segment.dead.len()).sum::<u64>();
+        }
+        done
+    }
+}
+
+/// The segments to compact, in the order of appending; those that make about one new segment together.
+fn plan<'s>(snapshot: &'s Snapshot, options: &CompactOptions<'_>) -> Vec<Vec<&'s LiveSegment>> {
+    let (limit, examples) = (snapshot.shared().segment_bytes, snapshot.shared().commit_examples as u64);
     let small = |segment: &LiveSegment| (segment.reader.bytes() as f64) < options.small * limit as f64;
     let sparse =
         |segment: &LiveSegment| segment.dead.len() as f64 >= options.dead * f64::from(segment.reader.rows());
     let several = snapshot.segments().iter().filter(|segment| small(segment)).count() > 1;
-    snapshot.segments().iter().filter(|segment| sparse(segment) || (several && small(segment))).collect()
+    let mut plan = Vec::new();
+    let mut inputs = Vec::new();
+    let (mut bytes, mut rows) = (0, 0);
+    for segment in snapshot.segments().iter().filter(|segment| sparse(segment) || (several && small(segment)))
+    {
+        let share = u128::from(live_rows(segment)) * u128::from(segment.reader.bytes());
+        let alive = u64::try_from(share / u128::from(segment.reader.rows().max(1))).unwrap_or(u64::MAX);
+        // A commit's memory grows with the examples that it moves.
+        let is_full = rows + live_rows(segment) > examples;
+        if !inputs.is_empty() && (bytes + alive > limit || is_full) {
+            plan.push(std::mem::take(&mut inputs));
+            (bytes, rows) = (0, 0);
+        }
+        inputs.push(segment);
+        bytes += alive;
+        rows += live_rows(segment);
+    }
+    if !inputs.is_empty() {
+        plan.push(inputs);
+    }
+    plan
 }

@@ -58,12 +58,12 @@ pub use ids::Ids;
 pub use iterate::{Rows, StoredRow};
 pub use part::{Part, PartSegment, PartSums};
 pub use recover::{LeftOut, LeftOutReason, Recovery};
-pub use rows::Row;
+pub use rows::{Appended, Existing, Row};
 pub use self_influence::SelfInfluenceOptions;
-pub use snapshot::{Example, ExampleRow, Snapshot};
+pub use snapshot::{Example, ExampleRow, LoggedCommit, Snapshot};
 pub use sources::SourceCount;
 pub use stats::{ArtifactStats, ColumnStats, SegmentStats, Stats};
-pub use verify::{Finding, Report};
+pub use verify::{Finding, Report, VerifyOptions, VerifyProgress};
 pub use writer::{Commit, PreparedCommit, Writer};
 
 use std::collections::HashMap;
@@ -512,7 +512,24 @@ impl Index {
     /// # Errors
     /// The newest generation cannot be read from the manifest. All other damage is a finding of the report.
     pub fn verify(&self) -> Result<Report, SnapshotError> {
-        verify::run(&self.shared)
+        self.verify_with(VerifyOptions::default())
+    }
+
+    /// The same, with progress and cancellation.
+    ///
+    /// ```no_run
+    /// use gradix::{Index, VerifyOptions};
+    /// let index = Index::open("my.gradix")?;
+    /// let progress = |at: gradix::VerifyProgress| eprintln!("{} of {} bytes", at.bytes_done, at.bytes_total);
+    /// let report = index.verify_with(VerifyOptions::default().progress(progress))?;
+    /// assert!(report.is_sound(), "{:?}", report.findings);
+    /// # Ok::<(), gradix::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Index::verify`]; or it was cancelled.
+    pub fn verify_with(&self, options: VerifyOptions<'_>) -> Result<Report, SnapshotError> {
+        verify::run(&self.shared, options)
     }
 
     /// Counts of rows and dead rows, and sizes in bytes: in total, and for each column and segment.

@@ -44,6 +44,27 @@ struct Inner {
     _pin: Pin,
 }
 
+/// A commit that made a generation. `Serialize` with the feature `serde`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct LoggedCommit {
+    /// The generation.
+    pub generation: u64,
+    /// When: milliseconds since 1970, by the clock of the writer's machine.
+    pub time_ms: u64,
+    /// Rows appended.
+    pub appended: u64,
+    /// Rows deleted, including those of replaced examples.
+    pub deleted: u64,
+    /// Segments that came.
+    pub segments_added: u32,
+    /// Segments that a compaction replaced.
+    pub segments_removed: u32,
+    /// Bytes of the payload.
+    pub payload_bytes: u64,
+}
+
 /// An example with all its rows, read back.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -181,6 +202,39 @@ impl Snapshot {
             return Ok(None);
         }
         Ok(self.manifest()?.commit(generation)?.map(|commit| commit.payload))
+    }
+
+    /// Whether there is an example with this id. Reads the manifest only.
+    ///
+    /// # Errors
+    /// The manifest cannot be read, or another process has collected this generation.
+    pub fn contains(&self, id: impl AsRef<[u8]>) -> Result<bool, GetError> {
+        Ok(self.find(id.as_ref())?.is_some())
+    }
+
+    /// The commits up to this generation, the oldest first, as far as they have not been collected. Their payloads are
+    /// read with [`Snapshot::payload_of`].
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn commits(&self) -> Result<Vec<LoggedCommit>, ManifestError> {
+        let mut all = Vec::new();
+        self.manifest()?.for_each_commit(|generation, commit| {
+            let is_seen = generation <= self.inner.generation;
+            if is_seen {
+                all.push(LoggedCommit {
+                    generation,
+                    time_ms: commit.time_ms,
+                    appended: commit.appended,
+                    deleted: commit.deleted,
+                    segments_added: commit.segments_added,
+                    segments_removed: commit.segments_removed,
+                    payload_bytes: commit.payload.len() as u64,
+                });
+            }
+            Ok(is_seen)
+        })?;
+        Ok(all)
     }
 
     /// Reads the example with this id; `None` if there is none.

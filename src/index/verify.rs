@@ -1,5 +1,6 @@
 //! Verification: checks all checksums, rows and references, and reports findings. Repairs nothing.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -11,6 +12,7 @@ use super::error::{SnapshotError, show_id};
 use super::snapshot::Snapshot;
 use crate::codec;
 use crate::manifest::{ManifestError, SELF_INFLUENCE, SegmentRecord};
+use crate::scan::CancelToken;
 use crate::schema::Schema;
 use crate::segment::{
     CodeColumn, Kind, LiveSegment, Origin, RowEncoder, RowGroup, SegmentError, SegmentReader,
@@ -36,6 +38,52 @@ pub struct Report {
     pub bytes: u64,
     /// All faults that were found.
     pub findings: Vec<Finding>,
+}
+
+/// Options of [`Index::verify_with`](crate::Index::verify_with).
+#[derive(Default)]
+#[must_use]
+pub struct VerifyOptions<'a> {
+    progress: Option<Box<dyn FnMut(VerifyProgress) + 'a>>,
+    cancel: CancelToken,
+}
+
+impl fmt::Debug for VerifyOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifyOptions").field("cancel", &self.cancel).finish_non_exhaustive()
+    }
+}
+
+impl<'a> VerifyOptions<'a> {
+    /// Calls a function before the first segment and after each. Default: none.
+    pub fn progress(mut self, progress: impl FnMut(VerifyProgress) + 'a) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+
+    /// Lets [`CancelToken::cancel`] stop the verification, within the time that a segment takes.
+    pub fn cancel(mut self, token: &CancelToken) -> Self {
+        self.cancel = token.clone();
+        self
+    }
+
+    /// Says what is done, and whether to go on.
+    fn report(&mut self, bytes_done: u64, bytes_total: u64) -> Result<(), SnapshotError> {
+        if let Some(progress) = &mut self.progress {
+            progress(VerifyProgress { bytes_done, bytes_total });
+        }
+        if self.cancel.is_cancelled() { Err(SnapshotError::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// How far a verification is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyProgress {
+    /// Bytes of the segments that are done.
+    pub bytes_done: u64,
+    /// Bytes of all segments.
+    pub bytes_total: u64,
 }
 
 impl Report {
@@ -74,7 +122,7 @@ impl Finding {
     }
 }
 
-pub(super) fn run(shared: &Arc<Shared>) -> Result<Report, SnapshotError> {
+pub(super) fn run(shared: &Arc<Shared>, mut options: VerifyOptions<'_>) -> Result<Report, SnapshotError> {
     let mut report = Report::default();
     // The snapshot first: taking it refreshes the manifest.
     let snapshot = Snapshot::take(shared, None);
@@ -101,10 +149,13 @@ pub(super) fn run(shared: &Arc<Shared>) -> Result<Report, SnapshotError> {
         report.findings.push(Finding::from_error("manifest", &error));
     }
     let mut all_read = true;
+    let total = snapshot.segments().iter().map(|segment| segment.reader.bytes()).sum();
+    options.report(0, total)?;
     for (segment, record) in snapshot.segments().iter().zip(snapshot.records()) {
         verify_segment(&segment.reader, snapshot.schema(), Some(record.sha256), &mut report);
         verify_note(shared, &segment.reader, record, &mut report);
         all_read &= verify_places(&snapshot, segment, &mut report);
+        options.report(report.bytes, total)?;
     }
     if let Err(error) = verify_artifacts(&snapshot, &mut report) {
         report.findings.push(Finding::from_error("manifest/artifacts", &error));
