@@ -5,6 +5,7 @@
 # Set for the tests:
 #   GRADIX_TEST_WGPU   run: a wgpu device must be there; skip: do not look for one
 #   GRADIX_PYTHON      the interpreter for format-spec/reader.py
+#   GRADIX_PYTHON_TABLES  that with numpy, pyarrow and safetensors, for tests/formats.rs
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$GRADIX_ROOT"
@@ -31,6 +32,9 @@ tell_wgpu() {
 tell_wgpu
 GRADIX_PYTHON=$("$GRADIX_ROOT/scripts/python-environment.sh") || die "the second reader's Python environment could not be made"
 export GRADIX_PYTHON
+GRADIX_PYTHON_TABLES=$("$GRADIX_ROOT/scripts/python-environment.sh" formats-python "$GRADIX_ROOT/scripts/formats-requirements.txt") ||
+    die "the Python environment with pyarrow could not be made"
+export GRADIX_PYTHON_TABLES
 use_rocksdb
 
 # nextest runs the tests of all binaries side by side and prints one summary; it is used where it
