@@ -6,6 +6,7 @@
 
 mod batch;
 mod error;
+pub mod stores;
 
 pub use batch::Batch;
 pub use error::FormatError;
