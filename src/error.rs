@@ -539,7 +539,7 @@ impl FormatError {
             Self::Malformed { .. } => ErrorKind::Damaged,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::Missing { .. } => ErrorKind::NotFound,
-            Self::NotFinite { .. } => ErrorKind::InvalidInput,
+            Self::Row { .. } | Self::NotFinite { .. } => ErrorKind::InvalidInput,
         }
     }
 }

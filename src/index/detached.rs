@@ -226,11 +226,25 @@ impl DetachedWriter {
     /// # Errors
     /// As [`DetachedWriter::append_rows`], for the first example that cannot be appended.
     pub fn append_batch<I: AsRef<[u8]> + Sync>(&mut self, batch: &[(I, Row<'_>)]) -> Result<(), AppendError> {
+        self.append_examples(&rows::of_one_row(batch))
+    }
+
+    /// Appends a batch of examples with all their rows, as [`DetachedWriter::append_batch`] does.
+    ///
+    /// # Errors
+    /// As [`DetachedWriter::append_rows`], for the first example that cannot be appended.
+    pub fn append_examples<I: AsRef<[u8]> + Sync>(
+        &mut self,
+        batch: &[(I, &[Row<'_>])],
+    ) -> Result<(), AppendError> {
         self.check_room(batch.len())?;
-        let encoded = rows::encode_batch(&self.identity.schema, &self.encoder, batch)?;
+        let encoded = rows::encode_examples(&self.identity.schema, &self.encoder, batch)?;
         rows::check_new(batch, |id| Ok(self.ids.contains(id)))?;
-        for ((id, row), encoded) in batch.iter().zip(&encoded) {
-            self.push(id.as_ref(), &[*row], encoded)?;
+        let mut encoded = &encoded[..];
+        for (id, rows) in batch {
+            let own;
+            (own, encoded) = encoded.split_at(rows.len());
+            self.push(id.as_ref(), rows, own)?;
         }
         Ok(())
     }

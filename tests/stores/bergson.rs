@@ -207,7 +207,7 @@ fn bergson_damaged_stores_are_refused() {
         (
             "train",
             |path| cut_off(&path.join("data.hf/data-00000-of-00001.arrow"), 900),
-            "no sound Arrow stream",
+            "the Arrow stream is cut off",
         ),
         (
             "train",

@@ -21,6 +21,8 @@ pub enum Failure {
     Interrupted(String),
     /// A file of the command's own (not of an index, nor of vectors), or stdout.
     Io { what: String, source: io::Error },
+    /// Another one, with the place where it was met, and advice that is its own and more.
+    In { failure: Box<Self>, place: Option<String>, advice: Option<String> },
 }
 
 impl Failure {
@@ -29,6 +31,33 @@ impl Failure {
         match self {
             Self::Gradix { error, .. } => Self::Gradix { error, hint: Some(hint.into()) },
             other => other,
+        }
+    }
+
+    /// Says where it was met: an input, a row.
+    pub fn at(self, place: impl Into<String>) -> Self {
+        let advice = self.advice().map(str::to_owned);
+        Self::In { failure: Box::new(self), place: Some(place.into()), advice }
+    }
+
+    /// Says more about what can be done, or about what is kept.
+    pub fn and(self, more: String) -> Self {
+        let advice = match self.advice() {
+            Some(advice) => format!("{advice}; {more}"),
+            None => more,
+        };
+        Self::In { failure: Box::new(self), place: None, advice: Some(advice) }
+    }
+
+    /// The error of an append, if it is one.
+    pub fn of_append(&self) -> Option<&gradix::AppendError> {
+        match self {
+            Self::Gradix { error, .. } => match &**error {
+                gradix::Error::Append(error) => Some(error),
+                _ => None,
+            },
+            Self::In { failure, .. } => failure.of_append(),
+            _ => None,
         }
     }
 
@@ -47,11 +76,17 @@ impl Failure {
         |source| Self::Io { what, source }
     }
 
+    /// Stdout could not be written.
+    pub fn stdout(source: io::Error) -> Self {
+        Self::Io { what: "write to stdout".into(), source }
+    }
+
     /// Whether nobody reads stdout any more, which is no failure.
     pub fn is_closed_pipe(&self) -> bool {
         let closed = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
         match self {
             Self::Io { source, .. } => closed(source),
+            Self::In { failure, .. } => failure.is_closed_pipe(),
             Self::Gradix { error, .. } => {
                 matches!(&**error, gradix::Error::Format(FormatError::Io { source, .. }) if closed(source))
             }
@@ -65,6 +100,7 @@ impl Failure {
             Self::Found => 1,
             Self::Usage(_) => 2,
             Self::Interrupted(_) => 130,
+            Self::In { failure, .. } => failure.code(),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => 4,
                 io::ErrorKind::AlreadyExists => 5,
@@ -106,6 +142,8 @@ impl Failure {
     pub fn message(&self) -> String {
         match self {
             Self::Found => String::new(),
+            Self::In { failure, place: Some(place), .. } => format!("{place}: {}", failure.message()),
+            Self::In { failure, place: None, .. } => failure.message(),
             Self::Usage(what) | Self::Interrupted(what) => what.clone(),
             Self::Io { what, source } => format!("cannot {what}: {source}"),
             Self::Gradix { error, .. } => {
@@ -123,7 +161,11 @@ impl Failure {
 
     /// What can be done about it.
     pub fn advice(&self) -> Option<&str> {
-        let Self::Gradix { error, hint } = self else { return None };
+        let (error, hint) = match self {
+            Self::Gradix { error, hint } => (error, hint),
+            Self::In { advice, .. } => return advice.as_deref(),
+            _ => return None,
+        };
         if let Some(hint) = hint {
             return Some(hint);
         }

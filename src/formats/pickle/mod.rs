@@ -35,12 +35,28 @@ enum Value<'a> {
     Other,
     Int(i64),
     Text(&'a str),
-    Tuple { first: usize, length: usize },
-    List { length: usize },
-    Dictionary { length: usize },
+    Tuple {
+        first: usize,
+        length: usize,
+    },
+    List {
+        length: usize,
+    },
+    Dictionary {
+        length: usize,
+    },
     Global(Global),
-    Storage { number: Number, key: At, elements: u64 },
-    Tensor { storage: At, offset: u64, shape: At, strides: At },
+    Storage {
+        number: Number,
+        key: At,
+        elements: u64,
+    },
+    Tensor {
+        storage: At,
+        offset: u64,
+        shape: At,
+        strides: At,
+    },
 }
 
 /// What a pickle may import.
@@ -176,11 +192,16 @@ impl Tensor {
             return Err(format!("{}, more numbers than the {} of its storage", shape(), self.elements));
         }
         let last = self.shape.iter().zip(&self.strides).try_fold(self.offset, |last, (size, stride)| {
-            size.checked_sub(1).and_then(|steps| steps.checked_mul(*stride)).and_then(|way| last.checked_add(way))
+            size.checked_sub(1)
+                .and_then(|steps| steps.checked_mul(*stride))
+                .and_then(|way| last.checked_add(way))
         });
         if last.is_none_or(|last| last >= self.elements) {
             let (offset, elements) = (self.offset, self.elements);
-            return Err(format!("{} from {offset} on, out of the {elements} numbers of its storage", shape()));
+            return Err(format!(
+                "{} from {offset} on, out of the {elements} numbers of its storage",
+                shape()
+            ));
         }
         Ok(())
     }
@@ -332,7 +353,9 @@ impl<'a> Machine<'a> {
             }
             opcode::BINPERSID => self.storage()?,
             opcode::REDUCE => self.reduce()?,
-            other => return self.fail(format!("opcode {other:#04x}, which torch does not write for tensors")),
+            other => {
+                return self.fail(format!("opcode {other:#04x}, which torch does not write for tensors"));
+            }
         }
         Ok(false)
     }

@@ -10,10 +10,11 @@ use npyz::{NpyFile, NpyReader};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
+use super::super::input::{malformed, unsupported};
 use super::super::{Batch, FormatError, Number, RowSource};
 use super::ids::Names;
-use super::numbers::{Numbers, check_finite, width};
-use super::{StoreOptions, files, settings};
+use super::numbers::{self, Numbers, check_finite};
+use super::{StoreOptions, files, settings, torch};
 use crate::segment::Span;
 use crate::sketch::SketchSpec;
 
@@ -92,19 +93,10 @@ impl Info {
     fn number(&self, path: &Path) -> Result<Number, FormatError> {
         let legacy = || self.dtype.as_ref()?.formats.first().map(String::as_str);
         let Some(name) = self.base_dtype.as_deref().or_else(legacy) else {
-            return Err(files::unsupported(path, "neither `base_dtype` nor `dtype` is there"));
+            return Err(unsupported(path, "neither `base_dtype` nor `dtype` is there"));
         };
         // Before `base_dtype`, a format was `(16,)<f4`.
-        match name.rsplit(')').next().unwrap_or(name) {
-            "float16" | "<f2" => Ok(Number::F16),
-            "bfloat16" | "<V2" => Ok(Number::Bf16),
-            "float32" | "<f4" => Ok(Number::F32),
-            "float64" | "<f8" => Ok(Number::F64),
-            _ => Err(files::unsupported(
-                path,
-                format!("numbers of type {name:?}; float16, bfloat16, float32 and float64 can be read"),
-            )),
-        }
+        numbers::named(path, name.rsplit(')').next().unwrap_or(name))
     }
 }
 
@@ -114,25 +106,26 @@ impl Bergson {
         if folder.extension().is_some_and(|extension| extension == "part") {
             let what = "bergson has not finished this store: until then its folder ends with .part, and rows that it \
                         has not come to are zeros";
-            return Err(files::unsupported(&folder, what));
+            return Err(unsupported(&folder, what));
         }
         let path = folder.join("info.json");
         let info: Info = serde_json::from_str(&files::read_text(&path)?)
             .map_err(|error| files::bad_json(&path, 0, &error))?;
         let number = info.number(&path)?;
         let spec = SketchSpec::dense("bergson", digest(&folder)?, info.grad_sizes.0);
-        spec.check().map_err(|error| files::unsupported(&path, error.to_string()))?;
+        spec.check().map_err(|error| unsupported(&path, error.to_string()))?;
 
         let rows = info.num_grads;
         let path = folder.join("gradients.bin");
-        let (file, length) = files::open(&path)?;
-        let expected = u128::from(rows) * (spec.dims() * width(number)) as u128;
+        let file = files::open(&path)?;
+        let length = file.length;
+        let expected = u128::from(rows) * (spec.dims() * number.bytes()) as u128;
         if u128::from(length) != expected {
             let what =
                 format!("the file ends, where {rows} rows of {} dims have {expected} bytes", spec.dims());
-            return Err(files::malformed(&path, length, what));
+            return Err(malformed(&path, length, what));
         }
-        let numbers = Numbers::new(&path, file, number);
+        let numbers = Numbers::new(file, number, None);
         let tokens =
             info.attribute_tokens.then(|| Tokens::open(&folder.join("offsets.npy"), rows)).transpose()?;
         let names = Names::open(&options.ids, &folder, Some(&folder.join("data.hf")))?;
@@ -167,12 +160,8 @@ impl RowSource for Bergson {
     }
 
     fn skip(&mut self, rows: u64) -> Result<(), FormatError> {
-        if rows > self.rows - self.next {
-            let what = format!("{rows} rows cannot be passed over after row {} of {}", self.next, self.rows);
-            return Err(files::unsupported(self.numbers.path(), what));
-        }
         // Examples and ids are found again when the next row is read.
-        self.next += rows;
+        self.next = files::pass(self.numbers.path(), self.next, rows, self.rows)?;
         Ok(())
     }
 
@@ -187,7 +176,7 @@ impl RowSource for Bergson {
             return if self.next == self.rows { self.names.finish(examples) } else { Ok(()) };
         }
         let (first, dims) = (self.next, self.spec.dims());
-        let offset = first * dims as u64 * width(self.number) as u64;
+        let offset = first * dims as u64 * self.number.bytes() as u64;
         self.numbers.read(offset, rows * dims, &mut batch.values)?;
         check_finite(self.numbers.path(), &self.spec, first, &batch.values)?;
         for _ in 0..rows {
@@ -207,9 +196,14 @@ fn find(path: &Path, part: Option<&str>) -> Result<PathBuf, FormatError> {
     if part.is_none() && path.join("info.json").exists() {
         return Ok(path.into());
     }
-    let mut parts = files::names(path)?;
-    parts.retain(|name| path.join(name).join("info.json").exists());
-    files::choose(path, part, parts, "info.json")
+    let mut parts = Vec::new();
+    files::each_name(path, |name| {
+        if path.join(&name).join("info.json").exists() {
+            parts.push(name);
+        }
+    })?;
+    parts.sort_unstable();
+    files::choose(path, part, parts, "info.json").map(|part| path.join(part))
 }
 
 /// What determines a row, as far as the files beside it tell.
@@ -220,7 +214,8 @@ fn digest(folder: &Path) -> Result<String, FormatError> {
         None => words.push("projection unknown".into()),
     }
     let normalizers = folder.join("normalizers.pth");
-    if normalizers.exists() {
+    // Two empty files of different versions of torch differ.
+    if normalizers.exists() && !torch::is_empty(&normalizers)? {
         words.push(format!("normalizers.pth={}", files::sha256(&normalizers)?));
     }
     match settings::read(&folder.join("config.yaml"))? {
@@ -253,10 +248,9 @@ struct Tokens {
 
 impl Tokens {
     fn open(path: &Path, rows: u64) -> Result<Self, FormatError> {
-        let (file, _) = files::open(path)?;
-        let fail = |what: String| files::malformed(path, 0, what);
-        let file =
-            NpyFile::new(BufReader::new(file)).map_err(|error| fail(format!("no npy file: {error}")))?;
+        let fail = |what: String| malformed(path, 0, what);
+        let file = NpyFile::new(files::open_buffered(path)?)
+            .map_err(|error| fail(format!("no npy file: {error}")))?;
         let examples = match file.shape() {
             [examples] if *examples > 0 => examples - 1,
             shape => {
@@ -279,9 +273,8 @@ impl Tokens {
             self.end = self.next_offset()?;
             self.example += 1;
         }
-        u32::try_from(row - self.start).map_err(|_| {
-            files::unsupported(&self.path, format!("example {} has 2^32 rows and more", self.example))
-        })
+        u32::try_from(row - self.start)
+            .map_err(|_| unsupported(&self.path, format!("example {} has 2^32 rows and more", self.example)))
     }
 
     fn next_offset(&mut self) -> Result<u64, FormatError> {
@@ -292,7 +285,7 @@ impl Tokens {
                 _ => {
                     let what =
                         format!("offset {offset} of example {at} is not from {} to {}", self.end, self.rows);
-                    Err(files::malformed(&self.path, 0, what))
+                    Err(malformed(&self.path, 0, what))
                 }
             },
             Some(Err(source)) if source.kind() != io::ErrorKind::UnexpectedEof => {
@@ -301,7 +294,7 @@ impl Tokens {
             _ => {
                 let what =
                     format!("the offsets end with example {at}, before the last of {} rows", self.rows);
-                Err(files::malformed(&self.path, 0, what))
+                Err(malformed(&self.path, 0, what))
             }
         }
     }

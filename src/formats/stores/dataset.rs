@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufReader, Write as _};
+use std::io::{self, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
 use arrow_array::cast::AsArray as _;
@@ -15,6 +15,7 @@ use arrow_schema::{ArrowError, DataType};
 use serde::Deserialize;
 
 use super::super::FormatError;
+use super::super::input::{malformed, unsupported};
 use super::files;
 
 /// The values of one column, in order.
@@ -49,7 +50,7 @@ impl Column {
         let mut paths = VecDeque::new();
         for DataFile { filename } in state.data_files {
             if filename.contains(['/', '\\']) || filename == ".." {
-                return Err(files::unsupported(&path, format!("{filename:?} is no file of this folder")));
+                return Err(unsupported(&path, format!("{filename:?} is no file of this folder")));
             }
             paths.push_back(folder.join(filename));
         }
@@ -69,8 +70,8 @@ impl Column {
     fn open_next(&mut self) -> Result<bool, FormatError> {
         let Some(path) = self.files.pop_front() else { return Ok(false) };
         let open = |projection| {
-            let file = BufReader::new(files::open(&path)?.0);
-            StreamReader::try_new(file, projection).map_err(|error| arrow_error(&path, error))
+            StreamReader::try_new(files::open_buffered(&path)?, projection)
+                .map_err(|error| arrow_error(&path, error))
         };
         let schema = open(None)?.schema();
         let Some((position, _)) = schema.column_with_name(&self.name) else {
@@ -88,7 +89,7 @@ impl Column {
             if let Some(values) = self.values.as_ref().filter(|values| self.next < values.len()) {
                 into.clear();
                 append(values, self.next, into).map_err(|what| {
-                    files::unsupported(&self.path, format!("row {}: column {:?} {what}", self.row, self.name))
+                    unsupported(&self.path, format!("row {}: column {:?} {what}", self.row, self.name))
                 })?;
                 self.next += 1;
                 self.row += 1;
@@ -109,8 +110,11 @@ impl Column {
 
 fn arrow_error(path: &Path, error: ArrowError) -> FormatError {
     match error {
+        ArrowError::IoError(_, source) if source.kind() == io::ErrorKind::UnexpectedEof => {
+            malformed(path, 0, "the Arrow stream is cut off")
+        }
         ArrowError::IoError(_, source) => files::io_error(path, "read", source),
-        error => files::malformed(path, 0, format!("no sound Arrow stream: {error}")),
+        error => malformed(path, 0, format!("no sound Arrow stream: {error}")),
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::super::FormatError;
+use super::super::input::unsupported;
 use super::dataset::Column;
 use super::{StoreIds, files};
 use crate::segment::MAX_ID;
@@ -35,13 +36,13 @@ impl Names {
             StoreIds::Pattern(pattern) if pattern.contains("{id}") => Given::Pattern(pattern.clone()),
             StoreIds::Pattern(pattern) => {
                 let what = format!("the pattern {pattern:?} of the ids has no {{id}}: all would be the same");
-                return Err(files::unsupported(store, what));
+                return Err(unsupported(store, what));
             }
             StoreIds::Column(name) => {
-                let none = || files::unsupported(store, "a store of this kind has no dataset with columns");
+                let none = || unsupported(store, "a store of this kind has no dataset with columns");
                 Given::Column(Box::new(Column::open(dataset.ok_or_else(none)?, name)?))
             }
-            StoreIds::File(path) => Given::Lines(path.clone(), BufReader::new(files::open(path)?.0)),
+            StoreIds::File(path) => Given::Lines(path.clone(), files::open_buffered(path)?),
         };
         Ok(Self { given, read: 0, id: Vec::new() })
     }
@@ -68,7 +69,7 @@ impl Names {
     fn next(&mut self) -> Result<(), FormatError> {
         if !self.try_next()? {
             let what = format!("there are {} ids, and more examples", self.read);
-            return Err(files::unsupported(self.path(), what));
+            return Err(unsupported(self.path(), what));
         }
         Ok(())
     }
@@ -86,7 +87,7 @@ impl Names {
                     self.id.pop_if(|last| *last == b'\r');
                 } else if length as u64 == LONGEST_LINE {
                     let what = format!("line {} is too long for an id", self.read + 1);
-                    return Err(files::unsupported(path, what));
+                    return Err(unsupported(path, what));
                 }
                 length > 0
             }
@@ -105,7 +106,7 @@ impl Names {
         }
         if self.try_next()? {
             let what = format!("there are more ids than the {examples} examples of the store");
-            return Err(files::unsupported(self.path(), what));
+            return Err(unsupported(self.path(), what));
         }
         Ok(())
     }

@@ -23,8 +23,12 @@ mod bergson;
 mod dataset;
 mod files;
 mod ids;
+mod less;
+mod logix;
 mod numbers;
+mod rapidin;
 mod settings;
+mod torch;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -38,17 +42,26 @@ use super::{FormatError, RowSource};
 pub enum Store {
     /// A folder with `gradients.bin` and `info.json`.
     Bergson,
+    /// A folder with `log_rank_*_chunk_*.mmap` and `log_rank_*_chunk_*_metadata.json`.
+    Logix,
+    /// A folder with `train_grad_K*_*.pt` (or `train_grad_*.pt`, gradients that are not folded), one for each example.
+    RapidIn,
+    /// A folder with `all_orig.pt` or `all_unormalized.pt`, or such a file.
+    Less,
 }
 
 impl Store {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Bergson];
+    pub const ALL: [Self; 4] = [Self::Bergson, Self::Logix, Self::RapidIn, Self::Less];
 
     /// Its name: `bergson`, `logix`, `rapidin` or `less`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Bergson => "bergson",
+            Self::Logix => "logix",
+            Self::RapidIn => "rapidin",
+            Self::Less => "less",
         }
     }
 }
@@ -129,5 +142,8 @@ pub fn open_store(
     let path = path.as_ref();
     match store {
         Store::Bergson => Ok(Box::new(bergson::Bergson::open(path, options)?)),
+        Store::Logix => Ok(Box::new(logix::Logix::open(path, options)?)),
+        Store::RapidIn => Ok(Box::new(rapidin::RapidIn::open(path, options)?)),
+        Store::Less => Ok(Box::new(less::Less::open(path, options)?)),
     }
 }

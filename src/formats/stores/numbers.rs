@@ -1,73 +1,84 @@
 //! Numbers in a file, read by ranges.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use half::{bf16, f16};
-
+use super::super::input::{DataFile, PIECE, malformed, unsupported};
+use super::super::numbers::{Stored, first_not_finite};
 use super::super::{FormatError, Number};
-use super::files;
 use crate::sketch::SketchSpec;
 
-/// The bytes that are read at once.
-const CHUNK: usize = 1 << 20;
-
-/// The bytes of one number.
-pub(super) const fn width(number: Number) -> usize {
-    match number {
-        Number::F16 | Number::Bf16 => 2,
-        Number::F32 => 4,
-        Number::F64 => 8,
+/// The type that numpy calls so.
+pub(super) fn named(path: &Path, name: &str) -> Result<Number, FormatError> {
+    match name {
+        "float16" | "<f2" => Ok(Number::F16),
+        "bfloat16" | "<V2" => Ok(Number::Bf16),
+        "float32" | "<f4" => Ok(Number::F32),
+        "float64" | "<f8" => Ok(Number::F64),
+        _ => {
+            let what =
+                format!("numbers of type {name:?}; float16, bfloat16, float32 and float64 can be read");
+            Err(unsupported(path, what))
+        }
     }
-}
-
-/// Appends what `bytes` hold; a rest that is no whole number is left out.
-fn decode(bytes: &[u8], number: Number, values: &mut Vec<f32>) {
-    match number {
-        Number::F16 => values.extend(whole(bytes).map(|bytes| f16::from_le_bytes(bytes).to_f32())),
-        Number::Bf16 => values.extend(whole(bytes).map(|bytes| bf16::from_le_bytes(bytes).to_f32())),
-        Number::F32 => values.extend(whole(bytes).map(f32::from_le_bytes)),
-        Number::F64 => values.extend(whole(bytes).map(|bytes| f64::from_le_bytes(bytes) as f32)),
-    }
-}
-
-fn whole<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
-    bytes.as_chunks().0.iter().copied()
 }
 
 /// A file of numbers of one type.
-#[derive(Debug)]
 pub(super) struct Numbers {
-    path: PathBuf,
-    file: File,
+    file: DataFile,
     number: Number,
-    buffer: Vec<u8>,
+    piece: Vec<u8>,
+    checksum: Option<Checksum>,
+}
+
+/// A CRC-32 of a range of the file, checked if all of it is read in order.
+pub(super) struct Checksum {
+    pub expected: u32,
+    pub next: u64,
+    pub end: u64,
+    pub hasher: crc32fast::Hasher,
 }
 
 impl Numbers {
-    pub fn new(path: &Path, file: File, number: Number) -> Self {
-        Self { path: path.into(), file, number, buffer: Vec::new() }
+    pub fn new(file: DataFile, number: Number, checksum: Option<Checksum>) -> Self {
+        Self { file, number, piece: Vec::new(), checksum }
     }
 
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.file.path
     }
 
-    /// Appends the `count` numbers that begin at byte `offset`.
-    pub fn read(&mut self, offset: u64, count: usize, values: &mut Vec<f32>) -> Result<(), FormatError> {
-        let mut at = offset;
-        self.file.seek(SeekFrom::Start(at)).map_err(|source| files::io_error(&self.path, "read", source))?;
-        let mut left = count * width(self.number);
-        while left > 0 {
-            self.buffer.resize(left.min(CHUNK), 0);
-            self.file.read_exact(&mut self.buffer).map_err(|source| match source.kind() {
-                io::ErrorKind::UnexpectedEof => files::malformed(&self.path, at, "the file is cut off"),
-                _ => files::io_error(&self.path, "read", source),
-            })?;
-            decode(&self.buffer, self.number, values);
-            left -= self.buffer.len();
-            at += self.buffer.len() as u64;
+    /// Appends the `count` numbers that begin at byte `offset`, all of which the file has.
+    pub fn read(&mut self, mut offset: u64, count: usize, values: &mut Vec<f32>) -> Result<(), FormatError> {
+        let mut at = values.len();
+        values.resize(at + count, 0.0);
+        while at < values.len() {
+            let now = (values.len() - at).min(PIECE / self.number.bytes());
+            self.piece.resize(now * self.number.bytes(), 0);
+            self.file.read_at(&mut self.piece, offset)?;
+            self.note(offset)?;
+            Stored::little(self.number).decode(&self.piece, values.get_mut(at..at + now).unwrap_or_default());
+            at += now;
+            offset += self.piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Adds what was read at `offset` to the checksum, and compares it at the end.
+    fn note(&mut self, offset: u64) -> Result<(), FormatError> {
+        let Some(checksum) = &mut self.checksum else { return Ok(()) };
+        if checksum.next != offset {
+            // Rows were passed over, or lie in another order.
+            self.checksum = None;
+            return Ok(());
+        }
+        checksum.hasher.update(&self.piece);
+        checksum.next += self.piece.len() as u64;
+        if checksum.next == checksum.end && checksum.hasher.clone().finalize() != checksum.expected {
+            return Err(malformed(
+                &self.file.path,
+                offset,
+                "the numbers have another checksum than the file says",
+            ));
         }
         Ok(())
     }
@@ -80,9 +91,8 @@ pub(super) fn check_finite(
     first: u64,
     values: &[f32],
 ) -> Result<(), FormatError> {
-    let Some(at) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
-    let dims = spec.dims();
-    let (mut position, mut name) = (at % dims, "");
+    let Some(at) = first_not_finite(values) else { return Ok(()) };
+    let (mut position, mut name) = (at % spec.dims(), "");
     for block in spec.blocks() {
         name = &block.name;
         if position < block.dims as usize {
@@ -91,6 +101,6 @@ pub(super) fn check_finite(
         position -= block.dims as usize;
     }
     let value = values.get(at).copied().unwrap_or(f32::NAN);
-    let row = first + (at / dims) as u64;
+    let row = first + (at / spec.dims()) as u64;
     Err(FormatError::NotFinite { path: path.into(), row, block: name.into(), position, value })
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::super::FormatError;
+use super::super::input::unsupported;
 use super::files;
 
 /// The mapping in a YAML file; none if there is no file.
@@ -15,8 +16,8 @@ pub(super) fn read(path: &Path) -> Result<Option<Map<String, Value>>, FormatErro
     let text = files::read_text(path)?;
     match serde_saphyr::from_str(&text) {
         Ok(Value::Object(map)) => Ok(Some(map)),
-        Ok(_) => Err(files::unsupported(path, "a YAML file that is not a mapping")),
-        Err(error) => Err(files::unsupported(path, format!("not valid YAML: {}", first_line(&error)))),
+        Ok(_) => Err(unsupported(path, "a YAML file that is not a mapping")),
+        Err(error) => Err(unsupported(path, format!("not valid YAML: {}", first_line(&error)))),
     }
 }
 
