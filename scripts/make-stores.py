@@ -4,6 +4,7 @@ they themselves rank queries against them; and files of the layouts of RapidIn a
     python3.11 -m venv stores-venv
     stores-venv/bin/pip install --ignore-requires-python --no-deps -r scripts/stores-requirements.txt
     stores-venv/bin/python scripts/make-stores.py tests/fixtures/stores
+    /usr/bin/python3 scripts/make-stores.py tests/fixtures/stores --torch    # files of an old torch: Debian 12's
 
 It runs on the CPU in a minute. Another machine rounds otherwise: then other numbers come out, of the same kind.
 """
@@ -21,9 +22,6 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import numpy as np
 import torch
-from datasets import Dataset
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 WORDS = ["<unk>", "<eos>"] + [f"w{i}" for i in range(62)]
 TRAIN, QUERIES, TOP = 24, 3, 6
@@ -32,6 +30,9 @@ UNUSED = ["hessians.pth", "hessians_eigen.pth", "total_processed.pt", "dataset_i
 
 
 def make_model():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     special = {"unk_token": "<unk>", "eos_token": "<eos>", "pad_token": "<eos>"}
@@ -44,6 +45,8 @@ def make_model():
 
 
 def make_texts():
+    from datasets import Dataset
+
     draw = random.Random(1)
     for name, count in [("train", TRAIN), ("query", QUERIES), ("few", 4)]:
         texts = [" ".join(draw.choices(WORDS[2:], k=draw.randint(3, 12))) for _ in range(count)]
@@ -92,6 +95,8 @@ def make_bergson(to):
 
 def make_logix(to):
     import logix
+    from datasets import Dataset
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
     Path("logix.yaml").write_text("root_dir: .\nlora:\n  init: random\n  rank: 2\nlogging:\n  flush_threshold: 200\n")
     run = logix.init(project="logix", config="logix.yaml")
@@ -130,10 +135,100 @@ def make_logix(to):
     (to / "logix-expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 
-def main(to):
+def ranked(rows, queries, name):
+    """The best and the worst of rows for each query, whose examples are called by `name`."""
+    scores = queries.float() @ rows.float().T
+    expected = {}
+    for end, largest in [("proponents", True), ("opponents", False)]:
+        best = torch.topk(scores, TOP, largest=largest)
+        ids = [[name(i) for i in row] for row in best.indices.tolist()]
+        expected[end] = {"ids": ids, "scores": best.values.tolist()}
+    return expected
+
+
+def make_rapidin(to):
+    """As `RapidIn/engine.py` saves what `RapidGrad` folds: a vector of halves for each example."""
+    folder = to / "rapidin"
+    folder.mkdir()
+    torch.manual_seed(2)
+    vectors = torch.randn(14, 32).half()
+    # Some examples of a file of 20.
+    numbers = [0, 1, 2, 3, 5, 8, 9, 10, 11, 13, 14, 15, 18, 19]
+    for number, vector in zip(numbers, vectors):
+        for dims in [32, 16]:
+            torch.save(vector.reshape(dims, -1).sum(1), folder / f"train_grad_K{dims}_{number:08d}.pt")
+    # RapidIn's own holds the shuffles, and nobody reads it.
+    (folder / "RapidGrad_D1024_n40.obj").write_bytes(b"")
+    queries = torch.randn(QUERIES, 32).half()
+    np.save(to / "rapidin-query.npy", queries.float().numpy())
+    expected = ranked(vectors, queries, lambda i: str(numbers[i]))
+    (to / "rapidin-expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
+def make_less(to):
+    """As `less/data_selection/collect_grad_reps.py` saves and merges what is projected."""
+    torch.manual_seed(3)
+    for dims in [24, 8]:
+        folder = to / "less" / f"dim{dims}"
+        folder.mkdir(parents=True)
+        rows = torch.randn(20, dims).half()
+        torch.save(rows[:16].clone(), folder / "grads-16.pt")
+        torch.save(rows[16:].clone(), folder / "grads-20.pt")
+        torch.save(torch.nn.functional.normalize(rows, dim=1), folder / "all_orig.pt")
+        torch.save(rows, folder / "all_unormalized.pt")
+    rows = torch.load(to / "less" / "dim24" / "all_orig.pt")
+    queries = torch.nn.functional.normalize(torch.randn(QUERIES, 24).half(), dim=1)
+    np.save(to / "less-query.npy", queries.float().numpy())
+    (to / "less-expected.json").write_text(json.dumps(ranked(rows, queries, str), indent=1) + "\n")
+
+
+def make_torch(to):
+    """What a version of torch saves, and the numbers in it."""
+    folder = to / ("torch-" + ".".join(torch.__version__.split(".")[:2]))
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    whole = torch.arange(12.0).reshape(3, 4) / 8 - 0.5
+    tensors = {
+        "f16": whole.half(),
+        "bf16": whole.bfloat16(),
+        "f32": whole,
+        "f64": whole.double(),
+        "transposed": whole.T,
+        "columns": whole[:, 1:3],
+        "steps": whole[::2, ::3],
+        "later-rows": whole[1:],
+        "parameter": torch.nn.Parameter(whole),
+        "three-dimensions": torch.arange(24.0).reshape(2, 3, 4).permute(1, 0, 2),
+    }
+    for name, tensor in tensors.items():
+        torch.save(tensor, folder / f"{name}.pt")
+    expected = {name: {"shape": list(t.shape), "values": t.double().reshape(-1).tolist()} for name, t in tensors.items()}
+    (folder / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+    others = {
+        "integers": torch.arange(12).reshape(3, 4),
+        "expanded": torch.ones(1, 1).expand(3, 4),
+        "dictionary": {"a": [whole, (1, 2.5, "x", None, True, 10**12)]},
+        "list": [whole, whole.half()],
+    }
+    for name, value in others.items():
+        torch.save(value, folder / f"{name}.pt")
+    torch.save(whole, folder / "before-1.6.pt", _use_new_zipfile_serialization=False)
+    torch.save(whole, folder / "protocol-4.pt", pickle_protocol=4)
+    if hasattr(torch.serialization, "set_crc32_options"):
+        torch.serialization.set_crc32_options(False)
+        torch.save(whole, folder / "no-checksums.pt")
+        torch.serialization.set_crc32_options(True)
+
+
+def main(to, only_torch):
     to = Path(to).resolve()
-    for part in ["bergson", "logix"]:
+    make_torch(to)
+    if only_torch:
+        return
+    for part in ["bergson", "logix", "rapidin", "less"]:
         shutil.rmtree(to / part, ignore_errors=True)
+    make_rapidin(to)
+    make_less(to)
     with tempfile.TemporaryDirectory() as folder:
         # Paths in what the packages write are relative to it.
         os.chdir(folder)
@@ -145,4 +240,4 @@ def main(to):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2:] == ["--torch"])

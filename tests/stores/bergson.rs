@@ -5,10 +5,11 @@ use std::fs;
 use gradix::Span;
 use gradix::formats::Number;
 use gradix::formats::stores::{Store, StoreIds, StoreOptions, open_store};
-use gradix::sketch::SketcherKind;
 use serde::Deserialize;
 
-use super::{Ranked, Rows, assert_ranks_like, copy, cut_off, fixture, json, read, refused, replace};
+use super::{
+    Ends, Ranked, Rows, assert_ranks_like, copy, cut_off, described, fixture, json, read, refused, replace,
+};
 
 fn documents() -> StoreOptions {
     StoreOptions::default().ids(StoreIds::Column("doc".into()))
@@ -18,14 +19,10 @@ fn open(name: &str, options: &StoreOptions) -> Rows {
     read(Store::Bergson, &fixture("bergson").join(name), options).unwrap()
 }
 
-fn digest(rows: &Rows) -> String {
-    match rows.spec.sketcher() {
-        SketcherKind::Dense { name, digest } => {
-            assert_eq!(name, "bergson");
-            digest.clone()
-        }
-        other => panic!("{other:?}"),
-    }
+fn digest(rows: &Rows) -> &str {
+    let (name, digest) = described(&rows.spec);
+    assert_eq!(name, "bergson");
+    digest
 }
 
 /// What bergson's `Attributor` finds, in rows.
@@ -54,9 +51,10 @@ impl Found {
 fn bergson_ranks_the_same() {
     let rows = open("train", &documents());
     let expected: Expected = json("bergson/expected.json");
+    let ends = Ends { proponents: expected.proponents.named(), opponents: expected.opponents.named() };
     let queries = open("query", &documents());
     assert_eq!(queries.spec, rows.spec);
-    assert_ranks_like(&rows, &queries.sketches(), &expected.proponents.named(), &expected.opponents.named());
+    assert_ranks_like(&rows, &queries.sketches(), &ends);
 }
 
 /// Catches blocks in the order of their names, which a mapping in JSON invites, and a type that is misread.

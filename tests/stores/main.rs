@@ -4,13 +4,17 @@
 mod fixtures;
 
 mod bergson;
+mod less;
+mod logix;
+mod rapidin;
+mod torch;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use gradix::formats::stores::{Store, StoreOptions, open_store};
 use gradix::formats::{Batch, FormatError, RowSource};
-use gradix::sketch::{Sketch, SketchSpec};
+use gradix::sketch::{Sketch, SketchSpec, SketcherKind};
 use gradix::{Encoding, Hit, Index, Row, Schema};
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -122,6 +126,28 @@ fn import(rows: &Rows, encoding: Encoding) -> (TempDir, Index) {
     (folder, index)
 }
 
+/// The rows of a file of `np.save`, as sketches of a spec.
+fn queries(name: &str, spec: &SketchSpec) -> Vec<Sketch> {
+    let bytes = fs::read(fixture(name)).unwrap();
+    let values = npyz::NpyFile::new(&bytes[..]).unwrap().into_vec::<f32>().unwrap();
+    values.chunks(spec.dims()).map(|row| Sketch::dense(spec.clone(), row.to_vec()).unwrap()).collect()
+}
+
+/// The name and the digest of a dense spec.
+fn described(spec: &SketchSpec) -> (&str, &str) {
+    match spec.sketcher() {
+        SketcherKind::Dense { name, digest } => (name, digest),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Both ends of what a package ranks.
+#[derive(Debug, Deserialize)]
+struct Ends {
+    proponents: Ranked,
+    opponents: Ranked,
+}
+
 /// What a package ranks for some queries, best first: ids and scores.
 #[derive(Debug, Deserialize)]
 struct Ranked {
@@ -131,11 +157,11 @@ struct Ranked {
 
 /// Ranks queries in an index of the rows, and compares with what the package says of both ends. Scores may differ by
 /// the rounding of codes, and of sums in `f32`.
-fn assert_ranks_like(rows: &Rows, queries: &[Sketch], proponents: &Ranked, opponents: &Ranked) {
+fn assert_ranks_like(rows: &Rows, queries: &[Sketch], ends: &Ends) {
     let longest = (0..rows.batch.rows).map(|row| length(rows.values(row))).fold(0.0, f64::max);
     for (encoding, rounding) in [(Encoding::F32, 0.0), (Encoding::F16, 2f64.powi(-11))] {
         let (_folder, index) = import(rows, encoding);
-        let top = proponents.ids[0].len();
+        let top = ends.proponents.ids[0].len();
         let ranking =
             index.snapshot().unwrap().scan(queries).unwrap().top_k(top).bottom_k(top).run().unwrap();
         for (query, sketch) in queries.iter().enumerate() {
@@ -153,8 +179,8 @@ fn assert_ranks_like(rows: &Rows, queries: &[Sketch], proponents: &Ranked, oppon
                     );
                 }
             };
-            compare(ranking.proponents(query), proponents);
-            compare(ranking.opponents(query), opponents);
+            compare(ranking.proponents(query), &ends.proponents);
+            compare(ranking.opponents(query), &ends.opponents);
         }
     }
 }
