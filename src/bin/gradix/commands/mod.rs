@@ -11,6 +11,7 @@ mod ls;
 mod man;
 mod query;
 mod recover;
+mod report;
 mod schema;
 mod scores;
 mod select;
@@ -40,6 +41,7 @@ pub enum Command {
     Man(man::Man),
     Query(query::Query),
     Recover(recover::Recover),
+    Report(report::Report),
     Schema(schema::Schema),
     Scores(scores::Scores),
     Select(select::Select),
@@ -61,6 +63,7 @@ pub fn run(command: Command, output: &Output) -> Result {
         Command::Man(command) => command.run(output),
         Command::Query(command) => command.run(output),
         Command::Recover(command) => command.run(output),
+        Command::Report(command) => command.run(output),
         Command::Schema(command) => command.run(output),
         Command::Scores(command) => command.run(output),
         Command::Select(command) => command.run(output),
