@@ -166,6 +166,16 @@ pub(super) fn u64_of(bytes: [u8; 8]) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
+/// Lengths of Arrow's messages.
+pub(super) fn i32_of(bytes: [u8; 4]) -> i32 {
+    i32::from_le_bytes(bytes)
+}
+
+/// Lengths of Arrow's compressed buffers.
+pub(super) fn i64_of(bytes: [u8; 8]) -> i64 {
+    i64::from_le_bytes(bytes)
+}
+
 /// The bytes of a length in a header.
 pub(super) fn u64_bytes(number: u64) -> [u8; 8] {
     number.to_le_bytes()

@@ -117,7 +117,7 @@ fn thousand() -> Report {
         histogram.add((draw(row, 5) + draw(row, 6) + draw(row, 7) - 1.45).powi(3) * 0.9);
     }
     let mut report = Report::new("Why did the model say that the ship was never seen again?")
-        .lead("An output of 48 words, and the 1,000 examples that raise and lower it most.")
+        .lead("An output of 43 words, and the 1,000 examples that raise and lower it most.")
         .output(output.ranking(proponents, opponents).distribution(histogram))
         .fact("Rows", "100,000, of which 1,204 were left out by a filter")
         .fact("Path", "sign tier, then exact scores of 2,311 candidates")

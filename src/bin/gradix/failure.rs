@@ -15,6 +15,8 @@ pub enum Failure {
     Gradix { error: Box<gradix::Error>, hint: Option<String> },
     /// The command line cannot mean anything.
     Usage(String),
+    /// An input does not fit, in a way that is the command's own to find.
+    Wrong(String),
     /// A command that found what it looks for, and says so by its exit code: `verify`, and damage.
     Found,
     /// Interrupted; says what was kept.
@@ -99,6 +101,7 @@ impl Failure {
         match self {
             Self::Found => 1,
             Self::Usage(_) => 2,
+            Self::Wrong(_) => 3,
             Self::Interrupted(_) => 130,
             Self::In { failure, .. } => failure.code(),
             Self::Io { source, .. } => match source.kind() {
@@ -144,7 +147,7 @@ impl Failure {
             Self::Found => String::new(),
             Self::In { failure, place: Some(place), .. } => format!("{place}: {}", failure.message()),
             Self::In { failure, place: None, .. } => failure.message(),
-            Self::Usage(what) | Self::Interrupted(what) => what.clone(),
+            Self::Usage(what) | Self::Wrong(what) | Self::Interrupted(what) => what.clone(),
             Self::Io { what, source } => format!("cannot {what}: {source}"),
             Self::Gradix { error, .. } => {
                 let mut message = error.to_string();

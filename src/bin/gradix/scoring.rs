@@ -204,7 +204,7 @@ impl Rows<'_> {
 }
 
 /// The ids of a file, one on a line, as `gradix ls` prints them.
-fn ids(path: &Path) -> Result<Vec<Vec<u8>>> {
+pub fn ids(path: &Path) -> Result<Vec<Vec<u8>>> {
     let failed = || Failure::io(format!("read {}", path.display()));
     let lines: Box<dyn std::io::BufRead> = match path.to_str() {
         Some("-") => Box::new(std::io::stdin().lock()),

@@ -1,7 +1,11 @@
 //! The commands. Each file has the arguments of one, and what it does.
 
+mod append;
+mod attach;
 mod compact;
 mod completions;
+mod create;
+mod delete;
 mod explain;
 mod fit;
 mod gc;
@@ -30,8 +34,12 @@ use crate::records::Cell;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Append(append::Append),
+    Attach(attach::Attach),
     Compact(compact::Compact),
     Completions(completions::Completions),
+    Create(create::Create),
+    Delete(delete::Delete),
     Explain(explain::Explain),
     Fit(fit::Fit),
     Gc(gc::Gc),
@@ -52,8 +60,12 @@ pub enum Command {
 /// Does what was asked.
 pub fn run(command: Command, output: &Output) -> Result {
     match command {
+        Command::Append(command) => command.run(output),
+        Command::Attach(command) => command.run(output),
         Command::Compact(command) => command.run(output),
         Command::Completions(command) => command.run(output),
+        Command::Create(command) => command.run(output),
+        Command::Delete(command) => command.run(output),
         Command::Explain(command) => command.run(output),
         Command::Fit(command) => command.run(output),
         Command::Gc(command) => command.run(output),
