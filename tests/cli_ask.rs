@@ -62,7 +62,8 @@ fn ls_lists_ids_and_sources() {
     assert_eq!(ok("ls x.gradix --generation 1"), "land\nsea\n");
     let long = "rows  sources  id\n   1  wiki     sea\n   1  news     land\n   2  wiki     page 7\n   1  wiki     \\xff\\x0a\n";
     assert_eq!(ok("ls x.gradix --long"), long);
-    let sources = "rows  examples  source\n   1         1  (none)\n   1         1  news\n   3         3  wiki\n";
+    let sources =
+        "rows  examples  source\n   1         1  (none)\n   1         1  news\n   3         3  wiki\n";
     assert_eq!(ok("ls x.gradix --sources"), sources);
     let lines = json(folder.path(), "ls x.gradix --json");
     assert_eq!(lines[3], serde_json::json!({"id": [255, 10]}));
@@ -97,8 +98,14 @@ fn get_shows_rows() {
 fn stats_and_schema_describe_the_index() {
     let folder = sample();
     let text = ok(folder.path(), "stats x.gradix --segments --blocks");
-    assert!(text.starts_with("x.gradix: 5 rows in 3 segments, 112.54 kB, generation 3\n1 dead row, which"), "{text}");
-    assert!(text.contains("\nspec      dense \"cli\" digest \"v1\"; a x 3; b x 2\nencoding  f32, 128 B a row\n"), "{text}");
+    assert!(
+        text.starts_with("x.gradix: 5 rows in 3 segments, 112.54 kB, generation 3\n1 dead row, which"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\nspec      dense \"cli\" digest \"v1\"; a x 3; b x 2\nencoding  f32, 128 B a row\n"),
+        "{text}"
+    );
     assert!(text.contains("\ncodes         12.29 kB  10.9%  b\n"), "{text}");
     assert_eq!(text.lines().filter(|line| line.ends_with(" kB") && line.contains('-')).count(), 3, "{text}");
     let counts = &json(folder.path(), "stats x.gradix --json")[0];
@@ -163,7 +170,9 @@ rank     score  id   source
 fn best(folder: &Path, options: &str) -> Vec<(String, f64)> {
     let hits = json(folder, &format!("query x.gradix {options} --format jsonl"));
     let first = hits.iter().filter(|hit| hit["query"] == 0 && hit["end"] == "proponent");
-    first.map(|hit| (hit["id"].as_str().unwrap_or("bytes").to_owned(), hit["score"].as_f64().unwrap())).collect()
+    first
+        .map(|hit| (hit["id"].as_str().unwrap_or("bytes").to_owned(), hit["score"].as_f64().unwrap()))
+        .collect()
 }
 
 /// Catches an option that does not reach the scan.
@@ -205,8 +214,12 @@ fn query_shows_texts() {
     let text = ok(folder.path(), "query x.gradix one.npy queries.npy --id sea -k 1 --texts texts.jsonl");
     assert!(text.contains("proponents of sea\nrank      score  id   source  text\n   1  14.000000  sea  wiki    The sea is wide.\n"), "{text}");
     let hits = json(folder.path(), "query x.gradix queries.npy -k 1 --texts texts.jsonl --format jsonl");
-    assert_eq!((&hits[0]["text"], &hits[1]["text"]), (&"The sea\n  is wide.".into(), &serde_json::Value::Null));
-    std::fs::write(folder.path().join("texts.jsonl"), "{\"id\": \"a\", \"text\": \"b\"}\n{\"id\": 7}\n").unwrap();
+    assert_eq!(
+        (&hits[0]["text"], &hits[1]["text"]),
+        (&"The sea\n  is wide.".into(), &serde_json::Value::Null)
+    );
+    std::fs::write(folder.path().join("texts.jsonl"), "{\"id\": \"a\", \"text\": \"b\"}\n{\"id\": 7}\n")
+        .unwrap();
     let run = gradix(folder.path(), "query x.gradix queries.npy --texts texts.jsonl");
     assert_eq!(run.code, Some(3));
     assert!(run.stderr.contains("texts.jsonl, line 2: "), "{}", run.stderr);
@@ -221,10 +234,15 @@ fn results_are_written_into_files() {
     let npy = std::fs::read(path("scores.npy")).unwrap();
     let header = std::str::from_utf8(&npy[10..128]).unwrap();
     assert!(header.starts_with("{'descr': '<f8', 'fortran_order': False, 'shape': (5, 2), }"), "{header}");
-    let numbers: Vec<f64> = npy[128..].chunks_exact(8).map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap())).collect();
+    let numbers: Vec<f64> =
+        npy[128..].chunks_exact(8).map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap())).collect();
     assert_eq!(numbers, [5.0, 0.0, -1.0, 1.0, 1.0, 2.0, 0.0, 3.0, 1.0, 0.0]);
-    let csv = ok(folder.path(), "scores x.gradix queries.npy --group sum --format csv --exclude '\\xff\\x0a'");
-    assert_eq!(csv, "id,span_start,span_end,source,score_0,score_1\nsea,,,wiki,5.0,0.0\nland,,,news,-1.0,1.0\npage 7,,,wiki,1.0,5.0\n");
+    let csv =
+        ok(folder.path(), "scores x.gradix queries.npy --group sum --format csv --exclude '\\xff\\x0a'");
+    assert_eq!(
+        csv,
+        "id,span_start,span_end,source,score_0,score_1\nsea,,,wiki,5.0,0.0\nland,,,news,-1.0,1.0\npage 7,,,wiki,1.0,5.0\n"
+    );
     ok(folder.path(), "scores x.gradix queries.npy --source wiki --exclude '\\xff\\x0a' -o scores.parquet");
     assert!(std::fs::read(path("scores.parquet")).unwrap().starts_with(b"PAR1"));
     // Nothing is left of what could not be finished, and a file that was there stays.
@@ -232,11 +250,15 @@ fn results_are_written_into_files() {
     assert_eq!(run.code, Some(3));
     assert!(run.stderr.contains("\\xff\\x0a is not UTF-8"), "{}", run.stderr);
     assert!(std::fs::read(path("scores.parquet")).unwrap().starts_with(b"PAR1"));
-    let hidden = std::fs::read_dir(folder.path()).unwrap().filter(|entry| {
-        entry.as_ref().unwrap().file_name().to_string_lossy().starts_with('.')
-    });
+    let hidden = std::fs::read_dir(folder.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with('.'));
     assert_eq!(hidden.count(), 0);
-    for line in ["scores x.gradix queries.npy --format npy", "scores x.gradix queries.npy -o scores.txt", "query x.gradix queries.npy --format table -o x"] {
+    for line in [
+        "scores x.gradix queries.npy --format npy",
+        "scores x.gradix queries.npy -o scores.txt",
+        "query x.gradix queries.npy --format table -o x",
+    ] {
         assert_eq!(gradix(folder.path(), line).code, Some(2), "{line}");
     }
 }
@@ -258,22 +280,33 @@ fn fit_makes_what_query_and_select_read() {
     assert_eq!(missing.code, Some(4));
     assert!(missing.stderr.contains("`gradix fit` makes it"), "{}", missing.stderr);
     assert_eq!(gradix(folder.path(), "select self-influence x.gradix").code, Some(4));
-    let fitted = ok(folder.path(), "fit x.gradix --self-influence --kappa 1 --estimate full --estimate b=nystrom:1");
-    assert!(fitted.starts_with("fitted curvature: 5 rows, ") && fitted.contains("\nself-influence of 5 rows, "), "{fitted}");
+    let fitted =
+        ok(folder.path(), "fit x.gradix --self-influence --kappa 1 --estimate full --estimate b=nystrom:1");
+    assert!(
+        fitted.starts_with("fitted curvature: 5 rows, ") && fitted.contains("\nself-influence of 5 rows, "),
+        "{fitted}"
+    );
     assert!(ok(folder.path(), "fit x.gradix").starts_with("curvature is up to date: 5 rows, "));
     let stats = ok(folder.path(), "stats x.gradix");
     assert!(stats.contains("\ncurvature/self-influence "), "{stats}");
-    let ranking = &json(folder.path(), "query x.gradix queries.npy --curvature --kappa 1 --metric relative -k 1 --json")[0];
+    let ranking = &json(
+        folder.path(),
+        "query x.gradix queries.npy --curvature --kappa 1 --metric relative -k 1 --json",
+    )[0];
     assert_eq!(ranking["statistics"]["curvature"]["kappa"], 1.0);
     assert_eq!(ranking["statistics"]["curvature"]["blocks"][1]["estimate"]["nystrom"]["width"], 1);
-    let highest = json(folder.path(), "select self-influence x.gradix --curvature --kappa 1 --count 2 --json");
+    let highest =
+        json(folder.path(), "select self-influence x.gradix --curvature --kappa 1 --count 2 --json");
     assert_eq!(highest.len(), 2);
     assert!(highest[0]["self_influence"].as_f64() >= highest[1]["self_influence"].as_f64());
     let before = listing(folder.path());
     let planned = &json(folder.path(), "fit x.gradix --drop curvature --dry-run --json")[0];
     assert_eq!(planned["artifacts"], serde_json::json!(["curvature", "curvature/self-influence"]));
     assert_eq!(listing(folder.path()), before);
-    assert!(ok(folder.path(), "fit x.gradix --drop curvature").starts_with("removed curvature and curvature/self-influence, "));
+    assert!(
+        ok(folder.path(), "fit x.gradix --drop curvature")
+            .starts_with("removed curvature and curvature/self-influence, ")
+    );
     for line in ["fit x.gradix --drop curvature", "fit x.gradix --drop curvature --dry-run"] {
         assert_eq!(gradix(folder.path(), line).code, Some(4), "{line}");
     }
@@ -290,12 +323,18 @@ fn select_prints_what_operators_choose() {
     assert_eq!(ids(&chosen), ["page 7", "sea"]);
     assert_eq!((&chosen[0]["score"], &chosen[0]["task"]), (&3.0.into(), &0.into()));
     let chosen = json("less x.gradix one.npy queries.npy --id land --count 1");
-    assert_eq!((&chosen[0]["id"], &chosen[0]["score"], &chosen[0]["task"]), (&"land".into(), &6.25.into(), &2.into()));
+    assert_eq!(
+        (&chosen[0]["id"], &chosen[0]["score"], &chosen[0]["task"]),
+        (&"land".into(), &6.25.into(), &2.into())
+    );
     assert_eq!(ids(&json("in2core x.gradix queries.npy --fraction 0.5")), ["page 7", "sea"]);
     let chosen = json("coreset x.gradix queries.npy --count 2 --objective facility-location");
     assert_eq!((ids(&chosen), &chosen[0]["gain"]), (vec!["page 7".into(), "sea".into()], &6.0.into()));
     let pairs = json("duplicates x.gradix --cosine 0.5");
-    assert_eq!((&pairs[0]["first"], &pairs[0]["second"], pairs.len()), (&"sea".into(), &serde_json::json!([255, 10]), 1));
+    assert_eq!(
+        (&pairs[0]["first"], &pairs[0]["second"], pairs.len()),
+        (&"sea".into(), &serde_json::json!([255, 10]), 1)
+    );
     let clusters = json("duplicates x.gradix --cosine 0.5 --clusters");
     assert_eq!((&clusters[1]["cluster"], &clusters[1]["member"]), (&0.into(), &1.into()));
     let sources = json("by-source x.gradix queries.npy --mean --replicates 10");
@@ -331,15 +370,27 @@ fn compact_and_gc_do_what_their_dry_runs_say() {
     for name in ["segments_removed", "segments_added", "rows_copied", "rows_dropped"] {
         assert_eq!(done[name], planned[name], "{name}");
     }
-    assert_eq!((&done["rows_copied"], &done["rows_dropped"], &done["generation"]), (&5.into(), &1.into(), &4.into()));
-    assert_eq!(ok(folder.path(), "compact x.gradix --small-fraction 0"), "nothing to compact in generation 4\n");
+    assert_eq!(
+        (&done["rows_copied"], &done["rows_dropped"], &done["generation"]),
+        (&5.into(), &1.into(), &4.into())
+    );
+    assert_eq!(
+        ok(folder.path(), "compact x.gradix --small-fraction 0"),
+        "nothing to compact in generation 4\n"
+    );
     let before = listing(folder.path());
     let kept = ok(folder.path(), "gc x.gradix --dry-run");
-    assert!(kept.starts_with("would remove 0 segments and 0 artifacts, ") && kept.contains("--grace"), "{kept}");
+    assert!(
+        kept.starts_with("would remove 0 segments and 0 artifacts, ") && kept.contains("--grace"),
+        "{kept}"
+    );
     let planned = &json(folder.path(), "gc x.gradix --grace 0s --dry-run --json")[0];
     assert_eq!(listing(folder.path()), before);
     let done = &json(folder.path(), "gc x.gradix --grace 0s --json")[0];
-    assert_eq!((&done["segments"], &done["bytes"], &done["oldest"]), (&3.into(), &planned["bytes"], &4.into()));
+    assert_eq!(
+        (&done["segments"], &done["bytes"], &done["oldest"]),
+        (&3.into(), &planned["bytes"], &4.into())
+    );
     assert_eq!(planned["segments"], 3);
     let mut lines: Vec<_> = rows.lines().collect();
     let after = ok(folder.path(), "ls x.gradix --long --json");
@@ -360,7 +411,12 @@ fn recover_needs_the_manifest_out_of_the_way() {
     std::fs::rename(folder.path().join("x.gradix/manifest"), folder.path().join("lost")).unwrap();
     let text = ok(folder.path(), "recover x.gradix");
     assert!(text.starts_with("recovered generation 3: 5 examples, 6 rows, from 3 segments\n"), "{text}");
-    assert!(text.ends_with("lost: deletions, earlier generations, times and payloads of commits, what was fitted\n"), "{text}");
+    assert!(
+        text.ends_with(
+            "lost: deletions, earlier generations, times and payloads of commits, what was fitted\n"
+        ),
+        "{text}"
+    );
     assert!(ok(folder.path(), "verify x.gradix").contains(": sound: "));
 }
 
@@ -377,7 +433,10 @@ fn damage(index: &Path) {
 fn verify_finds_damage() {
     let folder = sample();
     let sound = ok(folder.path(), "verify x.gradix");
-    assert_eq!(sound, "x.gradix: sound: generation 3, 3 segments, 0 artifacts, 6 rows, 4 examples, 112.54 kB\n");
+    assert_eq!(
+        sound,
+        "x.gradix: sound: generation 3, 3 segments, 0 artifacts, 6 rows, 4 examples, 112.54 kB\n"
+    );
     assert_eq!(json(folder.path(), "verify x.gradix --json")[0]["findings"], serde_json::json!([]));
     damage(&folder.path().join("x.gradix"));
     let run = gradix(folder.path(), "verify x.gradix");
@@ -393,10 +452,19 @@ fn verify_finds_damage() {
 fn report_is_one_page() {
     let folder = sample();
     let path = |name: &str| folder.path().join(name);
-    std::fs::write(path("texts.jsonl"), "{\"id\": \"sea\", \"text\": \"The sea is wide.\"}\n{\"id\": \"nobody\", \"text\": \"unseen\"}\n").unwrap();
-    assert_eq!(ok(folder.path(), "report x.gradix queries.npy --texts texts.jsonl -o page.html"), "page.html: 2 queries, 5 rows\n");
+    std::fs::write(
+        path("texts.jsonl"),
+        "{\"id\": \"sea\", \"text\": \"The sea is wide.\"}\n{\"id\": \"nobody\", \"text\": \"unseen\"}\n",
+    )
+    .unwrap();
+    assert_eq!(
+        ok(folder.path(), "report x.gradix queries.npy --texts texts.jsonl -o page.html"),
+        "page.html: 2 queries, 5 rows\n"
+    );
     let page = std::fs::read_to_string(path("page.html")).unwrap();
-    assert!(page.starts_with("<!doctype html>") && page.contains("The sea is wide.") && !page.contains("unseen"));
+    assert!(
+        page.starts_with("<!doctype html>") && page.contains("The sea is wide.") && !page.contains("unseen")
+    );
     let tokens = r#"{"prompt": "Where?", "tokens": ["In", {"text": " the", "untraced": true}, {"text": " Sea", "marked": true}]}"#;
     std::fs::write(path("tokens.json"), tokens).unwrap();
     ok(folder.path(), "report x.gradix queries.npy --tokens tokens.json --title 'Why the sea?' -o page.html");
@@ -412,7 +480,11 @@ fn report_is_one_page() {
 fn errors_end_with_their_code() {
     let folder = sample();
     write_npy(&folder.path().join("nan.npy"), &[[f32::NAN, 0.0, 0.0, 0.0, 0.0]]);
-    std::fs::write(folder.path().join("cut.npy"), &std::fs::read(folder.path().join("queries.npy")).unwrap()[..140]).unwrap();
+    std::fs::write(
+        folder.path().join("cut.npy"),
+        &std::fs::read(folder.path().join("queries.npy")).unwrap()[..140],
+    )
+    .unwrap();
     let cases = [
         (2, "query x.gradix", "usage"),
         (2, "query x.gradix queries.npy --spans 9..4", "usage"),
@@ -435,7 +507,11 @@ fn errors_end_with_their_code() {
         // What clap finds is said by clap.
         let run = gradix(folder.path(), &format!("{line} --json"));
         if let Ok(error) = serde_json::from_str::<serde_json::Value>(&run.stderr) {
-            assert_eq!((&error["error"]["kind"], &error["error"]["code"]), (&kind.into(), &code.into()), "{line}");
+            assert_eq!(
+                (&error["error"]["kind"], &error["error"]["code"]),
+                (&kind.into(), &code.into()),
+                "{line}"
+            );
         } else {
             assert_eq!(code, 2, "{line}: {}", run.stderr);
         }
@@ -458,7 +534,25 @@ fn help_names_every_command() {
     assert!(help.contains("Exit codes:"));
     let commands = help.split("Commands:").nth(1).unwrap().split("Options").next().unwrap();
     let names: Vec<&str> = commands.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    for name in ["compact", "completions", "explain", "fit", "gc", "get", "log", "ls", "man", "query", "recover", "report", "schema", "scores", "select", "stats", "verify"] {
+    for name in [
+        "compact",
+        "completions",
+        "explain",
+        "fit",
+        "gc",
+        "get",
+        "log",
+        "ls",
+        "man",
+        "query",
+        "recover",
+        "report",
+        "schema",
+        "scores",
+        "select",
+        "stats",
+        "verify",
+    ] {
         assert!(names.contains(&name), "{name}");
         let help = ok(folder.path(), &format!("{name} --help"));
         assert!(name == "select" || help.contains("Examples:\n"), "{name}");
@@ -468,7 +562,10 @@ fn help_names_every_command() {
     }
     ok(folder.path(), "man pages");
     for page in ["gradix.1", "gradix-query.1", "gradix-select-less.1"] {
-        assert!(std::fs::read_to_string(folder.path().join("pages").join(page)).unwrap().contains(".SH NAME"), "{page}");
+        assert!(
+            std::fs::read_to_string(folder.path().join("pages").join(page)).unwrap().contains(".SH NAME"),
+            "{page}"
+        );
     }
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(ok(folder.path(), &format!("completions {shell}")).contains("self-influence"), "{shell}");
@@ -495,7 +592,8 @@ fn colours_are_for_those_who_want_them() {
 /// An index of so many one-row segments or rows.
 fn large(folder: &Path, segments: usize, rows: usize) {
     let spec = SketchSpec::dense("large", "v1", [("all", 2)]);
-    let index = Index::create(folder.join("x.gradix"), &Schema::new(spec.clone(), Encoding::F32).unwrap()).unwrap();
+    let index =
+        Index::create(folder.join("x.gradix"), &Schema::new(spec.clone(), Encoding::F32).unwrap()).unwrap();
     let mut writer = index.writer().unwrap();
     let sketch = Sketch::dense(spec, vec![1.0, 2.0]).unwrap();
     for segment in 0..segments {
@@ -512,12 +610,21 @@ fn closed_pipes_end_quietly() {
     let folder = tempfile::tempdir().unwrap();
     large(folder.path(), 1, 20_000);
     for line in ["ls x.gradix", "ls x.gradix --long", "scores x.gradix --id 'example 0/7'"] {
-        let mut child = command(folder.path()).args(words(line)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command(folder.path())
+            .args(words(line))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         lines.read_line(&mut String::new()).unwrap();
         drop(lines);
         let output = child.wait_with_output().unwrap();
-        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""), "{line}");
+        assert_eq!(
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()),
+            (Some(0), ""),
+            "{line}"
+        );
     }
 }
 
@@ -527,9 +634,20 @@ fn closed_pipes_end_quietly() {
 fn ctrl_c_ends_cleanly() {
     let folder = tempfile::tempdir().unwrap();
     large(folder.path(), 40, 2_000);
-    let cases = ["verify x.gradix", "compact x.gradix --all", "fit x.gradix", "ls x.gradix", "scores x.gradix --id 'example 0/7' -o scores.csv"];
+    let cases = [
+        "verify x.gradix",
+        "compact x.gradix --all",
+        "fit x.gradix",
+        "ls x.gradix",
+        "scores x.gradix --id 'example 0/7' -o scores.csv",
+    ];
     for line in cases {
-        let child = command(folder.path()).args(words(line)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let child = command(folder.path())
+            .args(words(line))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let status = format!("/proc/{}/status", child.id());
         // Until it has a handler for SIGINT, which is signal 2.
         let handles = |status: &str| {

@@ -39,7 +39,8 @@ fn python() -> Option<PathBuf> {
             return Some(python.into());
         }
     }
-    let probe = Command::new("python3").args(["-c", "import numpy, sys; print(sys.executable)"]).output().ok()?;
+    let probe =
+        Command::new("python3").args(["-c", "import numpy, sys; print(sys.executable)"]).output().ok()?;
     probe.status.success().then(|| String::from_utf8(probe.stdout).unwrap().trim().into())
 }
 
@@ -99,7 +100,8 @@ fn run(name: &str, page: &str, python: Option<&Path>) -> Result<(), String> {
 fn shell_blocks_run() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let listed = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let mut pages: Vec<PathBuf> = listed.filter(|path| path.extension().is_some_and(|ending| ending == "md")).collect();
+    let mut pages: Vec<PathBuf> =
+        listed.filter(|path| path.extension().is_some_and(|ending| ending == "md")).collect();
     pages.push(root.join("README.md"));
     pages.sort();
     let python = python();
@@ -117,6 +119,10 @@ fn blocks_that_fail_are_found() {
     let page = "```sh\ntrue\n```\n\n```sh no-run\nfalse\n```\n```rust\nfalse\n```\n";
     assert_eq!(blocks(page), [(1, "true\n".to_owned())]);
     assert!(run("page", page, None).is_ok());
-    let error = run("page", "text\n```sh\ngradix --version\n```\n```sh\ngradix stats nowhere | cat\n```\n", None);
-    assert!(error.as_ref().is_err_and(|error| error.contains("# page:5") && error.contains("nowhere")), "{error:?}");
+    let error =
+        run("page", "text\n```sh\ngradix --version\n```\n```sh\ngradix stats nowhere | cat\n```\n", None);
+    assert!(
+        error.as_ref().is_err_and(|error| error.contains("# page:5") && error.contains("nowhere")),
+        "{error:?}"
+    );
 }

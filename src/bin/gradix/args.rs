@@ -103,7 +103,10 @@ mod tests {
         let mut parsed = 0;
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         for line in help.lines().map(str::trim_start) {
-            let Some(line) = line.strip_prefix("make-vectors | ").or(Some(line)).filter(|line| line.starts_with("gradix "))
+            let Some(line) = line
+                .strip_prefix("make-vectors | ")
+                .or(Some(line))
+                .filter(|line| line.starts_with("gradix "))
             else {
                 continue;
             };

@@ -216,7 +216,7 @@ pub fn ids(path: &Path) -> Result<Vec<Vec<u8>>> {
         if !text.is_empty() {
             let id: Id = text
                 .parse()
-                .map_err(|error| Failure::Usage(format!("{}, line {}: {error}", path.display(), line + 1)))?;
+                .map_err(|error| Failure::Wrong(format!("{}, line {}: {error}", path.display(), line + 1)))?;
             ids.push(id.0);
         }
     }

@@ -25,10 +25,10 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use gradix::scan::{CancelToken, ScanError};
 use gradix::{Index, Snapshot, Span};
 
 use crate::failure::{Failure, Result};
+use crate::interrupt::check;
 use crate::output::Output;
 use crate::records::Cell;
 
@@ -117,11 +117,6 @@ impl At {
     fn snapshot(&self) -> Result<Snapshot> {
         Ok(self.open()?.1)
     }
-}
-
-/// Fails if Ctrl-C was pressed.
-fn check(cancel: &CancelToken) -> Result {
-    if cancel.is_cancelled() { Err(ScanError::Cancelled.into()) } else { Ok(()) }
 }
 
 /// The ends of a span as cells: nothing for a whole example.

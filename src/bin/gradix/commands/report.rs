@@ -7,7 +7,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use gradix::formats::FormatError;
 use gradix::report::{Example, Histogram, Hit, Output as Shown, Report as Page, Token};
 use gradix::sketch::Sketch;
 use gradix::{CancelToken, Ranking, Snapshot};
@@ -239,20 +238,17 @@ fn with_histogram(shown: Shown, histogram: Option<Histogram>) -> Shown {
 /// Reads the tokens, of which as many are traced as there are queries.
 fn tokens(path: &Path, queries: usize) -> Result<Tokens> {
     let file = File::open(path).map_err(Failure::io(format!("read {}", path.display())))?;
-    let tokens: Tokens =
-        serde_json::from_reader(BufReader::new(file)).map_err(|error| FormatError::Malformed {
-            path: path.to_owned(),
-            offset: 0,
-            what: format!("no file of tokens, as `gradix report --help` shows it: {error}"),
-        })?;
+    let tokens: Tokens = serde_json::from_reader(BufReader::new(file)).map_err(|error| {
+        Failure::Wrong(format!("{}: no tokens as `gradix report --help` shows them: {error}", path.display()))
+    })?;
     let is_traced =
         |token: &&TokenText| !matches!(token, TokenText::Token(MarkedToken { untraced: true, .. }));
     match tokens.tokens.iter().filter(is_traced).count() {
         traced if traced == queries => Ok(tokens),
-        traced => Err(Failure::Usage(format!(
-            "{} has {}, but there are {}: each token has one, unless it is untraced",
+        traced => Err(Failure::Wrong(format!(
+            "{} has {}, but {}: each traced token has a query, those that are untraced have none",
             path.display(),
-            of(traced as u64, "token"),
+            of(traced as u64, "traced token"),
             of(queries as u64, "query")
         ))),
     }
