@@ -454,7 +454,7 @@ fn report_is_one_page() {
     let path = |name: &str| folder.path().join(name);
     std::fs::write(
         path("texts.jsonl"),
-        "{\"id\": \"sea\", \"text\": \"The sea is wide.\"}\n{\"id\": \"nobody\", \"text\": \"unseen\"}\n",
+        "{\"id\": \"sea\", \"text\": \"The sea is wide.\"}\n{\"id\": \"nobody\", \"text\": \"zzyzx\"}\n",
     )
     .unwrap();
     assert_eq!(
@@ -463,7 +463,7 @@ fn report_is_one_page() {
     );
     let page = std::fs::read_to_string(path("page.html")).unwrap();
     assert!(
-        page.starts_with("<!doctype html>") && page.contains("The sea is wide.") && !page.contains("unseen")
+        page.starts_with("<!doctype html>") && page.contains("The sea is wide.") && !page.contains("zzyzx")
     );
     let tokens = r#"{"prompt": "Where?", "tokens": ["In", {"text": " the", "untraced": true}, {"text": " Sea", "marked": true}]}"#;
     std::fs::write(path("tokens.json"), tokens).unwrap();
