@@ -15,6 +15,7 @@ mod ls;
 mod man;
 mod query;
 mod recover;
+mod report;
 mod schema;
 mod scores;
 mod select;
@@ -24,10 +25,10 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use gradix::scan::{CancelToken, ScanError};
 use gradix::{Index, Snapshot, Span};
 
 use crate::failure::{Failure, Result};
+use crate::interrupt::check;
 use crate::output::Output;
 use crate::records::Cell;
 
@@ -48,6 +49,7 @@ pub enum Command {
     Man(man::Man),
     Query(query::Query),
     Recover(recover::Recover),
+    Report(report::Report),
     Schema(schema::Schema),
     Scores(scores::Scores),
     Select(select::Select),
@@ -73,6 +75,7 @@ pub fn run(command: Command, output: &Output) -> Result {
         Command::Man(command) => command.run(output),
         Command::Query(command) => command.run(output),
         Command::Recover(command) => command.run(output),
+        Command::Report(command) => command.run(output),
         Command::Schema(command) => command.run(output),
         Command::Scores(command) => command.run(output),
         Command::Select(command) => command.run(output),
@@ -114,11 +117,6 @@ impl At {
     fn snapshot(&self) -> Result<Snapshot> {
         Ok(self.open()?.1)
     }
-}
-
-/// Fails if Ctrl-C was pressed.
-fn check(cancel: &CancelToken) -> Result {
-    if cancel.is_cancelled() { Err(ScanError::Cancelled.into()) } else { Ok(()) }
 }
 
 /// The ends of a span as cells: nothing for a whole example.
