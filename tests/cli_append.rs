@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 
-use fixtures::program::{done, fails, listing, npy, npy_bytes, npy_header, program, rows, run, value};
+use fixtures::appends::{done, fails, listing, npy, npy_bytes, npy_header, program, rows, run, value};
 use gradix::sketch::SketchSpec;
 use gradix::{Encoding, Existing, Index, Row, Schema, Span, Tier};
 use serde_json::Value;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use fixtures::program::{done, fails, generation, listing, npy, npy_bytes, npy_header, program, rows, run};
+use fixtures::appends::{done, fails, generation, listing, npy, npy_bytes, npy_header, program, rows, run};
 use fixtures::random::Random;
 use gradix::{Attach, Index};
 use serde_json::Value;

@@ -51,7 +51,7 @@ pub(super) fn open(input: Input, options: &ReadOptions) -> Result<TableRows<Mess
         }
         let decoder = FileDecoder::new(schema.clone(), arrow_ipc::MetadataVersion::V1)
             .with_projection(projection.to_vec());
-        Ok((Messages { section, decoder, next: None }, rows))
+        Ok((Messages { section, decoder, next: None, ended: false }, rows))
     })
 }
 
@@ -132,6 +132,8 @@ pub(super) struct Messages {
     decoder: FileDecoder,
     /// The head that was read last, if its body was not.
     next: Option<Head>,
+    /// Whether the end was read, behind which a file has other things.
+    ended: bool,
 }
 
 impl Messages {
@@ -140,7 +142,8 @@ impl Messages {
         if let Some(head) = self.next.take() {
             return Ok(Some(head));
         }
-        while let Some(head) = Head::read(&mut self.section)? {
+        while !self.ended {
+            let Some(head) = Head::read(&mut self.section)? else { break };
             match head.kind {
                 MessageHeader::RecordBatch => return Ok(Some(head)),
                 MessageHeader::DictionaryBatch => {
@@ -154,6 +157,7 @@ impl Messages {
                 }
             }
         }
+        self.ended = true;
         Ok(None)
     }
 
