@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 
-use fixtures::appends::{done, fails, generation, listing, npy, program, rows};
+use fixtures::appends::{done, fails, generation, listing, npy, program};
 use gradix::Index;
 use serde_json::Value;
 

@@ -20,12 +20,14 @@ mod options;
 mod parquet;
 mod safetensors;
 mod tables;
+mod write;
 
 use std::path::Path;
 
 pub use batch::Batch;
 pub use error::FormatError;
 pub use options::{FileFormat, IdSource, ReadOptions};
+pub use write::create;
 
 use crate::sketch::SketchSpec;
 use input::{Input, unsupported};

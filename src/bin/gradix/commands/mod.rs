@@ -7,6 +7,7 @@ mod completions;
 mod create;
 mod delete;
 mod explain;
+mod export;
 mod fit;
 mod gc;
 mod get;
@@ -40,6 +41,7 @@ pub enum Command {
     Create(create::Create),
     Delete(delete::Delete),
     Explain(explain::Explain),
+    Export(export::Export),
     Fit(fit::Fit),
     Gc(gc::Gc),
     Get(get::Get),
@@ -65,6 +67,7 @@ pub fn run(command: Command, output: &Output) -> Result {
         Command::Create(command) => command.run(output),
         Command::Delete(command) => command.run(output),
         Command::Explain(command) => command.run(output),
+        Command::Export(command) => command.run(output),
         Command::Fit(command) => command.run(output),
         Command::Gc(command) => command.run(output),
         Command::Get(command) => command.run(output),
