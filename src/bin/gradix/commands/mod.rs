@@ -11,6 +11,7 @@ mod export;
 mod fit;
 mod gc;
 mod get;
+mod import;
 mod log;
 mod ls;
 mod man;
@@ -45,6 +46,7 @@ pub enum Command {
     Fit(fit::Fit),
     Gc(gc::Gc),
     Get(get::Get),
+    Import(import::Import),
     Log(log::Log),
     Ls(ls::Ls),
     Man(man::Man),
@@ -71,6 +73,7 @@ pub fn run(command: Command, output: &Output) -> Result {
         Command::Fit(command) => command.run(output),
         Command::Gc(command) => command.run(output),
         Command::Get(command) => command.run(output),
+        Command::Import(command) => command.run(output),
         Command::Log(command) => command.run(output),
         Command::Ls(command) => command.run(output),
         Command::Man(command) => command.run(output),
