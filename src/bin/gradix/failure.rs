@@ -181,7 +181,7 @@ impl Failure {
         Some(match error.kind() {
             ErrorKind::Busy => "another process writes to the index; run this again when it is done",
             ErrorKind::Damaged if matches!(**error, gradix::Error::Format(_)) => {
-                "the file is not whole, or not of this format: look at how it was written"
+                "the file is cut off or damaged, or not of this format: make it or copy it again"
             }
             ErrorKind::Damaged => {
                 "`gradix verify` lists all damage of an index; restore it from a copy, or `gradix recover` it"

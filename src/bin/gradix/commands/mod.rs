@@ -7,9 +7,11 @@ mod completions;
 mod create;
 mod delete;
 mod explain;
+mod export;
 mod fit;
 mod gc;
 mod get;
+mod import;
 mod log;
 mod ls;
 mod man;
@@ -41,9 +43,11 @@ pub enum Command {
     Create(create::Create),
     Delete(delete::Delete),
     Explain(explain::Explain),
+    Export(export::Export),
     Fit(fit::Fit),
     Gc(gc::Gc),
     Get(get::Get),
+    Import(import::Import),
     Log(log::Log),
     Ls(ls::Ls),
     Man(man::Man),
@@ -67,9 +71,11 @@ pub fn run(command: Command, output: &Output) -> Result {
         Command::Create(command) => command.run(output),
         Command::Delete(command) => command.run(output),
         Command::Explain(command) => command.run(output),
+        Command::Export(command) => command.run(output),
         Command::Fit(command) => command.run(output),
         Command::Gc(command) => command.run(output),
         Command::Get(command) => command.run(output),
+        Command::Import(command) => command.run(output),
         Command::Log(command) => command.run(output),
         Command::Ls(command) => command.run(output),
         Command::Man(command) => command.run(output),
