@@ -508,6 +508,7 @@ impl ManifestError {
             | Self::Foreign { .. }
             | Self::OtherSchema { .. }
             | Self::Replaced { .. } => ErrorKind::Damaged,
+            Self::Forked { .. } => ErrorKind::InvalidState,
             Self::Newer { .. } => ErrorKind::Newer,
         }
     }
