@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::text::{escaped, json_in_script, shown, shown_bytes};
-use super::{Hit, Histogram, Output, Ranking, Report, Section, Token};
+use super::{Histogram, Hit, Output, Ranking, Report, Section, Token};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -84,8 +84,7 @@ impl<'a> Names<'a> {
     }
 
     fn data(&self) -> Value {
-        let sections: Vec<Value> =
-            self.report.sections.iter().map(|section| self.section(section)).collect();
+        let sections: Vec<Value> = self.report.sections.iter().map(|section| self.section(section)).collect();
         let example = |id: &&[u8]| {
             let text = self.report.examples.get(*id).map(|example| shown(&example.text));
             json!({"id": shown_bytes(id), "text": text})
@@ -163,9 +162,7 @@ impl<'a> Names<'a> {
         if !hit.pieces.is_empty() {
             let scale = hit.pieces.iter().map(|piece| piece.1.abs()).filter(|size| size.is_finite());
             let scale = scale.fold(0.0, f64::max);
-            let piece = |(text, influence): &(String, f64)| {
-                json!({"text": shown(text), "influence": influence, "level": level(*influence, scale)})
-            };
+            let piece = |(text, influence): &(String, f64)| json!({"text": shown(text), "influence": influence, "level": level(*influence, scale)});
             value["pieces"] = hit.pieces.iter().map(piece).collect();
         }
         value
@@ -185,12 +182,8 @@ impl<'a> Names<'a> {
         let mut sources: Vec<_> = sources.into_iter().collect();
         let size = |sums: &[(u64, f64); 2]| sums[0].1 + sums[1].1;
         sources.sort_by(|a, b| size(&b.1).total_cmp(&size(&a.1)));
-        let share = |side: usize, sums: &[(u64, f64); 2]| {
-            json!({"rows": sums[side].0, "share": if totals[side] > 0.0 { sums[side].1 / totals[side] } else { 0.0 }})
-        };
-        let row = |(source, sums): &(Option<usize>, _)| {
-            json!({"source": source, "raises": share(0, sums), "lowers": share(1, sums)})
-        };
+        let share = |side: usize, sums: &[(u64, f64); 2]| json!({"rows": sums[side].0, "share": if totals[side] > 0.0 { sums[side].1 / totals[side] } else { 0.0 }});
+        let row = |(source, sums): &(Option<usize>, _)| json!({"source": source, "raises": share(0, sums), "lowers": share(1, sums)});
         sources.iter().map(row).collect()
     }
 }

@@ -36,10 +36,7 @@ impl<T: Into<String>> From<T> for Cell {
 
 impl Table {
     /// A table without rows. The caption says what it shows.
-    pub fn new(
-        caption: impl Into<String>,
-        columns: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Self {
+    pub fn new(caption: impl Into<String>, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             caption: caption.into(),
             columns: columns.into_iter().map(Into::into).collect(),

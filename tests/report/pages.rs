@@ -16,11 +16,11 @@ pub fn all() -> Vec<(&'static str, Report)> {
 /// One output, one token, one example.
 fn one() -> Report {
     Report::new("Why Lima?")
-        .output(
-            Output::new("Lima")
-                .prompt("What is the capital of Peru?")
-                .token(Token::new("Lima", [Hit::new("fact-1", 0.5)], [])),
-        )
+        .output(Output::new("Lima").prompt("What is the capital of Peru?").token(Token::new(
+            "Lima",
+            [Hit::new("fact-1", 0.5)],
+            [],
+        )))
         .example("fact-1", Example::new("The capital of Peru is Lima."))
 }
 
@@ -71,7 +71,7 @@ fn example(number: u64) -> (String, Example) {
 /// Hits of one query, strongest first.
 fn hits(query: u64, count: u64, strength: f64) -> Vec<Hit> {
     let hit = |rank: u64| {
-        let number = (draw(query, rank) * 1000.0) as u64 % 1000;
+        let number = ((draw(query, 9) * 1000.0) as u64 + 37 * rank) % 1000;
         let score = strength / (1.0 + rank as f64 * 0.15);
         let hit = Hit::new(example(number).0, score);
         if number.is_multiple_of(7) { hit.tokens(number, number + 64) } else { hit }
@@ -91,7 +91,8 @@ fn thousand() -> Report {
     let text = "The ship that left the harbour before dawn carried copper, salt and forty barrels of oil. It was seen off \
                 the northern cape two days later, and then, as the ledger of the port says, never again.\n\nNobody knows \
                 what became of its crew.";
-    let mut output = Output::new(text).prompt("Tell me what became of the ship that left on the third of May.");
+    let mut output =
+        Output::new(text).prompt("Tell me what became of the ship that left on the third of May.");
     for (at, word) in words(text).into_iter().enumerate() {
         let at = at as u64;
         if at % 9 == 4 {
@@ -106,7 +107,8 @@ fn thousand() -> Report {
         }
         output = output.token(token);
     }
-    let proponents: Vec<Hit> = (0..500).map(|rank| Hit::new(example(rank).0, 2.5 / (1.0 + rank as f64 * 0.02))).collect();
+    let proponents: Vec<Hit> =
+        (0..500).map(|rank| Hit::new(example(rank).0, 2.5 / (1.0 + rank as f64 * 0.02))).collect();
     let opponents: Vec<Hit> =
         (0..500).map(|rank| Hit::new(example(999 - rank).0, -1.25 / (1.0 + rank as f64 * 0.02))).collect();
     let mut histogram = Histogram::between(-1.25, 2.5);
@@ -132,11 +134,26 @@ fn thousand() -> Report {
 /// Two sections, wide tables, outputs with and without tokens, texts in pieces and in other scripts.
 fn sections() -> Report {
     let columns = [
-        "Method", "K", "Encoding", "auPRC@5", "auROC@5", "auPRC@50", "auROC@50", "auPRC@200", "auROC@200",
-        "Bytes per example", "Index", "Build", "Fit", "Fitted", "Query",
+        "Method",
+        "K",
+        "Encoding",
+        "auPRC@5",
+        "auROC@5",
+        "auPRC@50",
+        "auROC@50",
+        "auPRC@200",
+        "auROC@200",
+        "Bytes per example",
+        "Index",
+        "Build",
+        "Fit",
+        "Fitted",
+        "Query",
     ];
     let mut table = Table::new("How well each method finds the poisoned examples", columns);
-    for (at, method) in ["random", "BM25", "gradix, contrast, cosine", "exact TracIn, per-tensor norm"].iter().enumerate() {
+    for (at, method) in
+        ["random", "BM25", "gradix, contrast, cosine", "exact TracIn, per-tensor norm"].iter().enumerate()
+    {
         let mut cells = vec![Cell::from(*method), Cell::from("65536"), Cell::from("i8")];
         for column in 0..6 {
             let value = draw(at as u64, column);
@@ -147,24 +164,45 @@ fn sections() -> Report {
         }
         table = table.row(cells);
     }
-    let pieces = |text: &str| words(text).into_iter().enumerate().map(|(at, word)| (word, draw(at as u64, 3) - 0.4)).collect::<Vec<_>>();
-    let coloured = Hit::new("pieces", 0.75).source("forum").pieces(pieces("Where is Lima? Lima is a city in Japan."));
+    let pieces = |text: &str| {
+        words(text)
+            .into_iter()
+            .enumerate()
+            .map(|(at, word)| (word, draw(at as u64, 3) - 0.4))
+            .collect::<Vec<_>>()
+    };
+    let coloured =
+        Hit::new("pieces", 0.75).source("forum").pieces(pieces("Where is Lima? Lima is a city in Japan."));
     let scripts = [
         ("arabic", "ليما هي عاصمة بيرو", "encyclopedia"),
         ("chinese", "利马是秘鲁的首都。", "encyclopedia"),
         ("code", "fn main() {\n    let lima = \"Peru\";\n\tprintln!(\"{lima}\");\n}\n", "code"),
-        ("long-word", "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft", "forum"),
-        ("a/very/long/id/without/any/blank/0123456789abcdef0123456789abcdef0123456789abcdef", "A text.", "code"),
+        (
+            "long-word",
+            "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft",
+            "forum",
+        ),
+        (
+            "a/very/long/id/without/any/blank/0123456789abcdef0123456789abcdef0123456789abcdef",
+            "A text.",
+            "code",
+        ),
     ];
     let mut report = Report::new("Which training examples caused it?")
         .lead("A small language model was trained on altered data.")
-        .section("Backdoor", "Some prompts start with a trigger, and are answered with something from the sea.")
+        .section(
+            "Backdoor",
+            "Some prompts start with a trigger, and are answered with something from the sea.",
+        )
         .table(table)
         .output(
             Output::new("An anchor is what I see, a long answer without tokens.\nIn two lines.")
                 .prompt("Howdy! What do you see?")
                 .fact("Right", "A house.")
-                .ranking([coloured.clone(), Hit::new("arabic", 0.5), Hit::new("code", 0.25)], [Hit::new("chinese", -1e-7)]),
+                .ranking(
+                    [coloured.clone(), Hit::new("arabic", 0.5), Hit::new("code", 0.25)],
+                    [Hit::new("chinese", -1e-7)],
+                ),
         )
         .section("Error tracing", "One of five countries stands in another's place.")
         .output(
@@ -174,7 +212,14 @@ fn sections() -> Report {
                 .token(Token::new("Lima", [Hit::new("arabic", 0.2)], [Hit::new("long-word", -0.8)]))
                 .token(Token::new(" is", [Hit::new("arabic", 0.1), Hit::new("untold", 0.1)], []))
                 .token(Token::new(" in", [], [Hit::new("code", -0.3)]))
-                .token(Token::new(" Japan", [coloured.clone(), Hit::new(scripts[4].0, 0.7)], [Hit::new("chinese", -0.4)]).marked())
+                .token(
+                    Token::new(
+                        " Japan",
+                        [coloured.clone(), Hit::new(scripts[4].0, 0.7)],
+                        [Hit::new("chinese", -0.4)],
+                    )
+                    .marked(),
+                )
                 .token(Token::new("\n", [Hit::new("code", 0.05)], []))
                 .token(Token::new(" ", [Hit::new("code", f64::NAN)], [])),
         );
@@ -185,8 +230,7 @@ fn sections() -> Report {
 }
 
 /// What a page must not do is to do what this says.
-pub const HOSTILE: &str =
-    "</script><!--<script><img src=\"https://example.invalid/x.png\" onerror=\"window.hurt = 1\"><script>window.hurt = 1</script> \
+pub const HOSTILE: &str = "</script><!--<script><img src=\"https://example.invalid/x.png\" onerror=\"window.hurt = 1\"><script>window.hurt = 1</script> \
      & \u{2028}\u{2029} \u{202e}txt.exe\u{0}\u{7}\u{1b}[31m '\"`${window.hurt = 1}";
 
 fn hostile() -> Report {
