@@ -1,5 +1,6 @@
 //! The commands. Each file has the arguments of one, and what it does.
 
+mod backup;
 mod stats;
 
 use std::path::Path;
@@ -12,12 +13,14 @@ use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Backup(backup::Backup),
     Stats(stats::Stats),
 }
 
 /// Does what was asked.
 pub fn run(command: Command, output: &Output) -> Result {
     match command {
+        Command::Backup(command) => command.run(output),
         Command::Stats(command) => command.run(output),
     }
 }
