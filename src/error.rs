@@ -528,6 +528,7 @@ impl ManifestError {
             | Self::Foreign { .. }
             | Self::OtherSchema { .. }
             | Self::Replaced { .. } => ErrorKind::Damaged,
+            Self::Forked { .. } => ErrorKind::InvalidState,
             Self::Newer { .. } => ErrorKind::Newer,
         }
     }
@@ -559,7 +560,7 @@ impl FormatError {
             Self::Malformed { .. } => ErrorKind::Damaged,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::Missing { .. } => ErrorKind::NotFound,
-            Self::NotFinite { .. } => ErrorKind::InvalidInput,
+            Self::Row { .. } | Self::NotFinite { .. } => ErrorKind::InvalidInput,
         }
     }
 }

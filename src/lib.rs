@@ -240,13 +240,13 @@ pub use codec::{EncodeError, Encoding, Tier};
 pub use curvature::{Curvature, CurvatureError};
 pub use error::{Error, ErrorKind, Result};
 pub use index::{
-    AppendError, ArtifactStats, Attach, AttachError, Attached, Backup, BackupError, BackupOptions,
+    AppendError, Appended, ArtifactStats, Attach, AttachError, Attached, Backup, BackupError, BackupOptions,
     BackupProgress, Collection, ColumnStats, Commit, CommitError, CompactOptions, Compaction, CreateError,
-    DetachedError, DetachedWriter, Example, ExampleRow, Finding, Fit, FitError, FitOptions, FitProgress,
-    GcOptions, GetError, Ids, Index, IndexOptions, LeftOut, LeftOutReason, LoggedCommit, MaintenanceError,
-    OpenError, Part, PartError, PartSegment, PartSums, PreparedCommit, RecoverError, Recovery, Report, Row,
-    Rows, SegmentStats, SelfInfluenceOptions, Snapshot, SnapshotError, SourceCount, Stats, StoredRow,
-    VerifyOptions, VerifyProgress, Writer, WriterError,
+    DetachedError, DetachedWriter, Example, ExampleRow, Existing, Finding, Fit, FitError, FitOptions,
+    FitProgress, GcOptions, GetError, Ids, Index, IndexOptions, LeftOut, LeftOutReason, LoggedCommit,
+    MaintenanceError, OpenError, Part, PartError, PartSegment, PartSums, PreparedCommit, RecoverError,
+    Recovery, Report, Row, Rows, SegmentStats, SelfInfluenceOptions, Snapshot, SnapshotError, SourceCount,
+    Stats, StoredRow, VerifyOptions, VerifyProgress, Writer, WriterError,
 };
 pub use manifest::ManifestError;
 pub use scan::{CancelToken, Grouping, Hit, Metric, Ranking, Scan, ScanError, SpanFilter};

@@ -41,7 +41,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("operators", &["lock", "codec", "sketch", "segment", "curvature", "scan", "index"]),
     // Files of vectors know no index.
     ("formats", &["codec", "sketch", "segment"]),
-    ("report", &[]),
+    ("report", &["segment", "scan"]),
     // All but the collector use `sketch` alone, see below.
     ("burn", &["lock", "codec", "sketch", "segment", "scan", "index"]),
     // `crate::Error` gathers the errors of all; so nobody below may return it.

@@ -45,6 +45,16 @@ pub enum FormatError {
         /// The names that are there.
         found: Vec<String>,
     },
+    /// A row whose id, source, span, metadata or vector is not what it has to be.
+    #[error("{}: row {row}: {what}", path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// The row, from 0.
+        row: u64,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A value of a row is NaN or infinite.
     #[error("{}: row {row}, block {block:?}: value {position} is {value}", path.display())]
     NotFinite {

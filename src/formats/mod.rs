@@ -4,13 +4,75 @@
 //! the file's first bytes. A [`RowSink`] writes one. Both pass [`Batch`]es: rows of `f32` values, block after block,
 //! with what the file says of each row. None of them knows an index.
 
+mod arrays;
+mod arrow;
 mod batch;
+mod cells;
+mod columns;
 mod error;
+mod ids;
+mod input;
+mod labels;
+mod npy;
+mod npz;
+mod numbers;
+mod options;
+mod parquet;
+mod safetensors;
+mod tables;
+
+use std::path::Path;
 
 pub use batch::Batch;
 pub use error::FormatError;
+pub use options::{FileFormat, IdSource, ReadOptions};
 
 use crate::sketch::SketchSpec;
+use input::{Input, unsupported};
+
+/// Opens a file of vectors; `-` is standard input. Rows come in the file's order, and a value that is NaN or infinite is an
+/// error. `docs/formats.md` says what becomes block, id, source, span and metadata.
+///
+/// Npy and Arrow streams are read as they come from a pipe; other formats are copied to a temporary file first.
+///
+/// ```no_run
+/// use gradix::formats::{self, Batch, IdSource, ReadOptions};
+/// let options = ReadOptions::default().ids(IdSource::Pattern("{stem}-{row:06}".into()));
+/// let mut rows = formats::open("gradients.npy", &options)?;
+/// let mut batch = Batch::default();
+/// loop {
+///     rows.read(256, &mut batch)?;
+///     if batch.rows == 0 {
+///         break;
+///     }
+///     for (id, values) in batch.ids.iter().zip(batch.values.chunks(rows.spec().dims())) {
+///         println!("{} {}", String::from_utf8_lossy(id), values.len());
+///     }
+/// }
+/// # Ok::<(), gradix::formats::FormatError>(())
+/// ```
+///
+/// # Errors
+/// The file cannot be opened, is of no known format, is damaged, or holds what cannot become rows; it has no ids, and the
+/// options give none.
+pub fn open(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Box<dyn RowSource>, FormatError> {
+    let input = Input::open(path.as_ref())?;
+    let format = options.format.or(FileFormat::of_bytes(&input.first)).or(FileFormat::of_path(&input.path));
+    match format {
+        Some(FileFormat::Safetensors) => Ok(Box::new(safetensors::open(input, options)?)),
+        Some(FileFormat::Npy) => Ok(Box::new(npy::open(input, options)?)),
+        Some(FileFormat::Npz) => Ok(Box::new(npz::open(input, options)?)),
+        Some(FileFormat::Arrow) => Ok(Box::new(arrow::open(input, options)?)),
+        Some(FileFormat::Parquet) => Ok(Box::new(parquet::open(input, options)?)),
+        None => {
+            let names = FileFormat::ALL.map(FileFormat::name).join(", ");
+            Err(unsupported(
+                &input.path,
+                format!("neither the first bytes nor the name tell the format; there are {names}"),
+            ))
+        }
+    }
+}
 
 /// A file of vectors, or a store, that is read row by row from its beginning.
 pub trait RowSource: Send {

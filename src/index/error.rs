@@ -287,6 +287,32 @@ pub enum AppendError {
     Forked,
 }
 
+impl AppendError {
+    /// The id of the example that cannot be appended, and the ordinal of the row in it that the error is about; 0 if it is
+    /// about all of them. `None` if it is about no example, or about one whose id cannot be one.
+    #[must_use]
+    pub fn example(&self) -> Option<(&[u8], usize)> {
+        match self {
+            Self::DuplicateId { id }
+            | Self::OtherSpec { id, .. }
+            | Self::NoRows { id }
+            | Self::TooLarge { id, .. }
+            | Self::NotFound { id } => Some((id, 0)),
+            Self::Width { id, row, .. }
+            | Self::Encode { id, row, .. }
+            | Self::EmptySpan { id, row, .. }
+            | Self::SourceLength { id, row, .. }
+            | Self::MetadataLength { id, row, .. } => Some((id, *row)),
+            Self::IdLength { .. }
+            | Self::CommitFull { .. }
+            | Self::Segment(_)
+            | Self::Manifest(_)
+            | Self::Poisoned
+            | Self::Forked => None,
+        }
+    }
+}
+
 /// Why a commit failed. It has taken effect completely or not at all; open the index again to find out which.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -1,15 +1,16 @@
 //! Garbage collection: removes old generations and the files that only they use.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::error::MaintenanceError;
 use super::now_ms;
+use super::snapshot::Snapshot;
 use super::writer::Writer;
 use crate::lock::lock;
-use crate::manifest::{Batch, ManifestError, SegmentRecord, StateRecord};
+use crate::manifest::{Batch, Manifest, ManifestError, SegmentRecord, StateRecord};
 
 /// The number of bytes at which a write batch of the collection is applied.
 const BATCH_BYTES: usize = 8 << 20;
@@ -81,31 +82,14 @@ impl Writer {
         collected
     }
 
-    /// What [`Writer::gc`] would remove now.
-    ///
-    /// # Errors
-    /// The manifest cannot be read, or the writer is poisoned.
-    pub fn plan_gc(&self, options: GcOptions) -> Result<Collection, MaintenanceError> {
-        self.check_usable().map_err(MaintenanceError::unusable)?;
-        let goal = (self.state.generation + 1).saturating_sub(options.keep);
-        let pinned = lock(&self.shared.horizon).pinned().unwrap_or(self.state.generation);
-        let oldest = self.oldest_in_grace(goal, options.grace)?.min(pinned).max(self.state.oldest);
-        let segments = self.replaced_segments(oldest)?;
-        let (_, artifacts) = self.replaced_artifacts(oldest)?;
-        Ok(Collection {
-            oldest,
-            segments: segments.len() as u64,
-            artifacts: artifacts.len() as u64,
-            bytes: total(segments.iter().map(|(_, record)| record.bytes))
-                .saturating_add(total(artifacts.iter().map(|(_, bytes)| *bytes))),
-        })
-    }
-
     fn collect(&mut self, options: GcOptions) -> Result<Collection, MaintenanceError> {
         self.check_in_place()?;
         let newest = self.state.generation;
         let goal = (newest + 1).saturating_sub(options.keep);
-        let state = StateRecord { generation: newest, oldest: self.oldest_in_grace(goal, options.grace)? };
+        let state = StateRecord {
+            generation: newest,
+            oldest: oldest_in_grace(&self.manifest, self.state, &self.made, goal, options.grace)?,
+        };
         let state = {
             // From now on no snapshot of this process takes an older generation.
             let mut horizon = lock(&self.shared.horizon);
@@ -129,34 +113,8 @@ impl Writer {
         Ok(Collection { oldest, segments, artifacts, bytes: bytes.saturating_add(artifact_bytes) })
     }
 
-    /// The oldest generation, but none after `goal`, that was replaced within the grace time; `goal` if none was.
-    fn oldest_in_grace(&self, goal: u64, grace: Duration) -> Result<u64, ManifestError> {
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        let late = now_ms().saturating_sub(grace_ms);
-        let mut oldest = goal.max(self.state.oldest);
-        // The commit of a generation replaced the one before it.
-        while oldest > self.state.oldest {
-            let is_recent = match self.made.get(&oldest) {
-                Some(made) => made.elapsed() < grace,
-                None => self.manifest.commit(oldest)?.is_some_and(|commit| commit.time_ms > late),
-            };
-            if !is_recent {
-                break;
-            }
-            oldest -= 1;
-        }
-        Ok(oldest)
-    }
-
-    /// The segments that no generation from `oldest` on has.
-    fn replaced_segments(&self, oldest: u64) -> Result<Vec<(Uuid, SegmentRecord)>, ManifestError> {
-        let mut gone = self.manifest.segments()?;
-        gone.retain(|(_, record)| record.removed.is_some_and(|removed| removed <= oldest));
-        Ok(gone)
-    }
-
     fn remove_segments(&self, oldest: u64) -> Result<(u64, u64), MaintenanceError> {
-        let gone = self.replaced_segments(oldest)?;
+        let gone = replaced_segments(&self.manifest, oldest)?;
         if gone.is_empty() {
             return Ok((0, 0));
         }
@@ -172,33 +130,8 @@ impl Writer {
         Ok((gone.len() as u64, total(gone.iter().map(|(_, record)| record.bytes))))
     }
 
-    /// Of each artifact, the last record at or before `oldest` is needed, and all later ones, with the files that these
-    /// name: returns the records that are not, by name and generation, and the files, with their bytes.
-    #[expect(clippy::type_complexity, reason = "two lists, for the two functions below and above")]
-    fn replaced_artifacts(
-        &self,
-        oldest: u64,
-    ) -> Result<(Vec<(String, u64)>, Vec<(Uuid, u64)>), ManifestError> {
-        let all = self.manifest.artifact_files()?;
-        let (mut records, mut kept, mut gone) = (Vec::new(), HashSet::new(), BTreeMap::new());
-        for (i, (name, generation, file)) in all.iter().enumerate() {
-            let is_followed = all.get(i + 1).is_some_and(|(next, at, _)| next == name && *at <= oldest);
-            let is_over = is_followed || (file.is_none() && *generation <= oldest);
-            if is_over {
-                records.push((name.clone(), *generation));
-            }
-            match file {
-                Some(file) if is_over => drop(gone.insert(file.artifact(), file.bytes)),
-                Some(file) => drop(kept.insert(file.artifact())),
-                None => {}
-            }
-        }
-        gone.retain(|artifact, _| !kept.contains(artifact));
-        Ok((records, gone.into_iter().collect()))
-    }
-
     fn remove_artifacts(&self, oldest: u64) -> Result<(u64, u64), MaintenanceError> {
-        let (records, gone) = self.replaced_artifacts(oldest)?;
+        let (records, gone) = replaced_artifacts(&self.manifest, oldest)?;
         let mut batch = self.manifest.batch();
         for (name, generation) in &records {
             batch.remove_artifact(name, *generation)?;
@@ -254,6 +187,89 @@ impl Writer {
         }
         Ok(batch.apply()?)
     }
+}
+
+impl Snapshot {
+    /// What [`Writer::gc`] would remove, if this is the newest generation and no snapshot of the writer's process pins an
+    /// earlier one. Needs no writer, and changes nothing. As long as another writer is open, which takes the grace of its
+    /// own commits from another clock, it may come out a little otherwise.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn plan_gc(&self, options: GcOptions) -> Result<Collection, ManifestError> {
+        let manifest = self.manifest()?;
+        let state = StateRecord { generation: self.generation(), ..manifest.state()? };
+        let goal = (state.generation + 1).saturating_sub(options.keep);
+        let pinned = lock(&self.shared().horizon).pinned().unwrap_or(state.generation);
+        let oldest = oldest_in_grace(&manifest, state, &BTreeMap::new(), goal, options.grace)?;
+        let oldest = oldest.min(pinned).max(state.oldest);
+        let segments = replaced_segments(&manifest, oldest)?;
+        let (_, artifacts) = replaced_artifacts(&manifest, oldest)?;
+        Ok(Collection {
+            oldest,
+            segments: segments.len() as u64,
+            artifacts: artifacts.len() as u64,
+            bytes: total(segments.iter().map(|(_, record)| record.bytes))
+                .saturating_add(total(artifacts.iter().map(|(_, bytes)| *bytes))),
+        })
+    }
+}
+
+/// The oldest generation, but none after `goal`, that was replaced within the grace time; `goal` if none was.
+fn oldest_in_grace(
+    manifest: &Manifest,
+    state: StateRecord,
+    made: &BTreeMap<u64, Instant>,
+    goal: u64,
+    grace: Duration,
+) -> Result<u64, ManifestError> {
+    let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+    let late = now_ms().saturating_sub(grace_ms);
+    let mut oldest = goal.max(state.oldest);
+    // The commit of a generation replaced the one before it.
+    while oldest > state.oldest {
+        let is_recent = match made.get(&oldest) {
+            Some(made) => made.elapsed() < grace,
+            None => manifest.commit(oldest)?.is_some_and(|commit| commit.time_ms > late),
+        };
+        if !is_recent {
+            break;
+        }
+        oldest -= 1;
+    }
+    Ok(oldest)
+}
+
+/// The segments that no generation from `oldest` on has.
+fn replaced_segments(manifest: &Manifest, oldest: u64) -> Result<Vec<(Uuid, SegmentRecord)>, ManifestError> {
+    let mut gone = manifest.segments()?;
+    gone.retain(|(_, record)| record.removed.is_some_and(|removed| removed <= oldest));
+    Ok(gone)
+}
+
+/// Of each artifact, the last record at or before `oldest` is needed, and all later ones, with the files that these
+/// name: returns the records that are not, by name and generation, and the files, with their bytes.
+#[expect(clippy::type_complexity, reason = "two lists, for the two functions below and above")]
+fn replaced_artifacts(
+    manifest: &Manifest,
+    oldest: u64,
+) -> Result<(Vec<(String, u64)>, Vec<(Uuid, u64)>), ManifestError> {
+    let all = manifest.artifact_files()?;
+    let (mut records, mut kept, mut gone) = (Vec::new(), HashSet::new(), BTreeMap::new());
+    for (i, (name, generation, file)) in all.iter().enumerate() {
+        let is_followed = all.get(i + 1).is_some_and(|(next, at, _)| next == name && *at <= oldest);
+        let is_over = is_followed || (file.is_none() && *generation <= oldest);
+        if is_over {
+            records.push((name.clone(), *generation));
+        }
+        match file {
+            Some(file) if is_over => drop(gone.insert(file.artifact(), file.bytes)),
+            Some(file) => drop(kept.insert(file.artifact())),
+            None => {}
+        }
+    }
+    gone.retain(|artifact, _| !kept.contains(artifact));
+    Ok((records, gone.into_iter().collect()))
 }
 
 fn total(bytes: impl Iterator<Item = u64>) -> u64 {

@@ -60,7 +60,7 @@ pub use ids::Ids;
 pub use iterate::{Rows, StoredRow};
 pub use part::{Part, PartSegment, PartSums};
 pub use recover::{LeftOut, LeftOutReason, Recovery};
-pub use rows::Row;
+pub use rows::{Appended, Existing, Row};
 pub use self_influence::SelfInfluenceOptions;
 pub use snapshot::{Example, ExampleRow, LoggedCommit, Snapshot};
 pub use sources::SourceCount;

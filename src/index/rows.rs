@@ -92,13 +92,37 @@ pub(super) fn check_id(id: &[u8]) -> Result<(), AppendError> {
     Ok(())
 }
 
-/// Checks all rows of an example and encodes them. Changes no state.
-pub(super) fn encode(
-    schema: &Schema,
-    encoder: &RowEncoder,
-    id: &[u8],
-    rows: &[Row<'_>],
-) -> Result<Vec<EncodedRow>, AppendError> {
+/// What an append does with an example that is in the index already. See
+/// [`Writer::append_examples`](crate::Writer::append_examples).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Existing {
+    /// It is an error, and nothing is appended.
+    #[default]
+    Refuse,
+    /// The rows that are there stay. Of an id that stands twice in what is appended, the first counts.
+    Skip,
+    /// The rows that are there are deleted in the same commit. Of an id that stands twice in what is appended, the
+    /// last counts.
+    Replace,
+}
+
+/// What became of examples. Returned by [`Writer::append_examples`](crate::Writer::append_examples).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Appended {
+    /// Rows appended.
+    pub rows: u64,
+    /// Examples appended, those that replace others among them.
+    pub examples: u64,
+    /// Of these, the examples that were there before.
+    pub replaced: u64,
+    /// Examples that were not appended, because they were there before.
+    pub skipped: u64,
+}
+
+/// Checks what concerns an example as a whole.
+fn check_example(id: &[u8], rows: &[Row<'_>]) -> Result<(), AppendError> {
     check_id(id)?;
     if rows.is_empty() {
         return Err(AppendError::NoRows { id: id.to_owned() });
@@ -107,25 +131,52 @@ pub(super) fn encode(
     if rows.len() > MAX_ROWS || bytes > MAX_STRING_BYTES {
         return Err(AppendError::TooLarge { id: id.to_owned(), rows: rows.len(), bytes });
     }
+    Ok(())
+}
+
+/// Checks all rows of an example and encodes them. Changes no state.
+pub(super) fn encode(
+    schema: &Schema,
+    encoder: &RowEncoder,
+    id: &[u8],
+    rows: &[Row<'_>],
+) -> Result<Vec<EncodedRow>, AppendError> {
+    check_example(id, rows)?;
     let encode = |(ordinal, row)| encode_row(schema, encoder, id, ordinal, row);
     rows.iter().enumerate().map(encode).collect()
 }
 
-/// Checks and encodes examples of one row each, on rayon's global thread pool. The error is that of the first that
-/// has one.
-pub(super) fn encode_batch<I: AsRef<[u8]> + Sync>(
+/// Checks and encodes the rows of examples, one after the other, on rayon's global thread pool. The error is that of
+/// the first that has one.
+pub(super) fn encode_examples<I: AsRef<[u8]> + Sync>(
     schema: &Schema,
     encoder: &RowEncoder,
-    batch: &[(I, Row<'_>)],
-) -> Result<Vec<Vec<EncodedRow>>, AppendError> {
-    let encoded: Vec<Result<_, AppendError>> =
-        batch.par_iter().map(|(id, row)| encode(schema, encoder, id.as_ref(), &[*row])).collect();
+    batch: &[(I, &[Row<'_>])],
+) -> Result<Vec<EncodedRow>, AppendError> {
+    // An example without rows gets a place too, for its error.
+    let places = batch.iter().flat_map(|(id, rows)| {
+        let id = id.as_ref();
+        (0..rows.len().max(1)).map(move |ordinal| (id, *rows, ordinal))
+    });
+    let places: Vec<_> = places.collect();
+    let encode = |&(id, rows, ordinal): &(&[u8], &[Row<'_>], usize)| {
+        if ordinal == 0 {
+            check_example(id, rows)?;
+        }
+        encode_row(schema, encoder, id, ordinal, &rows[ordinal])
+    };
+    let encoded: Vec<Result<_, AppendError>> = places.par_iter().map(encode).collect();
     encoded.into_iter().collect()
+}
+
+/// A batch of examples of one row each, as a batch of examples.
+pub(super) fn of_one_row<'b, 'a, I>(batch: &'b [(I, Row<'a>)]) -> Vec<(&'b I, &'b [Row<'a>])> {
+    batch.iter().map(|(id, row)| (id, std::slice::from_ref(row))).collect()
 }
 
 /// Checks that no id stands twice in a batch, or is one that `is_there`.
 pub(super) fn check_new<I: AsRef<[u8]>>(
-    batch: &[(I, Row<'_>)],
+    batch: &[(I, &[Row<'_>])],
     is_there: impl Fn(&[u8]) -> Result<bool, AppendError>,
 ) -> Result<(), AppendError> {
     let mut ids = HashSet::with_capacity(batch.len());

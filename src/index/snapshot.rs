@@ -204,6 +204,14 @@ impl Snapshot {
         Ok(self.manifest()?.commit(generation)?.map(|commit| commit.payload))
     }
 
+    /// Whether there is an example with this id. Reads the manifest only.
+    ///
+    /// # Errors
+    /// The manifest cannot be read, or another process has collected this generation.
+    pub fn contains(&self, id: impl AsRef<[u8]>) -> Result<bool, GetError> {
+        Ok(self.find(id.as_ref())?.is_some())
+    }
+
     /// The commits up to this generation, the oldest first, as far as they have not been collected. Their payloads are
     /// read with [`Snapshot::payload_of`].
     ///

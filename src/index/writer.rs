@@ -1,6 +1,6 @@
 //! The writer of an index, and its commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::observed::Observations;
 use super::part::MAX_PAYLOAD;
 use super::pending::Pending;
 use super::readable::{View, check_identity};
-use super::rows::{self, Row};
+use super::rows::{self, Appended, Existing, Row};
 use super::{LOCK, MANIFEST, Shared, committed, now_ms};
 use crate::files;
 use crate::lock::lock;
@@ -279,13 +279,70 @@ impl Writer {
     /// # Errors
     /// As [`Writer::append_rows`], for the first example that cannot be appended.
     pub fn append_batch<I: AsRef<[u8]> + Sync>(&mut self, batch: &[(I, Row<'_>)]) -> Result<(), AppendError> {
-        self.check_room(batch.len())?;
-        let encoded = rows::encode_batch(&self.shared.identity.schema, &self.encoder, batch)?;
-        rows::check_new(batch, |id| Ok(self.find(id)?.is_some()))?;
-        for ((id, row), encoded) in batch.iter().zip(&encoded) {
-            self.push(id.as_ref(), &[*row], encoded)?;
-        }
+        self.append_examples(&rows::of_one_row(batch), Existing::Refuse)?;
         Ok(())
+    }
+
+    /// Appends a batch of examples with all their rows, encoded on rayon's global thread pool, and says what is done
+    /// with those that are in the index already. If one of them cannot be appended, none is. An empty batch does
+    /// nothing.
+    ///
+    /// ```
+    /// # use gradix::{Encoding, Existing, Index, Row, Schema, Span, sketch::SketchSpec};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let spec = SketchSpec::dense("mine", "v1", [("all", 2)]);
+    /// # let index = Index::create(folder.path().join("i"), &Schema::new(spec, Encoding::F32)?)?;
+    /// let mut writer = index.writer()?;
+    /// let whole = [Row::of_values(&[1.0, 2.0])];
+    /// writer.append_examples(&[("a", &whole[..])], Existing::Refuse)?;
+    /// let halves = [whole[0].span(Span::tokens(0, 4)), whole[0].span(Span::tokens(4, 9))];
+    /// let batch = [("a", &whole[..]), ("b", &halves[..])];
+    /// assert_eq!(writer.append_examples(&batch, Existing::Skip)?.skipped, 1);
+    /// assert_eq!(writer.append_examples(&batch, Existing::Replace)?.replaced, 2);
+    /// let commit = writer.commit()?;
+    /// assert_eq!((commit.appended, commit.deleted, index.snapshot()?.rows()), (6, 3, 3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Writer::append_rows`], for the first example that cannot be appended.
+    pub fn append_examples<I: AsRef<[u8]> + Sync>(
+        &mut self,
+        batch: &[(I, &[Row<'_>])],
+        existing: Existing,
+    ) -> Result<Appended, AppendError> {
+        self.check_room(batch.len())?;
+        let mut batch: Vec<_> = batch.iter().map(|(id, rows)| (id.as_ref(), *rows)).collect();
+        let mut done = Appended::default();
+        if existing == Existing::Skip {
+            let (mut ids, mut new) = (HashSet::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+            for (id, rows) in batch {
+                match ids.insert(id) && self.find(id)?.is_none() {
+                    true => new.push((id, rows)),
+                    false => done.skipped += 1,
+                }
+            }
+            batch = new;
+        }
+        let encoded = rows::encode_examples(&self.shared.identity.schema, &self.encoder, &batch)?;
+        if existing == Existing::Refuse {
+            rows::check_new(&batch, |id| Ok(self.find(id)?.is_some()))?;
+        }
+        let mut encoded = &encoded[..];
+        for (id, rows) in batch {
+            if existing == Existing::Replace
+                && let Some(location) = self.find(id)?
+            {
+                self.pending.delete(id, location);
+                done.replaced += 1;
+            }
+            let own;
+            (own, encoded) = encoded.split_at(rows.len());
+            self.push(id, rows, own)?;
+            done.rows += rows.len() as u64;
+            done.examples += 1;
+        }
+        Ok(done)
     }
 
     /// Replaces an example: deletes its rows and appends new ones in the same commit.
@@ -354,8 +411,21 @@ impl Writer {
         done
     }
 
-    /// Whether there is something to commit.
-    pub(super) fn has_changes(&self) -> bool {
+    /// Whether there are changes since the last commit.
+    ///
+    /// ```
+    /// # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let spec = SketchSpec::dense("mine", "v1", [("all", 1)]);
+    /// # let index = Index::create(folder.path().join("i"), &Schema::new(spec.clone(), Encoding::F32)?)?;
+    /// let mut writer = index.writer()?;
+    /// assert!(!writer.has_changes());
+    /// writer.append("a", &Sketch::dense(spec, vec![1.0])?)?;
+    /// assert!(writer.has_changes());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
         !self.pending.is_empty() || !self.attachments.is_empty() || !self.observations.is_empty()
     }
 

@@ -27,6 +27,9 @@ pub struct Global {
     /// Say what the engine does, on stderr; twice: in detail
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+    /// Use this many threads; all cores, if not given
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub threads: Option<std::num::NonZero<usize>>,
     /// Show progress: as bars on a terminal, as a line now and then elsewhere
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub progress: When,

@@ -3,8 +3,8 @@
 use std::error::Error as _;
 use std::io;
 
-use gradix::ErrorKind;
 use gradix::formats::FormatError;
+use gradix::{CurvatureError, ErrorKind};
 
 pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
@@ -15,12 +15,16 @@ pub enum Failure {
     Gradix { error: Box<gradix::Error>, hint: Option<String> },
     /// The command line cannot mean anything.
     Usage(String),
+    /// An input does not fit, in a way that is the command's own to find.
+    Wrong(String),
     /// A command that found what it looks for, and says so by its exit code: `verify`, and damage.
     Found,
     /// Interrupted; says what was kept.
     Interrupted(String),
     /// A file of the command's own (not of an index, nor of vectors), or stdout.
     Io { what: String, source: io::Error },
+    /// Another one, with the place where it was met, and advice that is its own and more.
+    In { failure: Box<Self>, place: Option<String>, advice: Option<String> },
 }
 
 impl Failure {
@@ -29,6 +33,33 @@ impl Failure {
         match self {
             Self::Gradix { error, .. } => Self::Gradix { error, hint: Some(hint.into()) },
             other => other,
+        }
+    }
+
+    /// Says where it was met: an input, a row.
+    pub fn at(self, place: impl Into<String>) -> Self {
+        let advice = self.advice().map(str::to_owned);
+        Self::In { failure: Box::new(self), place: Some(place.into()), advice }
+    }
+
+    /// Says more about what can be done, or about what is kept.
+    pub fn and(self, more: String) -> Self {
+        let advice = match self.advice() {
+            Some(advice) => format!("{advice}; {more}"),
+            None => more,
+        };
+        Self::In { failure: Box::new(self), place: None, advice: Some(advice) }
+    }
+
+    /// The error of an append, if it is one.
+    pub fn of_append(&self) -> Option<&gradix::AppendError> {
+        match self {
+            Self::Gradix { error, .. } => match &**error {
+                gradix::Error::Append(error) => Some(error),
+                _ => None,
+            },
+            Self::In { failure, .. } => failure.of_append(),
+            _ => None,
         }
     }
 
@@ -47,11 +78,17 @@ impl Failure {
         |source| Self::Io { what, source }
     }
 
+    /// Stdout could not be written.
+    pub fn stdout(source: io::Error) -> Self {
+        Self::Io { what: "write to stdout".into(), source }
+    }
+
     /// Whether nobody reads stdout any more, which is no failure.
     pub fn is_closed_pipe(&self) -> bool {
         let closed = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
         match self {
             Self::Io { source, .. } => closed(source),
+            Self::In { failure, .. } => failure.is_closed_pipe(),
             Self::Gradix { error, .. } => {
                 matches!(&**error, gradix::Error::Format(FormatError::Io { source, .. }) if closed(source))
             }
@@ -64,7 +101,9 @@ impl Failure {
         match self {
             Self::Found => 1,
             Self::Usage(_) => 2,
+            Self::Wrong(_) => 3,
             Self::Interrupted(_) => 130,
+            Self::In { failure, .. } => failure.code(),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => 4,
                 io::ErrorKind::AlreadyExists => 5,
@@ -106,7 +145,9 @@ impl Failure {
     pub fn message(&self) -> String {
         match self {
             Self::Found => String::new(),
-            Self::Usage(what) | Self::Interrupted(what) => what.clone(),
+            Self::In { failure, place: Some(place), .. } => format!("{place}: {}", failure.message()),
+            Self::In { failure, place: None, .. } => failure.message(),
+            Self::Usage(what) | Self::Wrong(what) | Self::Interrupted(what) => what.clone(),
             Self::Io { what, source } => format!("cannot {what}: {source}"),
             Self::Gradix { error, .. } => {
                 let mut message = error.to_string();
@@ -123,9 +164,16 @@ impl Failure {
 
     /// What can be done about it.
     pub fn advice(&self) -> Option<&str> {
-        let Self::Gradix { error, hint } = self else { return None };
+        let (error, hint) = match self {
+            Self::Gradix { error, hint } => (error, hint),
+            Self::In { advice, .. } => return advice.as_deref(),
+            _ => return None,
+        };
         if let Some(hint) = hint {
             return Some(hint);
+        }
+        if let Some(advice) = of_curvature(error) {
+            return Some(advice);
         }
         Some(match error.kind() {
             ErrorKind::Busy => "another process writes to the index; run this again when it is done",
@@ -138,6 +186,30 @@ impl Failure {
             _ => return None,
         })
     }
+}
+
+/// What can be done about a curvature that cannot be used.
+fn of_curvature(error: &gradix::Error) -> Option<&'static str> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<CurvatureError>() {
+            return match error {
+                CurvatureError::NotFitted { .. } => {
+                    Some("`gradix fit` makes it; `gradix stats` lists those that there are")
+                }
+                CurvatureError::Missing { .. } => {
+                    Some("`gradix fit` brings it up to date; --allow-uncovered takes it as it is")
+                }
+                CurvatureError::NoCurvature => Some("give --curvature"),
+                CurvatureError::NoSelfInfluence { .. } | CurvatureError::RowsWithoutSelfInfluence { .. } => {
+                    Some("`gradix fit --self-influence` computes it, with the same --kappa and --rank")
+                }
+                _ => None,
+            };
+        }
+        cause = error.source();
+    }
+    None
 }
 
 impl<E: Into<gradix::Error>> From<E> for Failure {

@@ -10,15 +10,31 @@
 mod args;
 mod commands;
 mod failure;
+mod id;
+mod ingest;
+mod inputs;
+mod intake;
 mod interrupt;
+mod npy;
 mod output;
 mod progress;
+mod queries;
+mod record;
+mod records;
+mod schema;
+mod scoring;
+mod sheet;
+mod table;
+mod target;
+mod texts;
+mod units;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::Cli;
+use args::{Cli, Global};
+use failure::{Failure, Result};
 use output::Output;
 
 fn main() -> ExitCode {
@@ -26,8 +42,19 @@ fn main() -> ExitCode {
     cli.global.color.write_global();
     let output = Output::new(&cli.global);
     output.log();
+    if let Err(failure) = use_threads(&cli.global) {
+        return output.fail(&failure);
+    }
     match commands::run(cli.command, &output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => output.fail(&failure),
     }
+}
+
+/// Makes this the number of threads of all that the library does.
+fn use_threads(global: &Global) -> Result {
+    let Some(threads) = global.threads else { return Ok(()) };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get());
+    pool.build_global()
+        .map_err(|error| Failure::io(format!("start {threads} threads"))(std::io::Error::other(error)))
 }

@@ -59,7 +59,19 @@ impl Output {
     /// Writes to stdout, through a buffer that is flushed at the end.
     pub fn write(&self, write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result {
         let mut out = io::BufWriter::new(anstream::AutoStream::auto(io::stdout().lock()));
-        write(&mut out).and_then(|()| out.flush()).map_err(Failure::io("write to stdout"))
+        write(&mut out).and_then(|()| out.flush()).map_err(Failure::stdout)
+    }
+
+    /// Writes to stdout as [`Output::write`] does, by something that can fail for other reasons too.
+    pub fn stream(&self, write: impl FnOnce(&mut dyn io::Write) -> Result) -> Result {
+        let mut out = io::BufWriter::new(anstream::AutoStream::auto(io::stdout().lock()));
+        write(&mut out)?;
+        out.flush().map_err(Failure::stdout)
+    }
+
+    /// Writes a value as a line of JSON.
+    pub fn line<T: Serialize>(&self, out: &mut dyn io::Write, value: &T) -> Result {
+        writeln!(out, "{}", json(value)?).map_err(Failure::stdout)
     }
 
     /// Prints a note on stderr, for people.

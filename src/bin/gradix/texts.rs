@@ -1,0 +1,44 @@
+//! The texts of examples, from a file of JSON lines.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+
+use gradix::formats::FormatError;
+use serde::Deserialize;
+
+use crate::failure::{Failure, Result};
+
+/// A line: `{"id": "page 7", "text": "..."}`; other fields do not matter.
+#[derive(Deserialize)]
+struct Line {
+    id: String,
+    text: String,
+}
+
+/// Reads the texts of the wanted ids, and keeps no others. The file is read once, line by line.
+pub fn read(path: &Path, wanted: &HashSet<&[u8]>) -> Result<HashMap<Vec<u8>, String>> {
+    let failed = || Failure::io(format!("read {}", path.display()));
+    let mut lines = BufReader::new(File::open(path).map_err(failed())?);
+    let (mut texts, mut line, mut offset) = (HashMap::new(), Vec::new(), 0u64);
+    loop {
+        line.clear();
+        let bytes = lines.read_until(b'\n', &mut line).map_err(failed())?;
+        if bytes == 0 {
+            return Ok(texts);
+        }
+        if !line.trim_ascii().is_empty() {
+            let Line { id, text } =
+                serde_json::from_slice(&line).map_err(|error| FormatError::Malformed {
+                    path: path.to_owned(),
+                    offset,
+                    what: format!("no line of the form {{\"id\": \"...\", \"text\": \"...\"}}: {error}"),
+                })?;
+            if wanted.contains(id.as_bytes()) {
+                texts.insert(id.into_bytes(), text);
+            }
+        }
+        offset += bytes as u64;
+    }
+}
