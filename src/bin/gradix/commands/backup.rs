@@ -9,6 +9,7 @@ use super::open;
 use crate::failure::Result;
 use crate::interrupt;
 use crate::output::Output;
+use crate::units::{bytes, of};
 
 /// Copy an index while others write to it
 ///
@@ -33,13 +34,13 @@ pub struct Backup {
 }
 
 impl Backup {
-    pub fn run(self, output: &Output) -> Result {
+    pub fn run(&self, output: &Output) -> Result {
         let index = open(&self.index)?;
         let snapshot = match self.generation {
             Some(generation) => index.snapshot_at(generation)?,
             None => index.snapshot()?,
         };
-        let mut progress = output.progress("backing up", "bytes", None);
+        let mut progress = output.progress("backup", "bytes", None);
         let backup = {
             let options = BackupOptions::default().link(self.link).cancel(&interrupt::token()?);
             let options = options.progress(|at| progress.set(at.bytes_done, Some(at.bytes_total)));
@@ -48,8 +49,13 @@ impl Backup {
         drop(progress);
         output.result(&backup, || {
             format!(
-                "generation {}: {} examples in {} segments, {} bytes",
-                backup.generation, backup.examples, backup.segments, backup.bytes
+                "{}: generation {}, {}, {}, {}, {}",
+                self.to.display(),
+                backup.generation,
+                of(backup.segments, "segment"),
+                of(backup.artifacts, "artifact"),
+                of(backup.examples, "example"),
+                bytes(backup.bytes)
             )
         })
     }
