@@ -2,6 +2,7 @@
 
 mod append;
 mod attach;
+mod backup;
 mod compact;
 mod completions;
 mod create;
@@ -38,6 +39,7 @@ use crate::records::Cell;
 pub enum Command {
     Append(append::Append),
     Attach(attach::Attach),
+    Backup(backup::Backup),
     Compact(compact::Compact),
     Completions(completions::Completions),
     Create(create::Create),
@@ -66,6 +68,7 @@ pub fn run(command: Command, output: &Output) -> Result {
     match command {
         Command::Append(command) => command.run(output),
         Command::Attach(command) => command.run(output),
+        Command::Backup(command) => command.run(output),
         Command::Compact(command) => command.run(output),
         Command::Completions(command) => command.run(output),
         Command::Create(command) => command.run(output),
