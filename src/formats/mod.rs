@@ -18,7 +18,9 @@ mod npz;
 mod numbers;
 mod options;
 mod parquet;
+mod pickle;
 mod safetensors;
+pub mod stores;
 mod tables;
 mod write;
 
