@@ -14,7 +14,7 @@ mod npy;
 mod npz;
 mod numbers;
 mod options;
-mod pickle;
+pub(crate) mod pickle;
 mod safetensors;
 pub mod stores;
 
