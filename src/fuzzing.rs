@@ -101,7 +101,8 @@ fn write_again(reader: &ArtifactReader, identity: &Identity) -> Result<Option<Ve
 #[cfg(feature = "formats")]
 pub fn tensor_of_pickle(bytes: &[u8]) -> Option<(u64, u64)> {
     let tensor = crate::formats::pickle::Pickle::read(bytes).ok()?.tensor().ok()?;
-    let ways = tensor.shape.iter().zip(&tensor.strides).map(|(size, stride)| Some(size.checked_sub(1)? * stride));
+    let ways =
+        tensor.shape.iter().zip(&tensor.strides).map(|(size, stride)| Some(size.checked_sub(1)? * stride));
     let way: u64 = ways.sum::<Option<u64>>()?;
     Some((tensor.offset + way, tensor.elements))
 }

@@ -18,8 +18,8 @@ use gradix::scan::{Reading, ScanError};
 use gradix::segment::storage::{FileStorage, Storage, StorageBytes, StorageFile};
 use gradix::sketch::SketchSpec;
 use gradix::{
-    AppendError, CommitError, CompactOptions, Encoding, GcOptions, GetError, Index, MaintenanceError,
-    ManifestError, OpenError, Row, Schema, SnapshotError, WriterError,
+    AppendError, CommitError, CompactOptions, Encoding, ErrorKind, GcOptions, GetError, Index,
+    MaintenanceError, ManifestError, OpenError, Row, Schema, SnapshotError, WriterError,
 };
 
 fn schema() -> Schema {
@@ -460,10 +460,11 @@ fn file_cut_off_during_an_iteration_is_an_error() {
 }
 
 /// Catches a forked process that removes its parent's segments, closes its database or releases its lock, when
-/// it drops or uses what it has inherited.
+/// it drops or uses what it has inherited; and one that hangs when it begins to write itself.
 #[test]
 fn forked_process_cannot_harm_its_parents_writer() {
     let (_folder, index) = create();
+    let (other, idle) = create();
     let mut writer = index.writer().unwrap();
     writer.append("a", &sketch(1)).unwrap();
     // SAFETY: the child makes no thread and takes no lock that another thread of this process could have held
@@ -474,7 +475,11 @@ fn forked_process_cannot_harm_its_parents_writer() {
             && matches!(writer.commit(), Err(CommitError::Forked))
             && matches!(writer.abort(), Err(CommitError::Forked))
             && matches!(writer.gc(GcOptions::default()), Err(MaintenanceError::Forked))
-            && matches!(writer.compact(CompactOptions::all()), Err(MaintenanceError::Forked));
+            && matches!(writer.compact(CompactOptions::all()), Err(MaintenanceError::Forked))
+            // The database's threads are not there: creating or opening one would wait for them for ever.
+            && Index::create(other.path().join("i"), index.schema())
+                .is_err_and(|error| error.kind() == ErrorKind::InvalidState)
+            && idle.writer().is_err_and(|error| error.kind() == ErrorKind::InvalidState);
         drop(writer);
         drop(index);
         // SAFETY: ends this process only.

@@ -17,16 +17,25 @@ examples by their influence on it.
 ('sea', 'land')
 """
 
+from gradix import errors, operators
 from gradix._gradix import (
     Commit,
+    Curvature,
+    DetachedWriter,
     Fold,
     FoldBatch,
+    Hit,
     Index,
+    Part,
+    Ranking,
     Row,
     Schema,
+    ScoredRows,
     Sketch,
     Sketcher,
     SketchSpec,
+    Snapshot,
+    StoredRow,
     Writer,
     __version__,
 )

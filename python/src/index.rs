@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
-use gradix::{Index, IndexOptions};
+use gradix::{Index, IndexOptions, VerifyOptions};
 use pyo3::prelude::*;
 
+use crate::detached::PyDetachedWriter;
 use crate::errors::OrRaise as _;
+use crate::snapshot::PySnapshot;
 use crate::spec::PySchema;
+use crate::values::plain;
+use crate::work::{interruptible, with_threads};
 use crate::writer::PyWriter;
 
 /// A gradient index in a folder.
@@ -94,7 +98,50 @@ impl PyIndex {
 
     /// Opens the writer, of which there is at most one, over all processes.
     fn writer(&self, py: Python<'_>) -> PyResult<PyWriter> {
-        Ok(PyWriter::new(py.detach(|| self.0.writer()).or_raise()?))
+        Ok(PyWriter::new(py.detach(|| self.0.writer()).or_raise()?, self.0.clone()))
+    }
+
+    /// Opens a writer that builds segments of this index apart from it, in a folder: `Writer.attach` takes them.
+    fn detached(&self, py: Python<'_>, folder: PathBuf) -> PyResult<PyDetachedWriter> {
+        Ok(PyDetachedWriter::new(py.detach(|| self.0.detached(folder)).or_raise()?))
+    }
+
+    /// A view of the newest generation.
+    fn snapshot(&self, py: Python<'_>) -> PyResult<PySnapshot> {
+        Ok(PySnapshot::new(py.detach(|| self.0.snapshot()).or_raise()?))
+    }
+
+    /// A view of an earlier generation that has not been collected.
+    fn snapshot_at(&self, py: Python<'_>, generation: u64) -> PyResult<PySnapshot> {
+        Ok(PySnapshot::new(py.detach(|| self.0.snapshot_at(generation)).or_raise()?))
+    }
+
+    /// Checks every checksum, every stored row and every reference, and reports what it found, as a dict: the index is
+    /// sound if its list "findings" is empty. Progress is in bytes.
+    #[pyo3(signature = (*, progress = None))]
+    fn verify<'py>(
+        &self,
+        py: Python<'py>,
+        progress: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let report = interruptible(py, progress, |token, meter| {
+            let options = VerifyOptions::default().cancel(token);
+            self.0.verify_with(options.progress(|at| meter.set(at.bytes_done, at.bytes_total)))
+        })?;
+        plain(py, &report)
+    }
+
+    /// Counts of rows and dead rows, and sizes in bytes, as a dict.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        plain(py, &py.detach(|| self.0.stats()).or_raise()?)
+    }
+
+    /// Builds the manifest of an index anew from its segments, where it is lost: move what is left of the folder
+    /// `manifest` away first. Deletions and earlier generations are lost. Returns what was found, as a dict.
+    #[staticmethod]
+    fn recover<'py>(py: Python<'py>, path: PathBuf) -> PyResult<Bound<'py, PyAny>> {
+        let recovery = py.detach(|| with_threads(|| Index::recover(path)));
+        plain(py, &recovery.or_raise()?)
     }
 
     fn __repr__(&self) -> String {

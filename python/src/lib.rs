@@ -2,11 +2,17 @@
 
 mod arrays;
 mod batch;
+mod detached;
 mod errors;
 mod index;
+mod operators;
+mod ranking;
 mod rows;
+mod scan;
 mod sketch;
+mod snapshot;
 mod spec;
+mod stream;
 mod values;
 mod work;
 mod writer;
@@ -18,11 +24,24 @@ mod _gradix {
     #[pymodule_export]
     use crate::batch::PyFoldBatch;
     #[pymodule_export]
+    use crate::detached::{PyDetachedWriter, PyPart};
+    #[pymodule_export]
     use crate::index::PyIndex;
+    #[pymodule_export]
+    use crate::operators::{
+        PyPairs, by_source, coreset, duplicate_clusters, duplicates, highest_self_influence, informative,
+        mean_of, select, sum_of,
+    };
+    #[pymodule_export]
+    use crate::ranking::{PyHit, PyRanking};
     #[pymodule_export]
     use crate::rows::PyRow;
     #[pymodule_export]
+    use crate::scan::PyCurvature;
+    #[pymodule_export]
     use crate::sketch::{PyFold, PySketch, PySketcher};
+    #[pymodule_export]
+    use crate::snapshot::{PyIds, PyRows, PyScoredRows, PyScores, PySnapshot, PyStoredRow};
     #[pymodule_export]
     use crate::spec::{PySchema, PySketchSpec};
     #[pymodule_export]

@@ -1,16 +1,25 @@
 //! `Writer`.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use gradix::{Commit, ErrorKind, Writer};
+use gradix::curvature::Estimate;
+use gradix::{
+    Attach, Commit, CompactOptions, Compaction, Error, ErrorKind, FitOptions, GcOptions, Index,
+    SelfInfluenceOptions, Writer,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::errors::{OrRaise as _, exception, invalid_state};
+use crate::detached::PyPart;
+use crate::errors::{OrRaise as _, exception, invalid_input, invalid_state};
 use crate::rows::{ExampleRows, RowBatch, Sources};
+use crate::scan::{curvature, queries};
 use crate::spec::PySchema;
-use crate::values::{Bytes, Id};
-use crate::work::with_threads;
+use crate::values::{Bytes, Id, plain};
+use crate::work::{interruptible, with_threads};
 
 /// Changes an index. Made by `Index.writer`; an index has at most one, over all processes.
 ///
@@ -21,6 +30,7 @@ use crate::work::with_threads;
 #[pyclass(frozen, module = "gradix", name = "Writer", weakref)]
 pub struct PyWriter {
     state: Mutex<State>,
+    index: Index,
 }
 
 enum State {
@@ -32,8 +42,8 @@ enum State {
 
 impl PyWriter {
     /// Takes over a writer.
-    pub fn new(writer: Writer) -> Self {
-        Self { state: Mutex::new(State::Open(Box::new(writer))) }
+    pub fn new(writer: Writer, index: Index) -> Self {
+        Self { state: Mutex::new(State::Open(Box::new(writer))), index }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -41,7 +51,7 @@ impl PyWriter {
     }
 
     /// Calls `work` with the writer, without Python's lock.
-    fn with<T: Send, E: Into<gradix::Error> + Send>(
+    fn with<T: Send, E: Into<Error> + Send>(
         &self,
         py: Python<'_>,
         work: impl FnOnce(&mut Writer) -> Result<T, E> + Send,
@@ -122,7 +132,7 @@ impl PyWriter {
         metadata: Option<Vec<Option<Bytes>>>,
     ) -> PyResult<()> {
         let batch = RowBatch::of(ids, values, sources, spans, metadata)?;
-        let spec = self.with(py, |writer| Ok::<_, gradix::Error>(writer.schema().spec().clone()))?;
+        let spec = self.with(py, |writer| Ok::<_, Error>(writer.schema().spec().clone()))?;
         let rows = batch.rows(&spec)?;
         self.with(py, |writer| with_threads(|| writer.append_batch(&rows)))
     }
@@ -156,6 +166,124 @@ impl PyWriter {
         Ok(PyCommit::from(self.with(py, commit)?))
     }
 
+    /// Takes over the parts that detached writers have finished in a folder, with the next commit. `how` is "link"
+    /// (the files are linked, and stay), "move", or "copy".
+    #[pyo3(signature = (folder, how = "link"))]
+    fn attach(&self, py: Python<'_>, folder: PathBuf, how: &str) -> PyResult<Vec<PyPart>> {
+        let how = match how {
+            "link" => Attach::Link,
+            "move" => Attach::Move,
+            "copy" => Attach::Copy,
+            other => return Err(invalid_input(&format!("how is link, move or copy, and not {other:?}"))),
+        };
+        let attached = self.with(py, |writer| with_threads(|| writer.attach(folder, how)))?;
+        Ok(attached.parts.iter().map(PyPart::from).collect())
+    }
+
+    /// Copies the live rows of segments into fewer, and drops dead ones: of segments of which at least `dead_fraction`
+    /// is dead, and of those below `small_fraction` of the segment size; with `all`, of every segment. Returns what was
+    /// done, as a dict. Cancelled, it keeps what it has published.
+    #[pyo3(signature = (*, all = false, dead_fraction = None, small_fraction = None, progress = None))]
+    fn compact<'py>(
+        &self,
+        py: Python<'py>,
+        all: bool,
+        dead_fraction: Option<f64>,
+        small_fraction: Option<f64>,
+        progress: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let done = self.at_work(|writer| {
+            interruptible(py, progress, |token, meter| {
+                let mut options = if all { CompactOptions::all() } else { CompactOptions::default() };
+                if let Some(fraction) = dead_fraction {
+                    options = options.dead_fraction(fraction);
+                }
+                if let Some(fraction) = small_fraction {
+                    options = options.small_fraction(fraction);
+                }
+                let rows = |done: &Compaction| done.rows_copied + done.rows_dropped;
+                let total = rows(&self.index.snapshot()?.plan_compaction(&options));
+                let options = options.cancel(token).progress(|done| meter.set(rows(&done), total));
+                writer.compact(options).map_err(Error::from)
+            })
+        })?;
+        plain(py, &done)
+    }
+
+    /// Removes generations but the newest `keep_generations`, those replaced within `grace` seconds and those that
+    /// snapshots of this process use, and the files that only they need. Returns what was removed, as a dict.
+    #[pyo3(signature = (*, keep_generations = 1, grace = 3600.0))]
+    fn gc<'py>(&self, py: Python<'py>, keep_generations: u64, grace: f64) -> PyResult<Bound<'py, PyAny>> {
+        let grace = Duration::try_from_secs_f64(grace);
+        let grace = grace.map_err(|error| invalid_input(&format!("grace in seconds: {error}")))?;
+        let options = GcOptions::default().keep_generations(keep_generations).grace(grace);
+        plain(py, &self.with(py, |writer| writer.gc(options))?)
+    }
+
+    /// Fits a curvature to the live rows, and commits it; what is fitted already is kept up to date. Returns what was
+    /// done, as a dict.
+    ///
+    /// `estimates` says by block, or prefix of blocks, what is kept: "full", or the width of Nystrom's method. With `refit`
+    /// all rows are summed again.
+    #[pyo3(signature = (name = None, *, estimates = None, refit = false, progress = None))]
+    fn fit_curvature<'py>(
+        &self,
+        py: Python<'py>,
+        name: Option<String>,
+        estimates: Option<BTreeMap<String, EstimateName>>,
+        refit: bool,
+        progress: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let estimates = estimates.into_iter().flatten();
+        let estimates = estimates.map(|(blocks, estimate)| Ok((blocks, estimate.estimate()?)));
+        let estimates = estimates.collect::<PyResult<Vec<_>>>()?;
+        let fit = self.at_work(|writer| {
+            interruptible(py, progress, |token, meter| {
+                let mut options = FitOptions::default().refit(refit).cancel(token);
+                if let Some(name) = name {
+                    options = options.name(name);
+                }
+                for (blocks, estimate) in estimates {
+                    options = options.estimate(blocks, estimate);
+                }
+                writer.fit_curvature(options.progress(|at| meter.set(at.rows_done, at.rows_total)))
+            })
+        })?;
+        plain(py, &fit)
+    }
+
+    /// Computes the self-influence of every row with a curvature that was fitted, and commits it. Returns what was done,
+    /// as a dict.
+    #[pyo3(signature = (curvature = None, *, progress = None))]
+    fn fit_self_influence<'py>(
+        &self,
+        py: Python<'py>,
+        curvature: Option<&Bound<'py, PyAny>>,
+        progress: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let curvature = self::curvature(curvature)?.unwrap_or_default();
+        let fit = self.at_work(|writer| {
+            interruptible(py, progress, |token, meter| {
+                let options = SelfInfluenceOptions::default().curvature(curvature).cancel(token);
+                writer.fit_self_influence(options.progress(|at| meter.set(at.rows_done, at.rows_total)))
+            })
+        })?;
+        plain(py, &fit)
+    }
+
+    /// Removes a curvature, and the self-influence computed with it. Returns whether it existed.
+    fn drop_curvature(&self, py: Python<'_>, name: &str) -> PyResult<bool> {
+        self.with(py, |writer| writer.drop_curvature(name))
+    }
+
+    /// Adds sketches that are not stored, such as those of tokens, to the curvature `name`: all of the example `id`, which
+    /// is appended in the same commit.
+    fn observe(&self, py: Python<'_>, name: &str, id: Id, sketches: &Bound<'_, PyAny>) -> PyResult<()> {
+        let spec = self.with(py, |writer| Ok::<_, Error>(writer.schema().spec().clone()))?;
+        let sketches = queries(sketches, &spec)?;
+        self.with(py, |writer| with_threads(|| writer.observe(name, &id, &sketches)))
+    }
+
     /// Discards all changes since the last commit.
     fn abort(&self, py: Python<'_>) -> PyResult<()> {
         self.with(py, Writer::abort)
@@ -177,19 +305,19 @@ impl PyWriter {
     /// The generation of the last commit.
     #[getter]
     fn generation(&self, py: Python<'_>) -> PyResult<u64> {
-        self.with(py, |writer| Ok::<_, gradix::Error>(writer.generation()))
+        self.with(py, |writer| Ok::<_, Error>(writer.generation()))
     }
 
     /// Whether there are changes since the last commit.
     #[getter]
     fn has_changes(&self, py: Python<'_>) -> PyResult<bool> {
-        self.with(py, |writer| Ok::<_, gradix::Error>(writer.has_changes()))
+        self.with(py, |writer| Ok::<_, Error>(writer.has_changes()))
     }
 
     /// The index's schema.
     #[getter]
     fn schema(&self, py: Python<'_>) -> PyResult<PySchema> {
-        self.with(py, |writer| Ok::<_, gradix::Error>(PySchema(writer.schema().clone())))
+        self.with(py, |writer| Ok::<_, Error>(PySchema(writer.schema().clone())))
     }
 
     /// The payload of a commit; `None` if there is no such generation any more.
@@ -217,6 +345,27 @@ impl PyWriter {
         // What is not committed is discarded.
         let closed = self.close(py);
         committed.and(closed)
+    }
+}
+
+/// What is kept of a block's curvature.
+#[derive(FromPyObject)]
+pub enum EstimateName {
+    /// "full".
+    Name(String),
+    /// The width of Nystrom's method.
+    Width(u32),
+}
+
+impl EstimateName {
+    fn estimate(self) -> PyResult<Estimate> {
+        match self {
+            Self::Name(name) if name == "full" => Ok(Estimate::Full),
+            Self::Name(name) => {
+                Err(invalid_input(&format!("an estimate is full or a width, and not {name:?}")))
+            }
+            Self::Width(width) => Ok(Estimate::Nystrom { width }),
+        }
     }
 }
 

@@ -63,6 +63,14 @@ pub enum ManifestError {
         /// The index.
         path: PathBuf,
     },
+    /// This process was forked from one that had written to an index. The database's threads stayed there, and what waits
+    /// for them would wait for ever. Start a process anew (Python's `multiprocessing` calls it `spawn`) to write to an
+    /// index; reading, and detached writers, work.
+    #[error("{}: cannot be written by a process that was forked from one that has written to an index", path.display())]
+    Forked {
+        /// The manifest's folder.
+        path: PathBuf,
+    },
     /// A record was written by a later version.
     #[error("{}: record {key} in column family {family} has version {found}, and this version reads {supported}", path.display())]
     Newer {

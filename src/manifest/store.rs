@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use roaring::RoaringBitmap;
@@ -116,9 +116,22 @@ fn descriptors() -> impl Iterator<Item = ColumnFamilyDescriptor> {
     })
 }
 
+/// Checks, before a database is written, that this process was not forked from one that has done so. RocksDB's threads
+/// belong to the process as a whole, and are not there any more after a fork.
+fn check_process(path: &Path) -> Result<(), ManifestError> {
+    static WRITES: OnceLock<u32> = OnceLock::new();
+    let own = std::process::id();
+    if *WRITES.get_or_init(|| own) == own {
+        Ok(())
+    } else {
+        Err(ManifestError::Forked { path: path.to_owned() })
+    }
+}
+
 impl Manifest {
     /// Creates a database with its first two records.
     pub fn create(path: &Path, index: &IndexRecord) -> Result<(), ManifestError> {
+        check_process(path)?;
         let mut options = options();
         options.create_if_missing(true);
         options.set_error_if_exists(true);
@@ -182,6 +195,7 @@ impl Manifest {
 
     /// Opens for writing; the caller holds the index's lock.
     pub fn open_primary(path: &Path) -> Result<Self, ManifestError> {
+        check_process(path)?;
         guard::check(path)?;
         guard::remove_leftovers(path)?;
         let db = DB::open_cf_descriptors(&options(), path, descriptors())
