@@ -89,6 +89,14 @@ pub(super) struct DataFile {
 }
 
 impl DataFile {
+    /// All bytes from the beginning, in order, beside this.
+    pub(super) fn section(&self) -> Result<Section, FormatError> {
+        let fails = |source| FormatError::Io { path: self.path.clone(), operation: "open", source };
+        let file = self.file.try_clone().map_err(fails)?;
+        let again = Self { path: self.path.clone(), file, length: self.length };
+        Ok(Section::of_file(Arc::new(again), 0, self.length))
+    }
+
     pub(super) fn read_at(&self, mut into: &mut [u8], mut offset: u64) -> Result<(), FormatError> {
         while !into.is_empty() {
             match read_at(&self.file, into, offset) {
@@ -156,6 +164,10 @@ impl Section {
         self.offset
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// How many bytes are left; `None` for a stream, which only its end tells.
     pub(super) fn left(&self) -> Option<u64> {
         match &self.bytes {
@@ -188,6 +200,51 @@ impl Section {
             }
         }
         self.offset += into.len() as u64;
+        Ok(())
+    }
+
+    /// Fills `into`, or returns false if nothing is left.
+    pub(super) fn read_or_end(&mut self, into: &mut [u8]) -> Result<bool, FormatError> {
+        if let Bytes::Stream { stream, left: None } = &mut self.bytes {
+            let Some((first, rest)) = into.split_first_mut() else { return Ok(true) };
+            let read = loop {
+                match stream.read(std::slice::from_mut(first)) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    other => break other,
+                }
+            };
+            let fails = |source| FormatError::Io { path: self.path.clone(), operation: "read", source };
+            if read.map_err(fails)? == 0 {
+                return Ok(false);
+            }
+            self.offset += 1;
+            self.read(rest)?;
+            return Ok(true);
+        }
+        if self.left() == Some(0) {
+            return Ok(false);
+        }
+        self.read(into)?;
+        Ok(true)
+    }
+
+    /// Appends as many bytes. Of a stream, memory is taken as they come.
+    pub(super) fn append(&mut self, bytes: u64, into: &mut Vec<u8>) -> Result<(), FormatError> {
+        let mut left = bytes;
+        if let Some(there) = self.left() {
+            let fits = usize::try_from(left).is_ok_and(|left| into.try_reserve_exact(left).is_ok());
+            if left > there || !fits {
+                let what = format!("{left} bytes are announced; {there} are left, and must fit into memory");
+                return Err(malformed(&self.path, self.offset, what));
+            }
+        }
+        while left > 0 {
+            let now = left.min(PIECE as u64) as usize;
+            let start = into.len();
+            into.resize(start + now, 0);
+            self.read(into.get_mut(start..).unwrap_or_default())?;
+            left -= now as u64;
+        }
         Ok(())
     }
 

@@ -5,7 +5,10 @@
 //! with what the file says of each row. None of them knows an index.
 
 mod arrays;
+mod arrow;
 mod batch;
+mod cells;
+mod columns;
 mod error;
 mod ids;
 mod input;
@@ -14,13 +17,19 @@ mod npy;
 mod npz;
 mod numbers;
 mod options;
+mod parquet;
+mod pickle;
 mod safetensors;
+pub mod stores;
+mod tables;
+mod write;
 
 use std::path::Path;
 
 pub use batch::Batch;
 pub use error::FormatError;
 pub use options::{FileFormat, IdSource, ReadOptions};
+pub use write::create;
 
 use crate::sketch::SketchSpec;
 use input::{Input, unsupported};
@@ -57,7 +66,9 @@ pub fn open(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Box<dyn Row
         Some(FileFormat::Safetensors) => Ok(Box::new(safetensors::open(input, options)?)),
         Some(FileFormat::Npy) => Ok(Box::new(npy::open(input, options)?)),
         Some(FileFormat::Npz) => Ok(Box::new(npz::open(input, options)?)),
-        _ => {
+        Some(FileFormat::Arrow) => Ok(Box::new(arrow::open(input, options)?)),
+        Some(FileFormat::Parquet) => Ok(Box::new(parquet::open(input, options)?)),
+        None => {
             let names = FileFormat::ALL.map(FileFormat::name).join(", ");
             Err(unsupported(
                 &input.path,

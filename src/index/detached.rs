@@ -14,7 +14,7 @@ use super::index_file;
 use super::observe::{check_specs, write_sums};
 use super::observed::{Observations, Observed};
 use super::part::{self, MAX_PAYLOAD, MAX_SEGMENTS, MAX_SUMS, Part, PartSegment, PartSums, Stage};
-use super::rows::{self, Row};
+use super::rows::{self, Appended, Row};
 use super::writer::Lock;
 use crate::artifact::SealedArtifact;
 use crate::curvature::{Estimate, check_name};
@@ -226,7 +226,8 @@ impl DetachedWriter {
     /// # Errors
     /// As [`DetachedWriter::append_rows`], for the first example that cannot be appended.
     pub fn append_batch<I: AsRef<[u8]> + Sync>(&mut self, batch: &[(I, Row<'_>)]) -> Result<(), AppendError> {
-        self.append_examples(&rows::of_one_row(batch))
+        self.append_examples(&rows::of_one_row(batch))?;
+        Ok(())
     }
 
     /// Appends a batch of examples with all their rows, as [`DetachedWriter::append_batch`] does.
@@ -236,17 +237,20 @@ impl DetachedWriter {
     pub fn append_examples<I: AsRef<[u8]> + Sync>(
         &mut self,
         batch: &[(I, &[Row<'_>])],
-    ) -> Result<(), AppendError> {
+    ) -> Result<Appended, AppendError> {
         self.check_room(batch.len())?;
         let encoded = rows::encode_examples(&self.identity.schema, &self.encoder, batch)?;
         rows::check_new(batch, |id| Ok(self.ids.contains(id)))?;
+        let mut done = Appended::default();
         let mut encoded = &encoded[..];
         for (id, rows) in batch {
             let own;
             (own, encoded) = encoded.split_at(rows.len());
             self.push(id.as_ref(), rows, own)?;
+            done.rows += rows.len() as u64;
+            done.examples += 1;
         }
-        Ok(())
+        Ok(done)
     }
 
     /// Gives each part from the unfinished one on the sums of its rows for a curvature, as

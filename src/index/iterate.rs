@@ -54,6 +54,7 @@ pub struct Rows<'a> {
     snapshot: &'a Snapshot,
     spec: Arc<SketchSpec>,
     with_sketches: bool,
+    only: Option<Only<'a>>,
     self_influence: Option<SelfInfluence>,
     /// Position of the next row: the ordinals of its segment, of its row group in that, and of the row in
     /// that.
@@ -67,6 +68,15 @@ pub struct Rows<'a> {
     remaining: u64,
 }
 
+/// Which rows are wanted, by id, span and source.
+struct Only<'a>(Box<dyn FnMut(&[u8], Span, Option<&str>) -> bool + Send + 'a>);
+
+impl std::fmt::Debug for Only<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Only")
+    }
+}
+
 impl<'a> Rows<'a> {
     fn new(snapshot: &'a Snapshot) -> Self {
         let (spec, remaining) = (Arc::new(snapshot.schema().spec().clone()), snapshot.rows());
@@ -74,6 +84,7 @@ impl<'a> Rows<'a> {
             snapshot,
             spec,
             with_sketches: false,
+            only: None,
             self_influence: None,
             segment: 0,
             group: 0,
@@ -87,6 +98,28 @@ impl<'a> Rows<'a> {
     /// Reads the sketches too. By default no codes are read; codes are nearly all of an index's bytes.
     pub fn with_sketches(mut self) -> Self {
         self.with_sketches = true;
+        self
+    }
+
+    /// Only rows of which `wanted` says so, by id, span and source. Codes and norms of others are not read.
+    ///
+    /// ```
+    /// # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let spec = SketchSpec::dense("mine", "v1", [("all", 1)]);
+    /// # let index = Index::create(folder.path().join("i"), &Schema::new(spec.clone(), Encoding::F32)?)?;
+    /// # let mut writer = index.writer()?;
+    /// # for id in ["news/1", "wiki/1"] {
+    /// #     writer.append(id, &Sketch::dense(spec.clone(), vec![1.0])?)?;
+    /// # }
+    /// # writer.commit()?;
+    /// let snapshot = index.snapshot()?;
+    /// let wiki = snapshot.iter().with_sketches().only(|id, _span, _source| id.starts_with(b"wiki/"));
+    /// assert_eq!(wiki.count(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn only(mut self, wanted: impl FnMut(&[u8], Span, Option<&str>) -> bool + Send + 'a) -> Self {
+        self.only = Some(Only(Box::new(wanted)));
         self
     }
 
@@ -156,6 +189,13 @@ impl<'a> Rows<'a> {
                 none => none.insert(RowGroup::open(&segment.reader, self.group)?),
             };
             self.row = row + 1;
+            if let Some(Only(wanted)) = &mut self.only {
+                let tags = rows.tags(row);
+                if !wanted(rows.id(row), tags.span, tags.source) {
+                    self.remaining = self.remaining.saturating_sub(1);
+                    continue;
+                }
+            }
             let sketch = match self.with_sketches {
                 true => Some(read_sketch(&segment.reader, &self.spec, self.group, rows, row)?),
                 false => None,
@@ -193,7 +233,8 @@ impl Iterator for Rows<'_> {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         // An error ends the iteration early.
-        (self.remaining.min(1) as usize, usize::try_from(self.remaining).ok())
+        let least = if self.only.is_some() { 0 } else { self.remaining.min(1) as usize };
+        (least, usize::try_from(self.remaining).ok())
     }
 }
 

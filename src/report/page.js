@@ -36,9 +36,8 @@
   function plain(number) {
     const size = Math.abs(number);
     if (size === 0) return "0";
-    const text = size >= 1e-3 && size < 1e5
-      ? String(Number(size.toPrecision(3)))
-      : size.toExponential(2).replace("e+", "e").replace("e-", "e−");
+    let text = size.toExponential(2).replace("e+", "e").replace("e-", "e−");
+    if (size >= 1e-3 && size < 1e5) text = size < 999.5 ? size.toPrecision(3) : size.toFixed(0);
     return (number < 0 ? "−" : "") + text;
   }
 
@@ -56,6 +55,9 @@
     }
     return element;
   }
+
+  /** The blanks before a token stand outside of its colour. */
+  const leadingBlank = (text) => text.slice(0, text.length - text.trimStart().length);
 
   const wholeText = (node) => make("span", { class: "text", dir: "auto" }, node);
 
@@ -137,9 +139,10 @@
     if (hit.pieces) {
       text = make("p", { class: "text", dir: "auto" });
       for (const piece of hit.pieces) {
-        const shown = make("span", { class: "token" }, piece.text);
+        const blank = leadingBlank(piece.text);
+        const shown = make("span", { class: "token" }, piece.text.slice(blank.length));
         if (piece.influence) shown.title = `influence ${signed(piece.influence)}`;
-        text.append(colour(shown, piece.level));
+        text.append(blank, colour(shown, piece.level));
       }
     } else if (example.text === null) {
       text = make("p", { class: "text muted" }, "The report has no text of this example.");
@@ -160,13 +163,12 @@
   function histogramFigure(ranking) {
     const { first, width, counts, heights, logarithmic, leftOut } = ranking.histogram;
     const all = counts.reduce((sum, each) => sum + each, 0);
-    const rows = count(all, ranking.ofAllRows ? "row" : "row of this ranking", ranking.ofAllRows ? "rows" : "rows of this ranking");
-    let caption = width > 0
-      ? `Scores of ${rows}, by how many there are of each.`
-      : `Scores of ${rows}${all > 0 ? `, all ${signed(first)}` : ""}.`;
-    if (logarithmic) caption += " Heights are logarithms.";
-    if (!ranking.ofAllRows) caption += " Rows between the two ends were not kept.";
-    if (leftOut > 0) caption += ` ${count(leftOut, "score")} that are not finite are left out.`;
+    let caption = `Rows by their score: ${count(all, "row")}`;
+    if (width === 0 && all > 0) caption += `, all ${signed(first)}`;
+    caption += ranking.ofAllRows ? "" : " of this ranking; those between its two ends were not kept";
+    if (logarithmic) caption += "; heights are logarithms";
+    if (leftOut > 0) caption += `; ${count(leftOut, "score")} not finite, left out`;
+    caption += ".";
     const edge = (bin) => first + bin * width;
     const last = edge(counts.length);
     const svg = make("svg", {
@@ -256,7 +258,7 @@
       }
       if (!ranking) {
         find.hidden = true;
-        lists.append(make("p", { class: "muted" }, "Nothing was ranked for the whole output. Choose a token."));
+        lists.append(make("p", { class: "muted" }, "Nothing was ranked for this output."));
         return;
       }
       const all = ranking.proponents.length + ranking.opponents.length;
@@ -280,6 +282,9 @@
     };
     return view;
   }
+
+  /** A token in a line of text, which must not be empty. */
+  const shownToken = ({ text }) => text.trim() || (text.includes("\n") ? "⏎" : "␣");
 
   function legend(scale) {
     const strip = make("div", { class: "scale", "aria-hidden": "true" });
@@ -311,11 +316,11 @@
       chosen = index;
       const choice = choices[index];
       for (const each of choices) each.element.setAttribute("aria-pressed", String(each === choice));
-      view.whole.hidden = choices.length === 0;
+      view.whole.hidden = choices.length === 0 || !output.ranking;
       view.whole.setAttribute("aria-pressed", String(!choice));
       view.ranking = choice ? choice.token.ranking : output.ranking;
       clear(view.head);
-      if (choice) view.head.append("Behind ", make("q", { class: "text" }, choice.token.text.trim() || "␣"), `, token ${choice.place + 1} of ${output.tokens.length}`);
+      if (choice) view.head.append("Behind ", wholeText(`“${shownToken(choice.token)}”`), `, token ${choice.place + 1} of ${output.tokens.length}`);
       else view.head.append("Behind the whole output");
       clear(figures);
       view.shares = null;
@@ -329,34 +334,33 @@
       view.update();
       if (!isQuiet) {
         status(view.head.textContent);
-        if (matchMedia("(max-width: 63.99rem)").matches && choice) view.head.scrollIntoView({ block: "nearest" });
+        // Where the two stand below each other, the examples would come out of sight.
+        if (choice && matchMedia("(max-width: 63.99rem)").matches) view.head.scrollIntoView({ block: "start" });
       }
     }
 
     /** Which token Tab reaches: one of them, the others by arrows. */
-    function reach(index, isFocused) {
+    function reach(index) {
       choices.forEach((each, at) => { each.element.tabIndex = at === index ? 0 : -1; });
-      if (isFocused) choices[index].element.focus();
     }
 
     output.tokens.forEach((token, place) => {
-      const [blank] = token.text.match(/^\s*/);
+      const blank = leadingBlank(token.text);
       const rest = token.text.slice(blank.length);
       const name = (rest ? "token" : "token blank") + (token.marked ? " marked" : "");
       if (rest) tokens.append(blank);
-      const text = rest || (token.text.includes("\n") ? "⏎" : "␣");
+      const text = rest || shownToken(token);
       if (!token.ranking) {
         tokens.append(make("span", { class: name }, text));
       } else {
         const index = choices.length;
-        const element = colour(button(text, () => {
-          choose(chosen === index ? -1 : index);
-          reach(index, false);
-        }, {
-          class: name, "aria-pressed": "false", tabindex: index === 0 ? 0 : -1, "aria-controls": behind.id,
+        // Not a <button>: browsers do not break one over lines, as they do text.
+        const element = colour(make("span", {
+          role: "button", class: name, "aria-pressed": "false", tabindex: index === 0 ? 0 : -1, "aria-controls": behind.id,
           title: `strongest influence ${signed(token.influence)}`,
           "aria-label": `${text}, strongest influence ${signed(token.influence)}${token.marked ? ", marked" : ""}`,
-        }), token.level);
+          onclick: () => choose(chosen === index ? start : index),
+        }, text), token.level);
         choices.push({ element, token, place });
         tokens.append(element);
       }
@@ -364,14 +368,25 @@
     });
     if (output.tokens.length === 0) tokens.append(output.answer);
 
-    const places = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+    const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
     tokens.addEventListener("keydown", (event) => {
       const at = choices.findIndex(({ element }) => element === event.target);
-      if (at < 0 || !(event.key in places) || event.ctrlKey || event.altKey || event.metaKey) return;
+      if (at < 0 || event.ctrlKey || event.altKey || event.metaKey) return;
+      if (event.key === "Enter" || event.key === " ") {
+        choices[at].element.click();
+      } else if (event.key in steps) {
+        const next = Math.min(choices.length - 1, Math.max(0, at + steps[event.key]));
+        reach(next);
+        choices[next].element.focus();
+      } else {
+        return;
+      }
       event.preventDefault();
-      reach(Math.min(choices.length - 1, Math.max(0, at + places[event.key])), true);
     });
-    view.onwhole = () => choose(-1);
+    // Without a ranking of the whole, the token with the strongest influence stands for it.
+    const strongest = choices.reduce((best, { token }, at) => (Math.abs(token.level) > Math.abs(choices[best].token.level) ? at : best), 0);
+    const start = output.ranking || choices.length === 0 ? -1 : strongest;
+    view.onwhole = () => choose(start);
 
     if (outputCount > 1) stays.append(make("p", { class: "hint muted" }, `${label} of ${outputCount}`));
     if (output.prompt !== null) stays.append(make("p", { class: "prompt" }, make("span", { class: "role" }, "Asked"), wholeText(output.prompt)));
@@ -387,8 +402,8 @@
       class: "output", "aria-label": label,
       onkeydown: (event) => {
         // In the search field Esc empties the field, as browsers do.
-        if (event.key !== "Escape" || event.target.type === "search" || chosen < 0) return;
-        choose(-1);
+        if (event.key !== "Escape" || event.target.type === "search" || chosen === start) return;
+        choose(start);
       },
     }, make("div", { class: "said" }, stays), behind);
 
@@ -398,13 +413,15 @@
       view.head.focus({ preventScroll: true });
     };
     note(output.ranking, `${label}, whole`, show(-1));
-    choices.forEach(({ token }, index) => note(token.ranking, `${label}, “${token.text.trim()}”`, show(index)));
-    choose(-1, true);
+    choices.forEach(({ token }, index) => note(token.ranking, `${label}, “${shownToken(token)}”`, show(index)));
+    choose(start, true);
     return article;
   }
 
   function tableRegion(table) {
-    const head = make("tr", {}, ...table.columns.map((column) => make("th", { scope: "col" }, column)));
+    // Long names may break behind a sign, so that columns can be as narrow as their numbers.
+    const broken = (name) => name.split(/(?<=[@/_-])/).flatMap((part, at) => (at === 0 ? [part] : [make("wbr"), part]));
+    const head = make("tr", {}, ...table.columns.map((column) => make("th", { scope: "col" }, ...broken(column))));
     const body = make("tbody");
     for (const row of table.rows) {
       body.append(make("tr", {}, ...row.map((cell, at) => {

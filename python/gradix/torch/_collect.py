@@ -251,8 +251,7 @@ class Collector:
         factors = record.factors()
         finite = torch.isfinite(losses.detach()).tolist()
         if self._unchecked and all(finite):
-            self.taps.check(lambda: self._losses(batch, len(pieces)), factors)
-            self._unchecked = False
+            self._unchecked = not self.taps.check(lambda: self._losses(batch, len(pieces)), factors)
         self.seconds["model"] += time.perf_counter() - began
         began = time.perf_counter()
         counts = [1] * len(pieces)
@@ -279,7 +278,10 @@ class Collector:
         if losses.ndim == 0 or losses.shape[0] != rows:
             raise TapError(f"the loss has the shape {list(losses.shape)}; [{rows}] is expected, one for each example")
         if not losses.requires_grad:
-            raise TapError("the loss does not depend on a layer whose parameters are selected")
+            raise TapError(
+                "the loss does not depend on a layer whose parameters are selected; under gradient checkpointing, "
+                "use_reentrant=False helps"
+            )
         return losses.flatten(1).sum(1) if losses.ndim > 1 else losses
 
 
@@ -293,7 +295,8 @@ class _Run:
         self.commit_every = commit_every
         self.report = report
         self.record = _record.Record(name, collector.settings, collector._weights, collector.parameters)
-        self.is_between = False
+        # While rows are appended, the writer has some that the record does not know of.
+        self.state = "complete"
         self.done = Collected(0, 0, 0, [], collector.seconds)
 
     def all(self) -> Collected:
@@ -317,9 +320,9 @@ class _Run:
                 self.report(self.record.end)
         except BaseException:
             # Complete windows are not lost by what came behind them, Ctrl-C included.
-            if self.is_between:
+            if self.state == "appending":
                 self.writer.abort()
-            else:
+            elif self.state == "complete":
                 self._commit()
             raise
         self._commit()
@@ -363,8 +366,7 @@ class _Run:
         sound = [place for place in range(len(window.items)) if place not in faults]
         self._raise_if_fatal(window, faults)
         began = time.perf_counter()
-        # As long as it is set, the writer has rows that the record does not know of.
-        self.is_between = True
+        self.state = "appending"
         faults.update(_append(self.writer, window, sound, rows))
         self.collector.seconds["writer"] += time.perf_counter() - began
         self._raise_if_fatal(window, faults)
@@ -376,7 +378,7 @@ class _Run:
             else:
                 self.record.rows += len(item.spans)
         self.done.examples += len(window.items)
-        self.is_between = False
+        self.state = "complete"
 
     def _raise_if_fatal(self, window, faults) -> None:
         if self.collector._on_failure == "raise":
@@ -388,7 +390,9 @@ class _Run:
         if self.record.end == self.record.start:
             return
         began = time.perf_counter()
+        self.state = "committing"
         self.writer.commit(self.record.to_payload())
+        self.state = "complete"
         self.collector.seconds["writer"] += time.perf_counter() - began
         self.done.rows += self.record.rows
         self.record.begin(self.record.end, self.record.digest)
@@ -396,7 +400,7 @@ class _Run:
 
 def _append(writer, window: Window, sound: list[int], rows: list[list[np.ndarray]]) -> dict[int, tuple[str, str]]:
     """Appends what is sound, and returns which examples the index refused for what they are themselves."""
-    from gradix import AlreadyExistsError, InvalidInputError
+    from gradix import AlreadyExistsError, InvalidInputError, Row
 
     items = [window.items[place] for place in sound]
     if items and all(len(item.spans) == 1 for item in items):
@@ -415,12 +419,13 @@ def _append(writer, window: Window, sound: list[int], rows: list[list[np.ndarray
     refused = {}
     for place, item in zip(sound, items):
         try:
+            source, values = item.source or None, np.concatenate(rows[place])
             writer.append_rows(
                 item.id,
-                np.concatenate(rows[place]),
-                sources=item.source or None,
-                spans=item.spans,
-                metadata=item.metadata,
+                [
+                    Row(value, span=span, source=source, metadata=item.metadata)
+                    for value, span in zip(values, item.spans)
+                ],
             )
         except (AlreadyExistsError, InvalidInputError) as error:
             refused[place] = ("refused", str(error))

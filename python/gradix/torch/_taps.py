@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import math
 from dataclasses import dataclass, field
 from typing import Callable, Iterable, Iterator
 
@@ -182,15 +183,25 @@ class Taps:
                 if parameter.requires_grad != required:
                     parameter.requires_grad_(required)
 
-    def check(self, losses: Callable[[], torch.Tensor], factors: Factors) -> None:
+    def check(self, losses: Callable[[], torch.Tensor], factors: Factors) -> bool:
         """Compares the sum of the rows' gradients with what autograd computes from `losses()`, without taps.
 
         They differ if a parameter is used elsewhere than in its module, if the forward is random, or if the gradients
-        of a narrow number type are too coarse.
+        of a narrow number type are too coarse. Returns whether they could be compared: gradients that are not finite
+        cannot.
         """
         tensors = [parameter.tensor for parameter in self.parameters]
-        with torch.enable_grad(), self._requiring(tensors):
-            expected = torch.autograd.grad(losses().float().sum(), tensors, allow_unused=True)
+        kept = [tensor.grad for tensor in tensors]
+        # Not torch.autograd.grad, which reentrant checkpoints do not bear.
+        try:
+            for tensor in tensors:
+                tensor.grad = None
+            with torch.enable_grad(), self._requiring(tensors):
+                losses().float().sum().backward()
+            expected = [tensor.grad for tensor in tensors]
+        finally:
+            for tensor, gradient in zip(tensors, kept):
+                tensor.grad = gradient
         sums: dict[str, torch.Tensor] = {}
         for parameter, _, gradients in factors.gradients():
             part = gradients.sum(0)
@@ -210,6 +221,8 @@ class Taps:
             gradient = gradient.reshape(-1)
             norms.append((parameter, gradient.norm().item(), (gradient - sums[parameter.name]).norm().item()))
         largest = max(norm for _, norm, _ in norms)
+        if not all(math.isfinite(norm) for _, norm, _ in norms):
+            return False
         for parameter, norm, difference in norms:
             # A gradient that is zero but for rounding differs from itself.
             if not difference <= tolerance * (norm + 1e-2 * largest):
@@ -218,6 +231,7 @@ class Taps:
                     f"{difference:.3g}, of a norm of {norm:.3g}): it is used elsewhere than in its module, or the "
                     "forward is random or too coarse; check=False leaves this comparison out"
                 )
+        return True
 
 
 class Record:

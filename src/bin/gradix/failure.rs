@@ -3,8 +3,8 @@
 use std::error::Error as _;
 use std::io;
 
-use gradix::ErrorKind;
 use gradix::formats::FormatError;
+use gradix::{CurvatureError, ErrorKind};
 
 pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
@@ -15,6 +15,8 @@ pub enum Failure {
     Gradix { error: Box<gradix::Error>, hint: Option<String> },
     /// The command line cannot mean anything.
     Usage(String),
+    /// An input does not fit, in a way that is the command's own to find.
+    Wrong(String),
     /// A command that found what it looks for, and says so by its exit code: `verify`, and damage.
     Found,
     /// Interrupted; says what was kept.
@@ -87,9 +89,7 @@ impl Failure {
         match self {
             Self::Io { source, .. } => closed(source),
             Self::In { failure, .. } => failure.is_closed_pipe(),
-            Self::Gradix { error, .. } => {
-                matches!(&**error, gradix::Error::Format(FormatError::Io { source, .. }) if closed(source))
-            }
+            Self::Gradix { error, .. } => of_file(error).is_some_and(closed),
             _ => false,
         }
     }
@@ -99,6 +99,7 @@ impl Failure {
         match self {
             Self::Found => 1,
             Self::Usage(_) => 2,
+            Self::Wrong(_) => 3,
             Self::Interrupted(_) => 130,
             Self::In { failure, .. } => failure.code(),
             Self::Io { source, .. } => match source.kind() {
@@ -107,6 +108,11 @@ impl Failure {
                 _ => 8,
             },
             Self::Gradix { error, .. } => match error.kind() {
+                ErrorKind::Io
+                    if of_file(error).is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound) =>
+                {
+                    4
+                }
                 ErrorKind::InvalidInput => 3,
                 ErrorKind::NotFound => 4,
                 ErrorKind::AlreadyExists => 5,
@@ -144,7 +150,7 @@ impl Failure {
             Self::Found => String::new(),
             Self::In { failure, place: Some(place), .. } => format!("{place}: {}", failure.message()),
             Self::In { failure, place: None, .. } => failure.message(),
-            Self::Usage(what) | Self::Interrupted(what) => what.clone(),
+            Self::Usage(what) | Self::Wrong(what) | Self::Interrupted(what) => what.clone(),
             Self::Io { what, source } => format!("cannot {what}: {source}"),
             Self::Gradix { error, .. } => {
                 let mut message = error.to_string();
@@ -169,8 +175,14 @@ impl Failure {
         if let Some(hint) = hint {
             return Some(hint);
         }
+        if let Some(advice) = of_curvature(error) {
+            return Some(advice);
+        }
         Some(match error.kind() {
             ErrorKind::Busy => "another process writes to the index; run this again when it is done",
+            ErrorKind::Damaged if matches!(**error, gradix::Error::Format(_)) => {
+                "the file is cut off or damaged, or not of this format: make it or copy it again"
+            }
             ErrorKind::Damaged => {
                 "`gradix verify` lists all damage of an index; restore it from a copy, or `gradix recover` it"
             }
@@ -180,6 +192,38 @@ impl Failure {
             _ => return None,
         })
     }
+}
+
+/// The system's error, if a file of vectors is what could not be read or written.
+fn of_file(error: &gradix::Error) -> Option<&io::Error> {
+    match error {
+        gradix::Error::Format(FormatError::Io { source, .. }) => Some(source),
+        _ => None,
+    }
+}
+
+/// What can be done about a curvature that cannot be used.
+fn of_curvature(error: &gradix::Error) -> Option<&'static str> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<CurvatureError>() {
+            return match error {
+                CurvatureError::NotFitted { .. } => {
+                    Some("`gradix fit` makes it; `gradix stats` lists those that there are")
+                }
+                CurvatureError::Missing { .. } => {
+                    Some("`gradix fit` brings it up to date; --allow-uncovered takes it as it is")
+                }
+                CurvatureError::NoCurvature => Some("give --curvature"),
+                CurvatureError::NoSelfInfluence { .. } | CurvatureError::RowsWithoutSelfInfluence { .. } => {
+                    Some("`gradix fit --self-influence` computes it, with the same --kappa and --rank")
+                }
+                _ => None,
+            };
+        }
+        cause = error.source();
+    }
+    None
 }
 
 impl<E: Into<gradix::Error>> From<E> for Failure {

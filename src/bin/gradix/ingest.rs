@@ -23,7 +23,7 @@ const BATCH_ROWS: usize = 8192;
 /// The batches that are read ahead.
 const READ_AHEAD: usize = 2;
 /// The most examples of a commit, which it has in memory at about 400 bytes each.
-const COMMIT_EXAMPLES: usize = 250_000;
+pub const MOST_EXAMPLES: usize = 250_000;
 /// The bytes of codes from which on a commit comes sooner, so that a kill does not cost many minutes.
 const COMMIT_BYTES: usize = 4 << 30;
 /// How often Ctrl-C is looked for while an input is waited for.
@@ -31,7 +31,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// The default number of examples of a commit.
 pub fn commit_examples(schema: &Schema) -> usize {
-    (COMMIT_BYTES / schema.row_bytes().max(1)).clamp(1, COMMIT_EXAMPLES)
+    (COMMIT_BYTES / schema.row_bytes().max(1)).clamp(1, MOST_EXAMPLES)
 }
 
 /// Opens an input by its ordinal.
@@ -100,7 +100,8 @@ impl Ingest<'_> {
             return "nothing was to be appended".into();
         }
         let (now, all) = (self.done.rows, self.record.rows_in_all);
-        let resume = if all > 0 { "; with --resume, an append of the same inputs goes on behind them" } else { "" };
+        let resume =
+            if all > 0 { "; with --resume, an append of the same inputs goes on behind them" } else { "" };
         let before = if all > now { format!(" after {} by earlier runs", all - now) } else { String::new() };
         format!("{now} rows are committed{before}{resume}")
     }
@@ -194,7 +195,8 @@ impl Ingest<'_> {
         };
         let mut runs = &runs[..];
         while !runs.is_empty() {
-            let (now, later) = runs.split_at(runs.len().min(self.commit_every.saturating_sub(self.uncommitted)));
+            let (now, later) =
+                runs.split_at(runs.len().min(self.commit_every.saturating_sub(self.uncommitted)));
             let batch: Vec<_> = now.iter().map(|run| (ready.ids[run.start], &rows[run.clone()])).collect();
             let done = self.target.append(&batch, self.existing);
             let done = done.map_err(|failure| self.located(failure, ready, now))?;
@@ -245,7 +247,9 @@ impl Ingest<'_> {
         let Some(error) = failure.of_append() else { return failure };
         let mut own = runs.iter().filter(|run| match error.example() {
             Some((id, _)) => ready.ids[run.start] == id,
-            None => matches!(error, AppendError::IdLength { length } if *length == ready.ids[run.start].len()),
+            None => {
+                matches!(error, AppendError::IdLength { length } if *length == ready.ids[run.start].len())
+            }
         });
         // Of an id that stands twice, the second is too many.
         let run = match error {
@@ -297,7 +301,12 @@ fn hold(from: &Batch, rows: Range<usize>, dims: usize, to: &mut Batch) {
 /// What the reading thread sends.
 enum Read {
     /// Rows of an input from one on, and how many all inputs have, if that is known.
-    Rows { input: usize, first_row: u64, total: Option<u64>, batch: Batch },
+    Rows {
+        input: usize,
+        first_row: u64,
+        total: Option<u64>,
+        batch: Batch,
+    },
     /// An input has ended.
     End,
     Failed(Failure),
@@ -381,7 +390,7 @@ impl Reader {
         let found = batch.ids.first().map(|id| id_digits(id));
         if found.is_none() || found != self.last {
             let path = path_text(&self.paths[input]);
-            return Err(Failure::Usage(format!(
+            return Err(Failure::Wrong(format!(
                 "cannot go on with the append: row {} of {path} has another id than when it was appended; give the same \
                  input, or leave --resume out",
                 rows - 1
@@ -394,13 +403,13 @@ impl Reader {
     fn check(&self, batch: &Batch, input: usize) -> Result {
         let path = || path_text(&self.paths[input]);
         if batch.ids.len() != batch.rows {
-            return Err(Failure::Usage(format!(
+            return Err(Failure::Wrong(format!(
                 "{} has no ids; --id-column says where they are, --ids makes them, as with --ids '{{stem}}/{{row}}'",
                 path()
             )));
         }
         if batch.values.len() != batch.rows * self.dims {
-            return Err(Failure::Usage(format!("{} has rows of another width than {}", path(), self.dims)));
+            return Err(Failure::Wrong(format!("{} has rows of another width than {}", path(), self.dims)));
         }
         Ok(())
     }

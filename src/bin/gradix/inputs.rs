@@ -107,7 +107,11 @@ impl ReadArgs {
         }
         if let Some(ids) = &self.ids {
             let is_pattern = ids.contains('{');
-            options = options.ids(if is_pattern { IdSource::Pattern(ids.clone()) } else { IdSource::File(ids.into()) });
+            options = options.ids(if is_pattern {
+                IdSource::Pattern(ids.clone())
+            } else {
+                IdSource::File(ids.into())
+            });
         }
         if let Some(column) = &self.source_column {
             options = options.source_column(column);
@@ -122,31 +126,47 @@ impl ReadArgs {
     }
 
     /// Opens an input whatever its blocks are.
-    pub fn open(&self, path: &Path) -> Result<Box<dyn RowSource>> {
-        Ok(formats::open(path, &self.options(&self.blocks))?)
+    fn open(&self, path: &Path, blocks: &[String]) -> Result<Box<dyn RowSource>> {
+        Ok(formats::open(path, &self.options(blocks))?)
+    }
+
+    /// Opens an input to see what its rows look like; it need not have ids.
+    pub fn open_shape(&self, path: &Path) -> Result<Box<dyn RowSource>> {
+        if is_stream(path) {
+            return self.open(path, &self.blocks);
+        }
+        Ok(formats::open(path, &self.options(&self.blocks).optional_ids())?)
     }
 
     /// Opens an input for rows of a spec: its blocks are those of the spec, in any order, or one block stands for all.
     pub fn open_for(&self, path: &Path, spec: &SketchSpec) -> Result<Box<dyn RowSource>> {
-        let source = self.open(path)?;
+        let source = self.open(path, &self.blocks)?;
+        let has = |block: &gradix::sketch::Block| source.spec().blocks().contains(block);
+        let can_choose = self.blocks.is_empty() && !is_stream(path) && spec.blocks().iter().all(has);
+        if fits(source.spec(), spec) || !can_choose {
+            return self.check_blocks(path, source, spec);
+        }
+        let names: Vec<String> = spec.blocks().iter().map(|block| block.name.clone()).collect();
+        self.check_blocks(path, self.open(path, &names)?, spec)
+    }
+
+    /// Checks that the rows of an input are rows of a spec.
+    pub fn check_blocks(
+        &self,
+        path: &Path,
+        source: Box<dyn RowSource>,
+        spec: &SketchSpec,
+    ) -> Result<Box<dyn RowSource>> {
         if fits(source.spec(), spec) {
             return Ok(source);
         }
-        let wrong = || {
-            Failure::Usage(format!(
-                "{} has rows of other blocks than the index: {}; the index has {}; --blocks chooses and orders them",
-                path.display(),
-                shape(source.spec()),
-                shape(spec)
-            ))
-        };
-        let has = |block: &gradix::sketch::Block| source.spec().blocks().contains(block);
-        if !self.blocks.is_empty() || is_stream(path) || !spec.blocks().iter().all(has) {
-            return Err(wrong());
-        }
-        let names: Vec<String> = spec.blocks().iter().map(|block| block.name.clone()).collect();
-        let source = formats::open(path, &self.options(&names))?;
-        if fits(source.spec(), spec) { Ok(source) } else { Err(wrong()) }
+        Err(Failure::Wrong(format!(
+            "{} has rows of other blocks than the index: {}; the index has {}",
+            path.display(),
+            shape(source.spec()),
+            shape(spec)
+        ))
+        .and("--blocks chooses and orders blocks".into()))
     }
 }
 
@@ -167,7 +187,8 @@ fn shape(spec: &SketchSpec) -> String {
 
 /// Whether an input can be read only once, from its beginning.
 pub fn is_stream(path: &Path) -> bool {
-    path == Path::new("-") || fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
+    path == Path::new("-")
+        || fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
 }
 
 /// The inputs in the order given; a pattern stands for what it matches, in natural order.
@@ -190,7 +211,7 @@ pub fn expand(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
         for path in glob::glob(pattern).map_err(wrong)? {
             let path = path.map_err(|error| {
                 let what = format!("look at {}", error.path().display());
-                Failure::Io { what, source: error.into_error() }
+                Failure::Io { what, source: error.into() }
             })?;
             if !path.is_dir() {
                 found.push(path);
@@ -268,7 +289,8 @@ pub fn tag(path: &Path) -> Result<String> {
 fn listing(folder: &Path) -> Result<String> {
     let failed = || Failure::io(format!("list {}", folder.display()));
     let entries = fs::read_dir(folder).map_err(failed())?;
-    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().map_err(failed())?;
+    let mut paths =
+        entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().map_err(failed())?;
     paths.sort();
     let mut text = String::new();
     for path in paths {
@@ -297,7 +319,18 @@ mod tests {
     /// Catches shards that are read in the order of their letters, and an order that depends on how they were found.
     #[test]
     fn names_sort_by_their_numbers() {
-        let sorted = ["a", "a-1", "a-1-x", "a-2", "a-02", "a-10", "a-10b", "a1000000000000000000000", "b-9.npy", "b-10.npy"];
+        let sorted = [
+            "a",
+            "a-1",
+            "a-1-x",
+            "a-2",
+            "a-02",
+            "a-10",
+            "a-10b",
+            "a1000000000000000000000",
+            "b-9.npy",
+            "b-10.npy",
+        ];
         for (at, a) in sorted.iter().enumerate() {
             for (other, b) in sorted.iter().enumerate() {
                 let order = natural(a.as_bytes(), b.as_bytes());

@@ -1,6 +1,6 @@
 //! An array of numpy whose number of rows is known at the end.
 
-use std::io::{self, Seek as _, SeekFrom, Write};
+use std::io::{Seek as _, SeekFrom, Write};
 
 use crate::failure::{Failure, Result};
 use crate::records::Destination;

@@ -57,7 +57,11 @@ enum Relation {
 
 impl Record {
     /// The record of nothing yet.
-    pub fn new(paths: &[PathBuf], settings: BTreeMap<String, String>, payload: Option<String>) -> Result<Self> {
+    pub fn new(
+        paths: &[PathBuf],
+        settings: BTreeMap<String, String>,
+        payload: Option<String>,
+    ) -> Result<Self> {
         if paths.len() > MAX_INPUTS {
             let given = paths.len();
             return Err(Failure::Usage(format!(
@@ -79,9 +83,17 @@ impl Record {
         })
     }
 
+    /// Goes on where an earlier run was.
+    pub fn go_on(&mut self, earlier: Self) {
+        (self.at, self.path, self.last) = (earlier.at, earlier.path, earlier.last);
+        self.rows_in_all = earlier.rows_in_all;
+    }
+
     pub fn to_payload(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self)
-            .map_err(|error| Failure::Io { what: "write the record of the append".into(), source: error.into() })
+        serde_json::to_vec(self).map_err(|error| Failure::Io {
+            what: "write the record of the append".into(),
+            source: error.into(),
+        })
     }
 
     /// The record in a payload; `None` if that is something else.
@@ -114,7 +126,10 @@ impl Record {
         for (at, (given, then)) in self.tags().zip(recorded.tags()).enumerate() {
             let number = at + 1;
             if path_of(given) != path_of(then) {
-                return Relation::Changed(format!("input {number} is {}; it was another file then", place(at)));
+                return Relation::Changed(format!(
+                    "input {number} is {}; it was another file then",
+                    place(at)
+                ));
             }
             if given != then {
                 return Relation::Changed(format!("input {number}, {}, was changed since", place(at)));
@@ -172,7 +187,7 @@ pub fn find(payloads: &dyn Payloads, own: &Record, paths: &[PathBuf]) -> Result<
             // Files of the same names with other rows, as of the night after.
             Relation::Changed(_) if recorded.done => return Ok(Found::Nothing),
             Relation::Changed(what) => {
-                return Err(Failure::Usage(format!(
+                return Err(Failure::Wrong(format!(
                     "cannot go on with the append that reached row {} of {}: {what}; give the same inputs and flags, or leave \
                      --resume out to append these from their beginning",
                     recorded.at.row, recorded.path

@@ -34,18 +34,26 @@ pub struct SchemaArgs {
     /// Digest of all that determines the vectors, as of the projection (dense)
     #[arg(long, value_name = "TEXT")]
     digest: Option<String>,
-    /// How values are stored: f16, i8 or f32; of one block: BLOCK=ENCODING. Default: f16
-    #[arg(long, value_name = "ENCODING")]
-    encoding: Vec<String>,
-    /// A coarse copy of the rows for faster scans: sign (or sign=SEED), i8
-    #[arg(long, value_name = "TIER")]
-    tier: Vec<String>,
+    #[command(flatten)]
+    storage: StorageArgs,
     /// A file with a schema as JSON, as `gradix create --json` prints it
     #[arg(long, value_name = "FILE", conflicts_with_all = EVERY)]
     schema: Option<PathBuf>,
     /// The schema of another index
     #[arg(long, value_name = "INDEX", conflicts_with_all = EVERY, conflicts_with = "schema")]
     like: Option<PathBuf>,
+}
+
+/// How rows of a new index are stored.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "The new index")]
+pub struct StorageArgs {
+    /// How values are stored: f16, i8 or f32; of one block: BLOCK=ENCODING. Default: f16
+    #[arg(long, value_name = "ENCODING")]
+    encoding: Vec<String>,
+    /// A coarse copy of the rows for faster scans: sign (or sign=SEED), i8
+    #[arg(long, value_name = "TIER")]
+    tier: Vec<String>,
 }
 
 /// The flags that a whole schema leaves nothing to say for.
@@ -64,7 +72,7 @@ enum Kind {
 impl SchemaArgs {
     /// Whether anything is said.
     pub fn is_given(&self) -> bool {
-        self.schema.is_some() || self.like.is_some() || self.has_spec() || !(self.encoding.is_empty() && self.tier.is_empty())
+        self.schema.is_some() || self.like.is_some() || self.has_spec() || self.storage.is_given()
     }
 
     /// Whether something is said of the spec.
@@ -91,9 +99,7 @@ impl SchemaArgs {
             Some(input) if !self.has_spec() => input.spec().clone(),
             _ => self.spec(input)?,
         };
-        let encodings = self.encodings(&spec)?;
-        let tiers = self.tier.iter().map(|tier| parse_tier(tier)).collect::<Result<Vec<_>>>()?;
-        Ok(Schema::with_encodings(spec, encodings)?.with_tiers(tiers)?)
+        self.storage.schema(spec)
     }
 
     fn spec(&self, input: Option<&dyn RowSource>) -> Result<SketchSpec> {
@@ -136,10 +142,11 @@ impl SchemaArgs {
 
     /// Checks that no flag is given which the kind has no use for.
     fn check_fits(&self, kind: Kind) -> Result {
-        let only = |is_given: bool, flag: &str, of: &[Kind], names: &str| match is_given && !of.contains(&kind) {
-            true => Err(Failure::Usage(format!("{flag} is for --kind {names} only"))),
-            false => Ok(()),
-        };
+        let only =
+            |is_given: bool, flag: &str, of: &[Kind], names: &str| match is_given && !of.contains(&kind) {
+                true => Err(Failure::Usage(format!("{flag} is for --kind {names} only"))),
+                false => Ok(()),
+            };
         only(self.seed.is_some(), "--seed", &[Kind::RapidGrad, Kind::Kronecker], "rapid_grad or kronecker")?;
         only(self.per_tensor, "--per-tensor", &[Kind::RapidGrad], "rapid_grad")?;
         only(self.name.is_some(), "--name", &[Kind::Dense], "dense")?;
@@ -149,6 +156,20 @@ impl SchemaArgs {
         }
         Ok(())
     }
+}
+
+impl StorageArgs {
+    /// Whether anything is said.
+    pub fn is_given(&self) -> bool {
+        !(self.encoding.is_empty() && self.tier.is_empty())
+    }
+
+    /// The schema of a spec whose rows are stored like this.
+    pub fn schema(&self, spec: SketchSpec) -> Result<Schema> {
+        let encodings = self.encodings(&spec)?;
+        let tiers = self.tier.iter().map(|tier| parse_tier(tier)).collect::<Result<Vec<_>>>()?;
+        Ok(Schema::with_encodings(spec, encodings)?.with_tiers(tiers)?)
+    }
 
     fn encodings(&self, spec: &SketchSpec) -> Result<Vec<Encoding>> {
         let mut encodings = vec![Encoding::F16; spec.blocks().len()];
@@ -157,8 +178,8 @@ impl SchemaArgs {
         }
         for (name, encoding) in self.encoding.iter().filter_map(|said| said.rsplit_once('=')) {
             let block = spec.block(name).and_then(|block| encodings.get_mut(block));
-            let block =
-                block.ok_or_else(|| Failure::Usage(format!("--encoding: there is no block {name:?} in {spec}")))?;
+            let block = block
+                .ok_or_else(|| Failure::Usage(format!("--encoding: there is no block {name:?} in {spec}")))?;
             *block = parse_encoding(encoding)?;
         }
         Ok(encodings)
@@ -180,7 +201,9 @@ fn of_file(path: &std::path::Path) -> Result<Schema> {
 
 fn parse_encoding(name: &str) -> Result<Encoding> {
     let found = Encoding::ALL.iter().find(|encoding| encoding.name() == name);
-    found.copied().ok_or_else(|| Failure::Usage(format!("there is no encoding {name:?}; there are f32, f16, i8")))
+    found
+        .copied()
+        .ok_or_else(|| Failure::Usage(format!("there is no encoding {name:?}; there are f32, f16, i8")))
 }
 
 fn parse_tier(text: &str) -> Result<Tier> {
@@ -196,7 +219,8 @@ fn parse_tier(text: &str) -> Result<Tier> {
 
 fn parse_block(text: &str) -> Result<(String, u32)> {
     let block = text.rsplit_once('=').and_then(|(name, dims)| Some((name.to_owned(), dims.parse().ok()?)));
-    block.ok_or_else(|| Failure::Usage(format!("--block {text:?} is not like NAME=DIMS, as in layers.0=4096")))
+    block
+        .ok_or_else(|| Failure::Usage(format!("--block {text:?} is not like NAME=DIMS, as in layers.0=4096")))
 }
 
 fn parse_sides(text: &str) -> Result<(String, u32, u32)> {
@@ -205,5 +229,7 @@ fn parse_sides(text: &str) -> Result<(String, u32, u32)> {
         let (p_in, p_out) = sides.split_once('x')?;
         Some((name.to_owned(), p_in.parse().ok()?, p_out.parse().ok()?))
     };
-    parse().ok_or_else(|| Failure::Usage(format!("--block {text:?} is not like NAME=INxOUT, as in layers.0=64x64")))
+    parse().ok_or_else(|| {
+        Failure::Usage(format!("--block {text:?} is not like NAME=INxOUT, as in layers.0=64x64"))
+    })
 }

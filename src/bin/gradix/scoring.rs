@@ -130,6 +130,9 @@ pub struct Filters {
     /// Only the examples whose ids the file has, one on a line; - is stdin
     #[arg(long, value_name = "FILE")]
     ids_from: Option<PathBuf>,
+    /// Only examples whose ids begin with this
+    #[arg(long, value_name = "ID")]
+    prefix: Option<Id>,
     /// Without this example; repeatable
     #[arg(long, value_name = "ID")]
     exclude: Vec<Id>,
@@ -141,8 +144,9 @@ pub struct Filters {
     spans: Spans,
 }
 
+/// Which spans.
 #[derive(Debug, Clone, Copy)]
-struct Spans(SpanFilter);
+pub struct Spans(pub SpanFilter);
 
 impl FromStr for Spans {
     type Err = String;
@@ -165,24 +169,42 @@ impl FromStr for Spans {
     }
 }
 
+/// The same, with the ids of the files.
+#[derive(Debug)]
+pub struct Rows<'a> {
+    filters: &'a Filters,
+    ids: Option<Vec<Vec<u8>>>,
+    excluded: Vec<Vec<u8>>,
+}
+
 impl Filters {
-    pub fn configure<'a>(&self, mut scan: Scan<'a>) -> Result<Scan<'a>> {
-        if !self.source.is_empty() {
-            scan = scan.sources(self.source.clone());
-        }
-        if let Some(path) = &self.ids_from {
-            scan = scan.ids(ids(path)?);
-        }
-        scan = scan.exclude_ids(self.exclude.iter().map(|id| id.0.clone()));
+    /// Reads the ids.
+    pub fn read(&self) -> Result<Rows<'_>> {
+        let mut excluded: Vec<Vec<u8>> = self.exclude.iter().map(|id| id.0.clone()).collect();
         if let Some(path) = &self.exclude_from {
-            scan = scan.exclude_ids(ids(path)?);
+            excluded.append(&mut ids(path)?);
         }
-        Ok(scan.spans(self.spans.0))
+        Ok(Rows { filters: self, ids: self.ids_from.as_deref().map(ids).transpose()?, excluded })
+    }
+}
+
+impl Rows<'_> {
+    pub fn configure<'a>(&self, mut scan: Scan<'a>) -> Scan<'a> {
+        if !self.filters.source.is_empty() {
+            scan = scan.sources(self.filters.source.clone());
+        }
+        if let Some(ids) = &self.ids {
+            scan = scan.ids(ids.iter().cloned());
+        }
+        if let Some(Id(prefix)) = &self.filters.prefix {
+            scan = scan.id_prefix(prefix.clone());
+        }
+        scan.exclude_ids(self.excluded.iter().cloned()).spans(self.filters.spans.0)
     }
 }
 
 /// The ids of a file, one on a line, as `gradix ls` prints them.
-fn ids(path: &Path) -> Result<Vec<Vec<u8>>> {
+pub fn ids(path: &Path) -> Result<Vec<Vec<u8>>> {
     let failed = || Failure::io(format!("read {}", path.display()));
     let lines: Box<dyn std::io::BufRead> = match path.to_str() {
         Some("-") => Box::new(std::io::stdin().lock()),
@@ -194,7 +216,7 @@ fn ids(path: &Path) -> Result<Vec<Vec<u8>>> {
         if !text.is_empty() {
             let id: Id = text
                 .parse()
-                .map_err(|error| Failure::Usage(format!("{}, line {}: {error}", path.display(), line + 1)))?;
+                .map_err(|error| Failure::Wrong(format!("{}, line {}: {error}", path.display(), line + 1)))?;
             ids.push(id.0);
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gradix::segment::storage::{Storage, StorageBytes, StorageFile};
-use gradix::{Appended, AppendError, DetachedWriter, Existing, Index, Row, Schema, Snapshot, Writer};
+use gradix::{AppendError, Appended, DetachedWriter, Existing, Index, Row, Schema, Snapshot, Writer};
 
 use crate::failure::{Failure, Result};
 use crate::record::Payloads;
@@ -35,11 +35,11 @@ impl Target {
     }
 
     /// Of parts in a folder.
-    pub fn detached(path: &Path, folder: &Path, commit_examples: usize) -> Result<Self> {
+    pub fn detached(path: &Path, folder: &Path, commit_examples: usize) -> Result<DetachedWriter> {
         // A copy of the file `INDEX` is enough.
         let file = if path.is_file() { path.to_owned() } else { path.join("INDEX") };
         let writer = Index::options().commit_examples(commit_examples).detached(&file, folder);
-        Ok(Self::Detached(Box::new(writer.map_err(|error| Failure::from(error).hint_if_missing(path))?)))
+        writer.map_err(|error| Failure::from(error).hint_if_missing(path))
     }
 
     /// Of nothing.
@@ -107,7 +107,9 @@ impl Dry {
                 _ => false,
             };
             match existing {
-                Existing::Refuse if is_there => return Err(AppendError::DuplicateId { id: id.to_owned() }.into()),
+                Existing::Refuse if is_there => {
+                    return Err(AppendError::DuplicateId { id: id.to_owned() }.into());
+                }
                 Existing::Skip if is_there => skipped += 1,
                 Existing::Replace if is_there && !self.writer.contains(id)? => {
                     replaced += 1;

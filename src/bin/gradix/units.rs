@@ -16,9 +16,13 @@ pub fn bytes(bytes: u64) -> String {
     DecimalBytes(bytes).to_string()
 }
 
-/// `3 rows`, `1 row`
+/// `3 rows`, `1 row`, `2 queries`
 pub fn of(number: u64, one: &str) -> String {
-    format!("{} {one}{}", count(number), if number == 1 { "" } else { "s" })
+    match one.strip_suffix('y') {
+        _ if number == 1 => format!("1 {one}"),
+        Some(stem) => format!("{} {stem}ies", count(number)),
+        None => format!("{} {one}s", count(number)),
+    }
 }
 
 /// Milliseconds since 1970 as `2026-11-25T16:15:00Z`.

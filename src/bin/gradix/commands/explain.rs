@@ -45,8 +45,11 @@ impl Explain {
         // All batches cost the same, but for the last.
         let queries = reader.next_batch()?.ok_or_else(|| Failure::Usage("the files have no rows".into()))?;
         let scan = snapshot.scan(&queries.sketches)?.top_k(self.top_k).bottom_k(self.bottom_k);
-        let scan =
-            self.scoring.configure(self.filters.configure(scan)?).guarantee(self.guarantee.0).cancel(&cancel);
+        let scan = self
+            .scoring
+            .configure(self.filters.read()?.configure(scan))
+            .guarantee(self.guarantee.0)
+            .cancel(&cancel);
         let explanation = scan.explain()?;
         output.result(&explanation, || explanation.to_string())
     }

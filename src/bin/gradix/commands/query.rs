@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use gradix::scan::Guarantee;
 use gradix::{CancelToken, Hit, Ranking, Snapshot};
 use serde::Serialize;
@@ -17,6 +17,7 @@ use crate::output::Output;
 use crate::queries::{Queries, QueryArgs};
 use crate::records::{self, Cell, Kind, Records};
 use crate::scoring::{Filters, GuaranteeName, Scoring};
+use crate::sheet::{SheetArgs, score};
 use crate::table::{Column, Table};
 use crate::texts;
 use crate::units::of;
@@ -60,23 +61,8 @@ pub struct Query {
     /// The texts of the examples: a line {"id": ..., "text": ...} for each
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
-    /// How to print [default: table, or what the name of the output ends in]
-    #[arg(long, short, conflicts_with = "json")]
-    format: Option<Format>,
-    /// Write into this file
-    #[arg(long, short, value_name = "FILE", conflicts_with = "json")]
-    output: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people, as wide as the terminal
-    Table,
-    /// An object on each line
-    Jsonl,
-    /// Comma-separated, with a line of names
-    Csv,
-    Parquet,
+    #[command(flatten)]
+    sheet: SheetArgs,
 }
 
 /// What `--json` prints of a batch.
@@ -89,12 +75,10 @@ struct Printed<'a> {
 
 impl Query {
     pub fn run(&self, output: &Output) -> Result {
-        let records = self.records()?;
         let cancel = interrupt::token()?;
         let (_, snapshot) = self.at.open()?;
-        match records {
-            Some(format) => {
-                let mut records = Records::create(format, self.output.as_deref(), self.columns())?;
+        match self.sheet.records(self.columns())? {
+            Some(mut records) => {
                 self.rank(&snapshot, &cancel, output, |queries, first, ranking, texts| {
                     self.record(queries, first, ranking, texts, &mut records)
                 })?;
@@ -111,20 +95,6 @@ impl Query {
         }
     }
 
-    /// The format of records, if it is to be records.
-    fn records(&self) -> Result<Option<records::Format>> {
-        match (self.format, &self.output) {
-            (Some(Format::Jsonl), _) => Ok(Some(records::Format::Jsonl)),
-            (Some(Format::Csv), _) => Ok(Some(records::Format::Csv)),
-            (Some(Format::Parquet), _) => Ok(Some(records::Format::Parquet)),
-            (None, Some(path)) => Ok(Some(records::Format::of(path)?)),
-            (Some(Format::Table), Some(_)) => {
-                Err(Failure::Usage("a table goes to stdout: take another --format with --output".into()))
-            }
-            (Some(Format::Table) | None, None) => Ok(None),
-        }
-    }
-
     /// Ranks batch after batch; `each` gets the number of queries before the batch.
     fn rank(
         &self,
@@ -134,11 +104,12 @@ impl Query {
         mut each: impl FnMut(&Queries, usize, &Ranking, &Texts) -> Result,
     ) -> Result {
         let mut reader = self.queries.reader(snapshot, cancel)?;
+        let rows = self.filters.read()?;
         let mut first = 0;
         while let Some(queries) = reader.next_batch()? {
             let mut progress = output.progress("scan", "rows", None);
             let scan = snapshot.scan(&queries.sketches)?.top_k(self.top_k).bottom_k(self.bottom_k);
-            let scan = self.scoring.configure(self.filters.configure(scan)?);
+            let scan = self.scoring.configure(rows.configure(scan));
             let GuaranteeName(guarantee) = self.guarantee;
             let scan = scan.guarantee(guarantee).metadata(self.metadata).cancel(cancel);
             let ranking = scan.progress(|at| progress.set(at.rows_done, Some(at.rows_total))).run()?;
@@ -263,12 +234,6 @@ fn ids(ranking: &Ranking) -> HashSet<&[u8]> {
 
 fn ends(ranking: &Ranking, query: usize) -> [(&'static str, &[Hit]); 2] {
     [("proponent", ranking.proponents(query)), ("opponent", ranking.opponents(query))]
-}
-
-/// A score with seven digits or so.
-fn score(score: f64) -> String {
-    let size = score.abs();
-    if score == 0.0 || (1e-3..1e6).contains(&size) { format!("{score:.6}") } else { format!("{score:.6e}") }
 }
 
 /// The beginning of a text, on one line.

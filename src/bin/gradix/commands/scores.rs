@@ -66,7 +66,7 @@ impl Scores {
         let (_, snapshot) = self.at.open()?;
         let queries = self.queries.all(&snapshot, &cancel)?;
         let scan = snapshot.scan(&queries.sketches)?.cancel(&cancel);
-        let scan = self.scoring.configure(self.filters.configure(scan)?);
+        let scan = self.scoring.configure(self.filters.read()?.configure(scan));
         let mut progress = output.progress("scan", "rows", None);
         let scan = scan.progress(|at| progress.set(at.rows_done, Some(at.rows_total)));
         let mut writer = self.writer(queries.sketches.len())?;
@@ -87,11 +87,8 @@ impl Scores {
             Writer::Records(records) => records.finish()?,
             Writer::Npy(npy) => npy.finish()?,
         }
-        output.note(&format!(
-            "scored {} for {}",
-            of(found.rows, "row"),
-            of(queries.sketches.len() as u64, "query").replace("querys", "queries")
-        ));
+        let count = queries.sketches.len() as u64;
+        output.note(&format!("scored {} for {}", of(found.rows, "row"), of(count, "query")));
         Ok(())
     }
 

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use gradix::VerifyOptions;
 
 use super::open;
 use crate::failure::{Failure, Result};
+use crate::interrupt;
 use crate::output::Output;
 use crate::units::{bytes, of};
 
@@ -25,7 +27,12 @@ pub struct Verify {
 
 impl Verify {
     pub fn run(&self, output: &Output) -> Result {
-        let report = open(&self.index)?.verify()?;
+        let index = open(&self.index)?;
+        let mut progress = output.progress("verify", "bytes", None);
+        let options = VerifyOptions::default().cancel(&interrupt::token()?);
+        let options = options.progress(|at| progress.set(at.bytes_done, Some(at.bytes_total)));
+        let report = index.verify_with(options)?;
+        drop(progress);
         output.result(&report, || {
             let read = format!(
                 "generation {}, {}, {}, {}, {}, {}",
