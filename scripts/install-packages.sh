@@ -3,10 +3,10 @@
 #
 #   install-packages.sh build    what compiling needs: a C++ compiler, clang, libclang, pkg-config
 #   install-packages.sh bench    the same, and Python's venv
-#   install-packages.sh test     the same, and Python's venv, and a Vulkan device in software
+#   install-packages.sh test     the same, and Python's venv, a Vulkan device in software, and a headless browser
 #
-# `test` succeeds even if Vulkan cannot be installed: the tests of the other devices still run.
-# scripts/wgpu-state.sh reports whether it is usable.
+# `test` succeeds even if Vulkan or the browser cannot be installed: the other tests still run.
+# scripts/wgpu-state.sh and scripts/browser-state.sh report whether they are usable.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
@@ -114,7 +114,20 @@ install_vulkan() {
         say "the Vulkan packages could not be installed"
 }
 
+# Looks at the report's page in the tests.
+install_browser() {
+    "$GRADIX_ROOT/scripts/browser-state.sh" >/dev/null && return 0
+    [ "$(uname -s)" = Linux ] && has_command apt-get || return 0
+    refresh_lists
+    say "apt-get install chromium chromium-driver"
+    apt_get install -y --no-install-recommends chromium chromium-driver >/dev/null ||
+        say "the browser could not be installed"
+}
+
 install_missing
+if [ "$purpose" = test ] && [ "${GRADIX_TEST_BROWSER:-}" != skip ]; then
+    install_browser
+fi
 if [ "$purpose" = test ] && [ "${GRADIX_TEST_WGPU:-}" != skip ]; then
     install_vulkan
 fi

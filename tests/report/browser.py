@@ -136,8 +136,8 @@ class Reader(unittest.TestCase):
                                 self.assertGreaterEqual(self.script(CONTRAST, selector), 4.5, selector)
                         if width != 320:
                             self.keep(f"{name}-{width}-{scheme}")
-                            if width != 1920:
-                                self.keep(f"{name}-{width}-{scheme}-whole", is_whole=True)
+                        if width == 1280:
+                            self.keep(f"{name}-{width}-{scheme}-whole", is_whole=True)
                         self.tearDown()
 
     def test_click_on_a_token_shows_what_is_behind_it(self):
