@@ -10,8 +10,8 @@ use crate::eval::EvalError;
 #[cfg(feature = "formats")]
 use crate::formats::FormatError;
 use crate::index::{
-    AppendError, AttachError, CommitError, CreateError, DetachedError, FitError, GetError, MaintenanceError,
-    OpenError, PartError, RecoverError, SnapshotError, WriterError,
+    AppendError, AttachError, BackupError, CommitError, CreateError, DetachedError, FitError, GetError,
+    MaintenanceError, OpenError, PartError, RecoverError, SnapshotError, WriterError,
 };
 use crate::manifest::ManifestError;
 use crate::operators::OperatorError;
@@ -63,6 +63,9 @@ pub enum Error {
     /// From [`Writer::attach`](crate::Writer::attach).
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// From [`Snapshot::backup`](crate::Snapshot::backup).
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// From [`Writer::commit`](crate::Writer::commit) and [`DetachedWriter::finish`](crate::DetachedWriter::finish).
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -192,6 +195,7 @@ impl Error {
             Self::Append(error) => error.kind(),
             Self::Attach(error) => error.kind(),
             Self::Artifact(error) => error.kind(),
+            Self::Backup(error) => error.kind(),
             Self::Commit(error) => error.kind(),
             Self::Curvature(error) => error.kind(),
             Self::Fit(error) => error.kind(),
@@ -267,6 +271,22 @@ impl AttachError {
             Self::Segment(error) => error.kind(),
             Self::Manifest(error) => error.kind(),
             Self::Poisoned => ErrorKind::Poisoned,
+        }
+    }
+}
+
+impl BackupError {
+    /// What the caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotEmpty { .. } => ErrorKind::AlreadyExists,
+            Self::Changed { .. } => ErrorKind::Damaged,
+            Self::CannotLink { .. } => ErrorKind::Unsupported,
+            Self::Io { .. } => ErrorKind::Io,
+            Self::Segment(error) => error.kind(),
+            Self::Manifest(error) => error.kind(),
+            Self::Cancelled => ErrorKind::Cancelled,
         }
     }
 }

@@ -196,6 +196,11 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// The code of docs/embed.md.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embed.md")]
+struct Embed;
+
 /// The code of docs/detached.md.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/detached.md")]
@@ -236,13 +241,13 @@ pub use codec::{EncodeError, Encoding, Tier};
 pub use curvature::{Curvature, CurvatureError};
 pub use error::{Error, ErrorKind, Result};
 pub use index::{
-    AppendError, Appended, ArtifactStats, Attach, AttachError, Attached, Collection, ColumnStats, Commit,
-    CommitError, CompactOptions, Compaction, CreateError, DetachedError, DetachedWriter, Example, ExampleRow,
-    Existing, Finding, Fit, FitError, FitOptions, FitProgress, GcOptions, GetError, Ids, Index, IndexOptions,
-    LeftOut, LeftOutReason, LoggedCommit, MaintenanceError, OpenError, Part, PartError, PartSegment,
-    PartSums, PreparedCommit, RecoverError, Recovery, Report, Row, Rows, SegmentStats, SelfInfluenceOptions,
-    Snapshot, SnapshotError, SourceCount, Stats, StoredRow, VerifyOptions, VerifyProgress, Writer,
-    WriterError,
+    AppendError, Appended, ArtifactStats, Attach, AttachError, Attached, Backup, BackupError, BackupOptions,
+    BackupProgress, Collection, ColumnStats, Commit, CommitError, CompactOptions, Compaction, CreateError,
+    DetachedError, DetachedWriter, Example, ExampleRow, Existing, Finding, Fit, FitError, FitOptions,
+    FitProgress, GcOptions, GetError, Ids, Index, IndexOptions, LeftOut, LeftOutReason, LoggedCommit,
+    MaintenanceError, OpenError, Part, PartError, PartSegment, PartSums, PreparedCommit, RecoverError,
+    Recovery, Report, Row, Rows, SegmentStats, SelfInfluenceOptions, Snapshot, SnapshotError, SourceCount,
+    Stats, StoredRow, VerifyOptions, VerifyProgress, Writer, WriterError,
 };
 pub use manifest::ManifestError;
 pub use scan::{CancelToken, Grouping, Hit, Metric, Ranking, Scan, ScanError, SpanFilter};

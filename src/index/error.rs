@@ -513,6 +513,57 @@ impl FitError {
     }
 }
 
+/// Why a backup was not made. The index is as it was; what there is of the backup is no index, and can be removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// The folder is there, and is not empty.
+    #[error("{}: the folder is not empty", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file of the index is not the one that was committed.
+    #[error("{file}: is not the file of {bytes} bytes with the SHA-256 {sha256} that was committed")]
+    Changed {
+        /// The file.
+        file: String,
+        /// Its length when it was committed.
+        bytes: u64,
+        /// Its digest when it was committed, in hexadecimal.
+        sha256: String,
+    },
+    /// The file cannot be linked: it is on another file system, which may have no links, or not permit this one.
+    #[error("{}: cannot be linked to {to}", path.display())]
+    CannotLink {
+        /// The file.
+        path: PathBuf,
+        /// Its name in the backup.
+        to: String,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// A file could not be read or written.
+    #[error("{file}: cannot {operation}")]
+    Io {
+        /// The file or folder.
+        file: String,
+        /// The operation.
+        operation: &'static str,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// What the index keeps beside an attached segment could not be written.
+    #[error("cannot write beside a segment")]
+    Segment(#[from] SegmentError),
+    /// The manifest of the index could not be read, or that of the backup not written.
+    #[error("cannot copy the manifest")]
+    Manifest(#[from] ManifestError),
+    /// The caller cancelled the backup.
+    #[error("the backup was cancelled")]
+    Cancelled,
+}
+
 /// Why a manifest could not be recovered. Nothing has been overwritten; the recovery can be repeated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -45,6 +45,11 @@ pub(crate) fn write(folder: &Path, index: Uuid, body: &[u8]) -> Result<(), Creat
     })
 }
 
+/// Copies `INDEX` from one folder to another, durably and byte by byte, for the sake of the features that it may name.
+pub(crate) fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    files::replace(to, NAME, &files::read_small(&from.join(NAME), (HEADER + MAX_BODY) as u64)?)
+}
+
 /// Reads and checks `INDEX`.
 pub(crate) fn read(folder: &Path) -> Result<(Identity, Features), OpenError> {
     read_file(folder, folder.join(NAME))

@@ -12,7 +12,7 @@
 //!   the sums, `coverage` says which rows they are of.
 //! - How are rows read? `snapshot` (by id, and ranked by a scan), `iterate` (in row order),
 //!   `ids`, `sources`.
-//! - How is the index maintained? `compact`, `gc`, `verify`, `stats`; `recover`, if its manifest is lost.
+//! - How is the index maintained? `compact`, `gc`, `verify`, `stats`; `backup`; `recover`, if its manifest is lost.
 //!
 //! This is the only folder that uses both segments and manifest. It depends on all others except the burn
 //! adapter.
@@ -20,6 +20,7 @@
 mod artifacts;
 mod attach;
 mod attachment;
+mod backup;
 mod committed;
 mod compact;
 mod coverage;
@@ -46,11 +47,12 @@ mod verify;
 mod writer;
 
 pub use attach::{Attach, Attached};
+pub use backup::{Backup, BackupOptions, BackupProgress};
 pub use compact::{CompactOptions, Compaction};
 pub use detached::DetachedWriter;
 pub use error::{
-    AppendError, AttachError, CommitError, CreateError, DetachedError, FitError, GetError, MaintenanceError,
-    OpenError, PartError, RecoverError, SnapshotError, WriterError,
+    AppendError, AttachError, BackupError, CommitError, CreateError, DetachedError, FitError, GetError,
+    MaintenanceError, OpenError, PartError, RecoverError, SnapshotError, WriterError,
 };
 pub use fit::{Fit, FitOptions, FitProgress};
 pub use gc::{Collection, GcOptions};
