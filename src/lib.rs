@@ -176,6 +176,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `serde` | `Serialize` for statistics, reports, commits and collections |
+//! | `report` | `gradix::report`: rankings as one HTML file |
 //! | `burn` | `gradix::burn`: sketches from the gradients of a burn model, on its CPU device |
 //! | `wgpu`, `cuda` | the same on these devices |
 //!
