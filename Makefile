@@ -1,7 +1,7 @@
 # Everything is done by the scripts; this file gives them names. See `make help`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo llm test lean bench quality fuzz sanitize torture mutants lint fmt doc deny ci clean-cache
+.PHONY: help demo llm test wheel lean bench quality fuzz sanitize torture mutants lint fmt doc deny ci clean-cache
 
 # For `make fuzz`: how long each target runs.
 FUZZ_SECONDS ?= 60
@@ -17,6 +17,10 @@ llm: ## fetch a language model of 135 million parameters, fine-tune it, trace it
 
 test: ## install what is missing, build, run every test
 	@scripts/test.sh
+
+wheel: ## build the Python package that users install, optimised, and print its path
+	@scripts/install-packages.sh bench
+	@scripts/python.sh wheel
 
 lean: ## check that the default features need neither burn nor a GPU
 	@scripts/install-packages.sh build

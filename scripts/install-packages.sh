@@ -3,10 +3,10 @@
 #
 #   install-packages.sh build    what compiling needs: a C++ compiler, clang, libclang, pkg-config
 #   install-packages.sh bench    the same, and Python's venv
-#   install-packages.sh test     the same, and Python's venv, and a Vulkan device in software
+#   install-packages.sh test     the same, and Python's venv, torch and numpy, and a Vulkan device in software
 #
-# `test` succeeds even if Vulkan cannot be installed: the tests of the other devices still run.
-# scripts/wgpu-state.sh reports whether it is usable.
+# `test` succeeds even if Vulkan or torch cannot be installed: the tests of the other devices still run.
+# scripts/wgpu-state.sh reports whether Vulkan is usable, scripts/python.sh whether torch is.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
@@ -114,7 +114,18 @@ install_vulkan() {
         say "the Vulkan packages could not be installed"
 }
 
+# For the tests of the Python package: the CPU's PyTorch of the distribution, which is small.
+install_torch() {
+    /usr/bin/python3 -c 'import ensurepip, numpy, torch, venv' >/dev/null 2>&1 && return 0
+    [ "$(uname -s)" = Linux ] && has_command apt-get || return 0
+    refresh_lists
+    say "apt-get install python3-torch python3-numpy python3-venv"
+    apt_get install -y --no-install-recommends python3-torch python3-numpy python3-venv >/dev/null ||
+        say "PyTorch could not be installed"
+}
+
 install_missing
+[ "$purpose" != test ] || install_torch
 if [ "$purpose" = test ] && [ "${GRADIX_TEST_WGPU:-}" != skip ]; then
     install_vulkan
 fi

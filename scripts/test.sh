@@ -59,5 +59,7 @@ cargo build --quiet --locked --workspace --features "$GRADIX_FEATURES" --example
 say "the documentation's examples"
 cargo test --locked --workspace --features "$GRADIX_FEATURES" --doc
 
+"$GRADIX_ROOT/scripts/python.sh" test
+
 tell_wgpu
 say "all tests passed, in $((SECONDS - started)) s with building"

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gradix::Span;
-use gradix::formats::{self, Batch, FormatError, IdSource, Number, ReadOptions, RowSource};
+use gradix::formats::{self, Batch, FileFormat, FormatError, IdSource, Number, ReadOptions, RowSource};
+use gradix::sketch::SketchSpec;
 use serde_json::Value;
 
 /// The interpreter with numpy, pyarrow and safetensors. `make test` sets `GRADIX_PYTHON_TABLES`; without it, a `python3`
@@ -150,4 +151,152 @@ fn files_of_peers_are_read_bit_for_bit() {
         source.skip(rows.min(2)).unwrap();
         assert!(source.skip(rows).is_err() || rows == 0, "{file}");
     }
+}
+
+/// Rows with all that can be said of them; values that are exact in every type.
+fn rows_of(spec: &SketchSpec, rows: usize, says_all: bool) -> Batch {
+    let mut batch = Batch::default();
+    batch.rows = rows;
+    let value = |i: usize| ((i * 7919 % 255) as f32 - 127.0) * 2f32.powi((i % 5) as i32 - 4);
+    batch.values = (0..rows * spec.dims()).map(value).collect();
+    batch.ids = (0..rows).map(|row| format!("example {row} ü").into_bytes()).collect();
+    if says_all {
+        let span = |row: u32| if row.is_multiple_of(3) { Span::WHOLE } else { Span::tokens(row, row + 2) };
+        batch.spans = (0..rows as u32).map(span).collect();
+        let sources = [Some("wiki".to_owned()), None, Some("books ü".to_owned())];
+        batch.sources = (0..rows).map(|row| sources[row % 3].clone()).collect();
+        batch.metadata = (0..rows).map(|row| vec![row as u8; row % 4]).collect();
+    }
+    batch
+}
+
+/// The rows `from..from + rows` of a batch.
+fn part(of: &Batch, from: usize, rows: usize) -> Batch {
+    let dims = of.values.len() / of.rows;
+    let range = from..from + rows;
+    let mut batch = Batch::default();
+    batch.rows = rows;
+    batch.values = of.values[from * dims..(from + rows) * dims].to_vec();
+    batch.ids = of.ids.get(range.clone()).unwrap_or_default().to_vec();
+    batch.spans = of.spans.get(range.clone()).unwrap_or_default().to_vec();
+    batch.sources = of.sources.get(range.clone()).unwrap_or_default().to_vec();
+    batch.metadata = of.metadata.get(range).unwrap_or_default().to_vec();
+    batch
+}
+
+fn write(path: &Path, format: FileFormat, spec: &SketchSpec, number: Number, batch: &Batch, at_once: usize) {
+    let mut file = formats::create(path, format, spec, number).unwrap();
+    for from in (0..batch.rows).step_by(at_once) {
+        file.write(&part(batch, from, at_once.min(batch.rows - from))).unwrap();
+        assert!(!path.exists(), "{path:?} has its name before it is finished");
+    }
+    file.finish().unwrap();
+}
+
+fn numbers(format: FileFormat) -> &'static [Number] {
+    match format {
+        FileFormat::Safetensors => &[Number::F16, Number::Bf16, Number::F32, Number::F64],
+        FileFormat::Npy | FileFormat::Npz => &[Number::F16, Number::F32, Number::F64],
+        _ => &[Number::F16, Number::F32],
+    }
+}
+
+/// Every format, type of number and shape that is written: one block and several, with labels and without.
+fn writable() -> Vec<(FileFormat, Number, SketchSpec, bool)> {
+    let one = SketchSpec::dense("made", "elsewhere", [("all", 7)]);
+    let several = SketchSpec::dense("made", "elsewhere", [("layers.1", 5), ("layers.0", 1), ("head", 16)]);
+    let mut all = Vec::new();
+    for format in FileFormat::ALL {
+        for &number in numbers(format) {
+            for spec in [&one, &several] {
+                all.push((format, number, spec.clone(), false));
+                if format != FileFormat::Npy {
+                    all.push((format, number, spec.clone(), true));
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Catches a file that its own library reads otherwise than it was meant, or not at all.
+#[test]
+fn peers_read_what_is_written() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut written = Vec::new();
+    for (i, (format, number, spec, says_all)) in writable().into_iter().enumerate() {
+        if format == FileFormat::Safetensors && number == Number::F64 {
+            continue;
+        }
+        let rows = [29, 1, 0][i % 3];
+        let batch = if rows == 0 { Batch::default() } else { rows_of(&spec, rows, says_all) };
+        let (file, values) = (format!("{i}.{format}"), format!("{i}.values"));
+        write(&folder.join(&file), format, &spec, number, &batch, 8);
+        std::fs::write(
+            folder.join(&values),
+            batch.values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>(),
+        )
+        .unwrap();
+        let blocks: Vec<Value> =
+            spec.blocks().iter().map(|block| serde_json::json!([block.name, block.dims])).collect();
+        let spans = batch.spans.iter().map(|span| {
+            if span.is_whole() { Value::Null } else { serde_json::json!([span.start, span.end]) }
+        });
+        let sources = || (0..rows).map(|row| batch.sources.get(row).cloned().flatten()).collect::<Vec<_>>();
+        written.push(serde_json::json!({
+            "file": file,
+            "values": values,
+            "rows": rows,
+            "blocks": blocks,
+            "ids": batch.ids.iter().map(|id| String::from_utf8_lossy(id)).collect::<Vec<_>>(),
+            "sources": sources(),
+            "spans": if says_all { spans.collect() } else { vec![Value::Null; rows] },
+            "metadata": if says_all { batch.metadata.clone() } else { vec![Vec::new(); rows] },
+            "says_all": says_all && rows > 1,
+        }));
+    }
+    std::fs::write(folder.join("written.json"), serde_json::to_vec(&written).unwrap()).unwrap();
+    peers(&python, "check", folder);
+}
+
+/// Catches a format that loses bits, a label or the spec on the way out and in again.
+#[test]
+fn what_is_written_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for (format, number, spec, says_all) in writable() {
+        for (rows, at_once) in [(1, 1), (50, 7), (50, 50)] {
+            let batch = rows_of(&spec, rows, says_all);
+            let path = folder.path().join(format!("{rows}-{at_once}.{format}"));
+            let _ = std::fs::remove_file(&path);
+            write(&path, format, &spec, number, &batch, at_once);
+            let mut source = formats::open(&path, &ReadOptions::default()).unwrap();
+            let what = format!("{format} of {}, {rows} rows", number.name());
+            assert_eq!((source.number(), source.rows()), (number, Some(rows as u64)), "{what}");
+            match format {
+                FileFormat::Npy => assert_eq!(source.spec().dims(), spec.dims()),
+                FileFormat::Npz => assert_eq!(source.spec().blocks(), spec.blocks()),
+                _ => assert_eq!(source.spec(), &spec),
+            }
+            let mut read = read_all(source.as_mut(), 13).unwrap();
+            assert_eq!(bits(&read.values), bits(&batch.values), "{what}");
+            read.values.clone_from(&batch.values);
+            // What no row has need not be written.
+            let whole = read.spans.iter().all(Span::is_whole) && batch.spans.iter().all(Span::is_whole);
+            if whole {
+                read.spans.clone_from(&batch.spans);
+            }
+            if read.sources.iter().chain(&batch.sources).all(Option::is_none) {
+                read.sources.clone_from(&batch.sources);
+            }
+            if read.metadata.iter().chain(&batch.metadata).all(Vec::is_empty) {
+                read.metadata.clone_from(&batch.metadata);
+            }
+            assert_eq!(read, batch, "{what}");
+        }
+    }
+    let left = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let unfinished: Vec<_> = left.filter(|name| name.to_string_lossy().contains("unfinished")).collect();
+    assert!(unfinished.is_empty(), "{unfinished:?}");
 }

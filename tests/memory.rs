@@ -121,6 +121,8 @@ fn write_and_scan() {
     }
     assert_eq!(seen.iter().filter(|&&seen| seen).count() as u64, id);
     assert!(snapshot.ids().map(Result::unwrap).eq((0..id).map(u64::to_be_bytes)));
+    #[cfg(feature = "cli")]
+    ask(index.path());
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let field = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
@@ -132,4 +134,21 @@ fn write_and_scan() {
         field("RssAnon"),
         field("RssFile"),
     );
+}
+
+/// The program, under the same limit, which its process inherits.
+#[cfg(feature = "cli")]
+fn ask(index: &std::path::Path) {
+    let query = r"--id \x00\x00\x00\x00\x00\x00\x00\x01";
+    let folder = index.parent().unwrap();
+    for line in [
+        "ls x.gradix".to_owned(),
+        "ls x.gradix --long".to_owned(),
+        format!("scores x.gradix {query} -o scores.csv"),
+        format!("query x.gradix {query} --json"),
+        "verify x.gradix".to_owned(),
+        "stats x.gradix".to_owned(),
+    ] {
+        fixtures::program::ok(folder, &line);
+    }
 }

@@ -40,7 +40,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ),
     ("operators", &["lock", "codec", "sketch", "segment", "curvature", "scan", "index"]),
     // Files of vectors know no index.
-    ("formats", &["codec", "sketch", "segment"]),
+    ("formats", &["files", "codec", "sketch", "segment"]),
     ("report", &["segment", "scan"]),
     // All but the collector use `sketch` alone, see below.
     ("burn", &["lock", "codec", "sketch", "segment", "scan", "index"]),

@@ -256,7 +256,7 @@ def test_resume_without_records(tmp_path):
     with index.writer() as writer:
         writer.append("another", np.zeros(SPEC.dims, np.float32))
         writer.commit(b"not a collector's")
-        writer.gc(keep_generations=1)
+        writer.gc(keep_generations=1, grace=0.0)
         assert writer.payload(1) is None
     done = collector().run(examples, index)
     assert (done.resumed_at, done.rows) == (16, 16)

@@ -17,8 +17,9 @@ use super::{FormatError, ReadOptions};
 const MARK: &[u8] = b"ARROW1";
 /// In front of a length, in all but the oldest streams.
 const CONTINUATION: [u8; 4] = [0xff; 4];
-/// The mark in front of a file and what pads it.
+/// The mark in front of a file is padded to eight bytes, or by some writers to 64.
 const FILE_START: u64 = 8;
+const LATEST_START: u64 = 64;
 /// Zstandard's blocks become no more than this many times as long.
 const LARGEST_RATIO: u64 = 1 << 16;
 
@@ -41,7 +42,7 @@ pub(super) fn open(input: Input, options: &ReadOptions) -> Result<TableRows<Mess
     if is_file {
         section.skip(FILE_START)?;
     }
-    let schema = read_schema(&mut section)?;
+    let schema = read_schema(&mut section, is_file)?;
     let start = section.offset();
     TableRows::new(&path, &schema, options, |projection| {
         let mut rows = None;
@@ -104,9 +105,14 @@ fn message<'a>(section: &Section, offset: u64, bytes: &'a [u8]) -> Result<Messag
     guarded(section.path(), offset, || root_as_message(bytes.get(start..).unwrap_or_default()))
 }
 
-fn read_schema(section: &mut Section) -> Result<SchemaRef, FormatError> {
+fn read_schema(section: &mut Section, is_file: bool) -> Result<SchemaRef, FormatError> {
     let none = |section: &Section| malformed(section.path(), section.offset(), "a stream without a schema");
-    let head = Head::read(section)?.ok_or_else(|| none(section))?;
+    let mut head = Head::read(section)?;
+    // What pads the mark looks like an end.
+    while head.is_none() && is_file && section.offset() <= LATEST_START {
+        head = Head::read(section)?;
+    }
+    let head = head.ok_or_else(|| none(section))?;
     let schema = message(section, head.offset, &head.bytes)?;
     let schema = schema.header_as_schema().ok_or_else(|| none(section))?;
     if schema.endianness() != Endianness::Little {

@@ -18,14 +18,18 @@ mod npz;
 mod numbers;
 mod options;
 mod parquet;
+mod pickle;
 mod safetensors;
+pub mod stores;
 mod tables;
+mod write;
 
 use std::path::Path;
 
 pub use batch::Batch;
 pub use error::FormatError;
 pub use options::{FileFormat, IdSource, ReadOptions};
+pub use write::create;
 
 use crate::sketch::SketchSpec;
 use input::{Input, unsupported};

@@ -32,14 +32,15 @@ struct Members {
 }
 
 pub(super) fn open(input: Input, options: &ReadOptions) -> Result<Arrays, FormatError> {
-    let mut members = Members::read(Arc::new(input.into_file()?))?;
+    let mut members = Members::read(input.into_file()?)?;
     let (rows, arrays) = members.blocks(options)?;
     let labels = members.labels(options, rows)?;
     Arrays::new(members.path, options, rows, arrays, labels, None)
 }
 
 impl Members {
-    fn read(file: Arc<DataFile>) -> Result<Self, FormatError> {
+    fn read(file: DataFile) -> Result<Self, FormatError> {
+        let file = Arc::new(file);
         let path = file.path.clone();
         let wrong = |error: zip::result::ZipError| malformed(&path, 0, format!("the archive: {error}"));
         let reader = file.file.try_clone();

@@ -132,12 +132,17 @@ pub(super) fn encode(number: Number, values: &[f32], out: &mut Vec<u8>) -> Resul
             }
         }
     }
-    let largest = match number {
+    fits(number, values)
+}
+
+/// Whether all values are finite in a type; if not, the position of the first that is not is the error.
+pub(super) fn fits(number: Number, values: &[f32]) -> Result<(), usize> {
+    let end = match number {
         Number::F16 => F16_END,
         Number::Bf16 => BF16_END,
         Number::F32 | Number::F64 => f32::INFINITY.to_bits(),
     };
-    first_from(values, largest).map_or(Ok(()), Err)
+    first_from(values, end).map_or(Ok(()), Err)
 }
 
 /// The magnitudes from which a number rounds to infinity: 65520 and 2^128 - 2^119, as bits.
@@ -178,6 +183,11 @@ pub(super) fn i64_of(bytes: [u8; 8]) -> i64 {
 
 /// The bytes of a length in a header.
 pub(super) fn u64_bytes(number: u64) -> [u8; 8] {
+    number.to_le_bytes()
+}
+
+/// The bytes of a token's number or a character.
+pub(super) fn u32_bytes(number: u32) -> [u8; 4] {
     number.to_le_bytes()
 }
 

@@ -56,6 +56,9 @@
     return element;
   }
 
+  /** The blanks before a token stand outside of its colour. */
+  const leadingBlank = (text) => text.slice(0, text.length - text.trimStart().length);
+
   const wholeText = (node) => make("span", { class: "text", dir: "auto" }, node);
 
   /** A text; a long one folded, with a button for the rest. */
@@ -136,9 +139,10 @@
     if (hit.pieces) {
       text = make("p", { class: "text", dir: "auto" });
       for (const piece of hit.pieces) {
-        const shown = make("span", { class: "token" }, piece.text);
+        const blank = leadingBlank(piece.text);
+        const shown = make("span", { class: "token" }, piece.text.slice(blank.length));
         if (piece.influence) shown.title = `influence ${signed(piece.influence)}`;
-        text.append(colour(shown, piece.level));
+        text.append(blank, colour(shown, piece.level));
       }
     } else if (example.text === null) {
       text = make("p", { class: "text muted" }, "The report has no text of this example.");
@@ -159,13 +163,12 @@
   function histogramFigure(ranking) {
     const { first, width, counts, heights, logarithmic, leftOut } = ranking.histogram;
     const all = counts.reduce((sum, each) => sum + each, 0);
-    const rows = count(all, ranking.ofAllRows ? "row" : "row of this ranking", ranking.ofAllRows ? "rows" : "rows of this ranking");
-    let caption = width > 0
-      ? `Scores of ${rows}, by how many there are of each.`
-      : `Scores of ${rows}${all > 0 ? `, all ${signed(first)}` : ""}.`;
-    if (logarithmic) caption += " Heights are logarithms.";
-    if (!ranking.ofAllRows) caption += " Rows between the two ends were not kept.";
-    if (leftOut > 0) caption += ` ${count(leftOut, "score")} that are not finite are left out.`;
+    let caption = `Rows by their score: ${count(all, "row")}`;
+    if (width === 0 && all > 0) caption += `, all ${signed(first)}`;
+    caption += ranking.ofAllRows ? "" : " of this ranking; those between its two ends were not kept";
+    if (logarithmic) caption += "; heights are logarithms";
+    if (leftOut > 0) caption += `; ${count(leftOut, "score")} not finite, left out`;
+    caption += ".";
     const edge = (bin) => first + bin * width;
     const last = edge(counts.length);
     const svg = make("svg", {
@@ -342,7 +345,7 @@
     }
 
     output.tokens.forEach((token, place) => {
-      const [blank] = token.text.match(/^\s*/);
+      const blank = leadingBlank(token.text);
       const rest = token.text.slice(blank.length);
       const name = (rest ? "token" : "token blank") + (token.marked ? " marked" : "");
       if (rest) tokens.append(blank);

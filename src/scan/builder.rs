@@ -212,6 +212,30 @@ impl<'a> Scan<'a> {
         self
     }
 
+    /// Includes only the examples whose ids begin with these bytes. Reads the ids of all rows. Default: the empty prefix,
+    /// with which all ids begin.
+    ///
+    /// ```
+    /// # use gradix::{Encoding, Index, Schema, sketch::{Sketch, SketchSpec}};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let spec = SketchSpec::dense("mine", "v1", [("all", 1)]);
+    /// # let index = Index::create(folder.path().join("i"), &Schema::new(spec.clone(), Encoding::F32)?)?;
+    /// # let mut writer = index.writer()?;
+    /// # for (id, value) in [("news/1", 3.0), ("wiki/1", 1.0), ("wiki/2", 2.0)] {
+    /// #     writer.append(id, &Sketch::dense(spec.clone(), vec![value])?)?;
+    /// # }
+    /// # writer.commit()?;
+    /// let (snapshot, queries) = (index.snapshot()?, [Sketch::dense(spec, vec![1.0])?]);
+    /// let ranking = snapshot.scan(&queries)?.id_prefix("wiki/").top_k(3).run()?;
+    /// let ids: Vec<_> = ranking.proponents(0).iter().map(|hit| &hit.id[..]).collect();
+    /// assert_eq!(ids, [b"wiki/2", b"wiki/1"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn id_prefix(mut self, prefix: impl Into<Vec<u8>>) -> Self {
+        self.filter.prefix = prefix.into();
+        self
+    }
+
     /// Includes only the rows with one of these source labels. A label that no segment of the snapshot has is
     /// an error, so that a misspelt label does not give an empty ranking. Default: all rows.
     pub fn sources<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
@@ -363,8 +387,12 @@ impl<'a> Scan<'a> {
 
     /// Whether rows are excluded by id, source or span.
     pub(crate) fn is_filtered(&self) -> bool {
-        let FilterRequest { ids, excluded, sources, spans } = &self.filter;
-        ids.is_some() || !excluded.is_empty() || sources.is_some() || *spans != SpanFilter::All
+        let FilterRequest { ids, prefix, excluded, sources, spans } = &self.filter;
+        ids.is_some()
+            || !prefix.is_empty()
+            || !excluded.is_empty()
+            || sources.is_some()
+            || *spans != SpanFilter::All
     }
 
     /// Calls `work` with the scan and the number of threads, on a pool of that number of threads.

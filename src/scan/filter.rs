@@ -41,6 +41,7 @@ pub(crate) struct ExampleRows {
 #[derive(Debug, Clone, Default)]
 pub(super) struct FilterRequest {
     pub ids: Option<Vec<Vec<u8>>>,
+    pub prefix: Vec<u8>,
     pub excluded: Vec<Vec<u8>>,
     pub sources: Option<Vec<String>>,
     pub spans: SpanFilter,

@@ -73,3 +73,63 @@ Exit codes:
     9  not supported by this version, this machine or this index
    10  not possible in this state: a generation is gone, a commit is full
   130  interrupted; what was committed before is kept";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// The words of a command line up to what the shell does with its output, quotes taken off.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, false);
+        for letter in line.chars() {
+            match letter {
+                '\'' => {
+                    quote = !quote;
+                    word.get_or_insert_default();
+                }
+                '|' | '>' | '&' | ';' if !quote => break,
+                ' ' if !quote => words.extend(word.take()),
+                letter => word.get_or_insert_default().push(letter),
+            }
+        }
+        words.extend(word);
+        words
+    }
+
+    /// Parses the examples in the help of a command and of those below it; returns how many there are.
+    fn parse_examples(command: &clap::Command) -> usize {
+        let mut parsed = 0;
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        for line in help.lines().map(str::trim_start) {
+            let Some(line) = line
+                .strip_prefix("make-vectors | ")
+                .or(Some(line))
+                .filter(|line| line.starts_with("gradix "))
+            else {
+                continue;
+            };
+            if let Err(error) = Cli::command().try_get_matches_from(words(line)) {
+                panic!("{line}\n{error}");
+            }
+            parsed += 1;
+        }
+        let has_commands = command.has_subcommands();
+        assert!(has_commands || parsed > 0, "the help of {} has no example", command.get_name());
+        parsed + command.get_subcommands().map(parse_examples).sum::<usize>()
+    }
+
+    /// Catches an example in the help that names an option which is gone, and a command without any.
+    #[test]
+    fn examples_in_help_parse() {
+        let parsed: usize = Cli::command().get_subcommands().map(parse_examples).sum();
+        assert!(parsed > 30, "only {parsed} examples");
+    }
+
+    /// Catches options that contradict each other, as clap finds them.
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

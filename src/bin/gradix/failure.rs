@@ -89,9 +89,7 @@ impl Failure {
         match self {
             Self::Io { source, .. } => closed(source),
             Self::In { failure, .. } => failure.is_closed_pipe(),
-            Self::Gradix { error, .. } => {
-                matches!(&**error, gradix::Error::Format(FormatError::Io { source, .. }) if closed(source))
-            }
+            Self::Gradix { error, .. } => of_file(error).is_some_and(closed),
             _ => false,
         }
     }
@@ -110,6 +108,11 @@ impl Failure {
                 _ => 8,
             },
             Self::Gradix { error, .. } => match error.kind() {
+                ErrorKind::Io
+                    if of_file(error).is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound) =>
+                {
+                    4
+                }
                 ErrorKind::InvalidInput => 3,
                 ErrorKind::NotFound => 4,
                 ErrorKind::AlreadyExists => 5,
@@ -177,6 +180,9 @@ impl Failure {
         }
         Some(match error.kind() {
             ErrorKind::Busy => "another process writes to the index; run this again when it is done",
+            ErrorKind::Damaged if matches!(**error, gradix::Error::Format(_)) => {
+                "the file is cut off or damaged, or not of this format: make it or copy it again"
+            }
             ErrorKind::Damaged => {
                 "`gradix verify` lists all damage of an index; restore it from a copy, or `gradix recover` it"
             }
@@ -185,6 +191,14 @@ impl Failure {
             ErrorKind::Poisoned => "what was committed is intact: look at the disk, then run this again",
             _ => return None,
         })
+    }
+}
+
+/// The system's error, if a file of vectors is what could not be read or written.
+fn of_file(error: &gradix::Error) -> Option<&io::Error> {
+    match error {
+        gradix::Error::Format(FormatError::Io { source, .. }) => Some(source),
+        _ => None,
     }
 }
 

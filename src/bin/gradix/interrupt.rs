@@ -29,3 +29,8 @@ pub fn token() -> Result<CancelToken> {
     })?;
     Ok(token)
 }
+
+/// Fails if the token is cancelled.
+pub fn check(cancel: &CancelToken) -> Result {
+    if cancel.is_cancelled() { Err(Failure::Interrupted("interrupted".into())) } else { Ok(()) }
+}

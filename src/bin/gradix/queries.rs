@@ -138,9 +138,7 @@ impl Reader<'_> {
     /// Reads some more, until there are at most so many. `false` if there are no more.
     fn read(&mut self, most: usize, queries: &mut Queries) -> Result<bool> {
         loop {
-            if self.cancel.is_cancelled() {
-                return Err(gradix::ScanError::Cancelled.into());
-            }
+            crate::interrupt::check(&self.cancel)?;
             if let Some((source, path, first)) = &mut self.open {
                 let row = self.spec.dims().max(1) * size_of::<f32>();
                 let space =
@@ -202,7 +200,7 @@ impl Reader<'_> {
 impl Minus {
     fn of_file(path: &Path, spec: &Arc<SketchSpec>) -> Result<Self> {
         let mut rows = Rows::open(path, spec)?;
-        let first = rows.next()?.ok_or_else(|| Failure::Usage(format!("{} has no rows", path.display())))?;
+        let first = rows.next()?.ok_or_else(|| Failure::Wrong(format!("{} has no rows", path.display())))?;
         match rows.next()? {
             None => Ok(Self::One(first)),
             // Again from the beginning.
@@ -216,7 +214,7 @@ impl Minus {
             Self::One(minus) => *query = query.minus(minus)?,
             Self::Rows(rows) => {
                 let Some(minus) = rows.next()? else {
-                    return Err(Failure::Usage(format!(
+                    return Err(Failure::Wrong(format!(
                         "{} has fewer rows than there are queries",
                         rows.path.display()
                     )));
@@ -231,7 +229,7 @@ impl Minus {
         if let Self::Rows(rows) = self {
             rows.source.read(1, &mut rows.batch)?;
             if rows.batch.rows > 0 {
-                return Err(Failure::Usage(format!(
+                return Err(Failure::Wrong(format!(
                     "{} has more rows than there are queries",
                     rows.path.display()
                 )));
@@ -268,7 +266,7 @@ fn open(path: &Path, spec: &SketchSpec) -> Result<Box<dyn RowSource>> {
     if path != Path::new("-") && spec.blocks().iter().all(|block| given.contains(block)) {
         return Ok(formats::open(path, &options.blocks(names))?);
     }
-    Err(Failure::Usage(format!(
+    Err(Failure::Wrong(format!(
         "{} has rows of other blocks than the index, of {} dims in all, where the index has {}: `gradix schema` shows its blocks",
         path.display(),
         source.spec().dims(),

@@ -287,7 +287,7 @@ impl Builder {
                 Ok(text) => ids.append_value(text),
                 Err(_) => {
                     let shown = id::shown(bytes);
-                    return Err(Failure::Usage(format!(
+                    return Err(Failure::Wrong(format!(
                         "the id {shown} is not UTF-8, which a column of text cannot hold: take --format jsonl or csv"
                     )));
                 }

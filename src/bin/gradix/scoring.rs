@@ -130,6 +130,9 @@ pub struct Filters {
     /// Only the examples whose ids the file has, one on a line; - is stdin
     #[arg(long, value_name = "FILE")]
     ids_from: Option<PathBuf>,
+    /// Only examples whose ids begin with this
+    #[arg(long, value_name = "ID")]
+    prefix: Option<Id>,
     /// Without this example; repeatable
     #[arg(long, value_name = "ID")]
     exclude: Vec<Id>,
@@ -193,6 +196,9 @@ impl Rows<'_> {
         if let Some(ids) = &self.ids {
             scan = scan.ids(ids.iter().cloned());
         }
+        if let Some(Id(prefix)) = &self.filters.prefix {
+            scan = scan.id_prefix(prefix.clone());
+        }
         scan.exclude_ids(self.excluded.iter().cloned()).spans(self.filters.spans.0)
     }
 }
@@ -210,7 +216,7 @@ pub fn ids(path: &Path) -> Result<Vec<Vec<u8>>> {
         if !text.is_empty() {
             let id: Id = text
                 .parse()
-                .map_err(|error| Failure::Usage(format!("{}, line {}: {error}", path.display(), line + 1)))?;
+                .map_err(|error| Failure::Wrong(format!("{}, line {}: {error}", path.display(), line + 1)))?;
             ids.push(id.0);
         }
     }

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
-use gradix::formats::FormatError;
 use serde::Deserialize;
 
 use crate::failure::{Failure, Result};
@@ -21,24 +20,21 @@ struct Line {
 pub fn read(path: &Path, wanted: &HashSet<&[u8]>) -> Result<HashMap<Vec<u8>, String>> {
     let failed = || Failure::io(format!("read {}", path.display()));
     let mut lines = BufReader::new(File::open(path).map_err(failed())?);
-    let (mut texts, mut line, mut offset) = (HashMap::new(), Vec::new(), 0u64);
-    loop {
+    let (mut texts, mut line) = (HashMap::new(), Vec::new());
+    for number in 1.. {
         line.clear();
-        let bytes = lines.read_until(b'\n', &mut line).map_err(failed())?;
-        if bytes == 0 {
-            return Ok(texts);
+        if lines.read_until(b'\n', &mut line).map_err(failed())? == 0 {
+            break;
         }
         if !line.trim_ascii().is_empty() {
-            let Line { id, text } =
-                serde_json::from_slice(&line).map_err(|error| FormatError::Malformed {
-                    path: path.to_owned(),
-                    offset,
-                    what: format!("no line of the form {{\"id\": \"...\", \"text\": \"...\"}}: {error}"),
-                })?;
+            let Line { id, text } = serde_json::from_slice(&line).map_err(|error| {
+                let form = r#"{"id": "...", "text": "..."}"#;
+                Failure::Wrong(format!("{}, line {number}: not of the form {form}: {error}", path.display()))
+            })?;
             if wanted.contains(id.as_bytes()) {
                 texts.insert(id.into_bytes(), text);
             }
         }
-        offset += bytes as u64;
     }
+    Ok(texts)
 }

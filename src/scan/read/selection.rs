@@ -20,6 +20,8 @@ pub(in crate::scan) struct RowFilter {
     excluded: Vec<RoaringBitmap>,
     /// For each segment and each of its source names: whether it is included.
     sources: Option<Vec<Vec<bool>>>,
+    /// What the ids begin with.
+    prefix: Vec<u8>,
     spans: SpanFilter,
     /// The number of filter ids that are not in the snapshot.
     pub ids_missing: u64,
@@ -49,7 +51,8 @@ impl RowFilter {
         let included = request.ids.as_deref().map(&mut rows_of).transpose()?;
         let excluded = if request.excluded.is_empty() { Vec::new() } else { rows_of(&request.excluded)? };
         let sources = request.sources.as_deref().map(|names| sources(names, segments)).transpose()?;
-        Ok(Self { included, excluded, sources, spans: request.spans, ids_missing })
+        let (prefix, spans) = (request.prefix.clone(), request.spans);
+        Ok(Self { included, excluded, sources, prefix, spans, ids_missing })
     }
 
     /// Writes the selected rows of a range to `selected`: ordinals in the row group, ascending.
@@ -82,6 +85,10 @@ impl RowFilter {
             } else {
                 selected.clear();
             }
+        }
+        if !self.prefix.is_empty() && !selected.is_empty() {
+            let column = columns.ids()?;
+            selected.retain(|&row| column.get(row as usize).starts_with(&self.prefix));
         }
         if self.spans != SpanFilter::All && !selected.is_empty() {
             let column = columns.spans()?;

@@ -8,7 +8,7 @@ use clap::Args;
 use gradix::{CancelToken, Snapshot};
 use serde_json::json;
 
-use super::{At, check};
+use super::At;
 use crate::failure::{Failure, Result};
 use crate::id::{self, Id};
 use crate::interrupt;
@@ -73,7 +73,7 @@ impl Ls {
             None => snapshot.ids_in::<Vec<u8>>((start, end)),
         };
         for id in ids {
-            check(cancel)?;
+            interrupt::check(cancel)?;
             let id = id?;
             match output.is_json() {
                 true => output.line(out, &json!({"id": id::json(&id)}))?,
@@ -107,7 +107,7 @@ impl Ls {
         };
         let mut open: Option<Listed> = None;
         for row in snapshot {
-            check(cancel)?;
+            interrupt::check(cancel)?;
             let row = row?;
             if open.as_ref().is_none_or(|open| open.id != row.id)
                 && let Some(done) = open.replace(Listed { id: row.id, rows: 0, sources: BTreeSet::new() })

@@ -8,14 +8,17 @@ mod completions;
 mod create;
 mod delete;
 mod explain;
+mod export;
 mod fit;
 mod gc;
 mod get;
+mod import;
 mod log;
 mod ls;
 mod man;
 mod query;
 mod recover;
+mod report;
 mod schema;
 mod scores;
 mod select;
@@ -25,10 +28,10 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use gradix::scan::{CancelToken, ScanError};
 use gradix::{Index, Snapshot, Span};
 
 use crate::failure::{Failure, Result};
+use crate::interrupt::check;
 use crate::output::Output;
 use crate::records::Cell;
 
@@ -42,14 +45,17 @@ pub enum Command {
     Create(create::Create),
     Delete(delete::Delete),
     Explain(explain::Explain),
+    Export(export::Export),
     Fit(fit::Fit),
     Gc(gc::Gc),
     Get(get::Get),
+    Import(import::Import),
     Log(log::Log),
     Ls(ls::Ls),
     Man(man::Man),
     Query(query::Query),
     Recover(recover::Recover),
+    Report(report::Report),
     Schema(schema::Schema),
     Scores(scores::Scores),
     Select(select::Select),
@@ -68,14 +74,17 @@ pub fn run(command: Command, output: &Output) -> Result {
         Command::Create(command) => command.run(output),
         Command::Delete(command) => command.run(output),
         Command::Explain(command) => command.run(output),
+        Command::Export(command) => command.run(output),
         Command::Fit(command) => command.run(output),
         Command::Gc(command) => command.run(output),
         Command::Get(command) => command.run(output),
+        Command::Import(command) => command.run(output),
         Command::Log(command) => command.run(output),
         Command::Ls(command) => command.run(output),
         Command::Man(command) => command.run(output),
         Command::Query(command) => command.run(output),
         Command::Recover(command) => command.run(output),
+        Command::Report(command) => command.run(output),
         Command::Schema(command) => command.run(output),
         Command::Scores(command) => command.run(output),
         Command::Select(command) => command.run(output),
@@ -117,11 +126,6 @@ impl At {
     fn snapshot(&self) -> Result<Snapshot> {
         Ok(self.open()?.1)
     }
-}
-
-/// Fails if Ctrl-C was pressed.
-fn check(cancel: &CancelToken) -> Result {
-    if cancel.is_cancelled() { Err(ScanError::Cancelled.into()) } else { Ok(()) }
 }
 
 /// The ends of a span as cells: nothing for a whole example.
