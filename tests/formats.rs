@@ -8,7 +8,7 @@ use std::process::Command;
 
 use fixtures::vectors::{bits, read_all, rows_of, writable, write};
 use gradix::Span;
-use gradix::formats::{self, Batch, FileFormat, FormatError, IdSource, Number, ReadOptions};
+use gradix::formats::{self, Batch, FileFormat, IdSource, Number, ReadOptions};
 use gradix::sketch::SketchSpec;
 use proptest::prelude::*;
 use serde_json::Value;
