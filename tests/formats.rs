@@ -8,7 +8,7 @@ use std::process::Command;
 
 use fixtures::vectors::{bits, read_all, rows_of, writable, write};
 use gradix::Span;
-use gradix::formats::{self, Batch, FileFormat, FormatError, IdSource, Number, ReadOptions};
+use gradix::formats::{self, Batch, FileFormat, IdSource, Number, ReadOptions};
 use gradix::sketch::SketchSpec;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -89,6 +89,25 @@ fn expected(folder: &Path, case: &Value, from: usize) -> (Vec<u32>, Batch) {
         .map(|bytes| bytes.as_array().unwrap().iter().map(|byte| byte.as_u64().unwrap() as u8).collect())
         .collect();
     (values, batch)
+}
+
+/// Catches a page whose snippet makes files that are not read as it says.
+#[test]
+fn snippet_of_the_page_runs() {
+    let Some(python) = python() else { return };
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/formats.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let code = page.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let done = Command::new(python).args(["-c", code]).current_dir(folder.path()).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let read = ["gradients.npz", "gradients.parquet"].map(|file| {
+        let mut source = formats::open(folder.path().join(file), &ReadOptions::default()).unwrap();
+        assert_eq!((source.spec().blocks()[0].name.as_str(), source.number()), ("layers.0", Number::F16));
+        read_all(source.as_mut(), 1000).unwrap()
+    });
+    assert_eq!((read[0].rows, &read[0].ids[999][..]), (1000, &b"example-999"[..]));
+    assert_eq!((bits(&read[0].values), &read[0].ids), (bits(&read[1].values), &read[1].ids));
 }
 
 /// Catches a null, a list of another length or a type that becomes a row of some numbers, and an error that does not say which.
