@@ -200,6 +200,11 @@ struct Readme;
 #[doc = include_str!("../docs/embed.md")]
 struct Embed;
 
+/// The code of docs/import.md.
+#[cfg(all(doctest, feature = "formats"))]
+#[doc = include_str!("../docs/import.md")]
+struct Import;
+
 /// The code of docs/detached.md.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/detached.md")]
