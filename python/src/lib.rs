@@ -4,9 +4,11 @@ mod arrays;
 mod batch;
 mod detached;
 mod errors;
+mod formats;
 mod index;
 mod operators;
 mod ranking;
+mod report;
 mod rows;
 mod scan;
 mod sketch;
@@ -26,6 +28,8 @@ mod _gradix {
     #[pymodule_export]
     use crate::detached::{PyDetachedWriter, PyPart};
     #[pymodule_export]
+    use crate::formats::{PyFileBatch, PySource, open_file, open_store};
+    #[pymodule_export]
     use crate::index::PyIndex;
     #[pymodule_export]
     use crate::operators::{
@@ -34,6 +38,8 @@ mod _gradix {
     };
     #[pymodule_export]
     use crate::ranking::{PyHit, PyRanking};
+    #[pymodule_export]
+    use crate::report::{PyReport, report};
     #[pymodule_export]
     use crate::rows::PyRow;
     #[pymodule_export]
