@@ -176,6 +176,9 @@
 //! | feature | adds |
 //! |---|---|
 //! | `serde` | `Serialize` for statistics, reports, commits and collections |
+//! | `formats` | `gradix::formats`: vectors from and to the files of other programs |
+//! | `report` | `gradix::report`: a ranking as one HTML file |
+//! | `cli` | the program `gradix` |
 //! | `burn` | `gradix::burn`: sketches from the gradients of a burn model, on its CPU device |
 //! | `wgpu`, `cuda` | the same on these devices |
 //!
@@ -192,11 +195,18 @@
 
 /// The code of README.md, compiled as doctests.
 #[cfg(doctest)]
+#[allow(rustdoc::invalid_codeblock_attributes, reason = "`no-run` is for tests/docs.rs")]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// The code of docs/capabilities.md.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/capabilities.md")]
+struct Capabilities;
+
 /// The code of docs/embed.md.
 #[cfg(doctest)]
+#[allow(rustdoc::invalid_codeblock_attributes, reason = "`no-run` is for tests/docs.rs")]
 #[doc = include_str!("../docs/embed.md")]
 struct Embed;
 

@@ -86,7 +86,8 @@ fn bergson_halves_of_unit_length() {
 /// Catches settings that decide what a row is and are not in the digest.
 #[test]
 fn bergson_digest_has_the_settings() {
-    let digest = digest(&open("train", &StoreOptions::default()));
+    let rows = open("train", &StoreOptions::default());
+    let digest = digest(&rows);
     for word in [
         "projection_dim=4",
         "projection_type=\"rademacher\"",
