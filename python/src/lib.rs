@@ -1,5 +1,8 @@
 //! gradix for Python: thin types over the Rust API. The package around them is in `gradix/`.
 
+#![expect(clippy::needless_pass_by_value, reason = "what a call converts from Python it owns")]
+#![expect(clippy::type_complexity, reason = "tuples are values of Python")]
+
 mod arrays;
 mod batch;
 mod detached;

@@ -57,7 +57,6 @@ pub enum ExampleText {
 /// a dict of what the page's end says, as text.
 #[pyfunction]
 #[pyo3(signature = (title, ranking, *, answers = None, tokens = None, prompt = None, examples = None, facts = None))]
-#[expect(clippy::too_many_arguments, reason = "keyword arguments")]
 pub fn report(
     title: String,
     ranking: &PyRanking,
