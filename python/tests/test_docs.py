@@ -11,17 +11,19 @@ import pytest
 
 import gradix
 
-PAGE = Path(__file__).parents[2] / "docs" / "python.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "python.md"
 
 
-def test_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a snippet of docs/python.md that does not run: all of them do, one after the other, in an empty folder."""
-    snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(snippets) >= 7
+@pytest.mark.parametrize(("page", "least"), [(PAGE, 7), (ROOT / "README.md", 1)], ids=["python.md", "README.md"])
+def test_page_runs(page: Path, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a snippet that does not run: all of a page do, one after the other, in an empty folder."""
+    snippets = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(snippets) >= least
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for number, snippet in enumerate(snippets):
-        exec(compile(snippet, f"{PAGE.name}, snippet {number}", "exec"), names)
+        exec(compile(snippet, f"{page.name}, snippet {number}", "exec"), names)
 
 
 def documented() -> list[Any]:
