@@ -1,7 +1,7 @@
 #!/bin/sh
 # Appends 20 GB of generated rows through the program, kills it with SIGKILL in the middle, resumes, and compares the index with
-# one that was appended without interruption. Not a part of CI: it takes minutes, and twice the room of an i8 index (10 GB; the
-# rows come from a pipe and are never on disk).
+# one that was appended without interruption. Not a part of CI: it takes minutes, and the room of an i8 index (5 GB; the rows
+# come from a pipe and are never on disk).
 #
 # usage: scripts/append-20gb.sh [PROGRAM [FOLDER [GB]]]
 set -eu
@@ -29,7 +29,8 @@ END
 rows=$((gigabytes * 1000000000 / 16384))
 append() {
     "$python" "$folder/rows.py" "$rows" |
-        "$gradix" append "$1" - --format npy --create --encoding i8 --ids '{row:08}' --resume --json --progress never
+        "$gradix" append "$1" - --format npy --create --encoding i8 --ids '{row:08}' --resume \
+            --commit-every $((rows / 20 + 1)) --json --progress never
 }
 # The digest of all rows: what an export writes of them.
 digest() {
@@ -39,7 +40,18 @@ started=$(date +%s.%N)
 append "$folder/killed" > "$folder/first.json" 2> "$folder/first.err" &
 append=$!
 # Half-way: the segments have half of the bytes that they will have.
-while [ "$(du -sk "$folder/killed" 2> /dev/null | cut -f1 || echo 0)" -lt $((rows * 2)) ]; do sleep 0.2; done
+size() {
+    kilobytes=$(du -sk "$folder/killed" 2> /dev/null | cut -f1)
+    echo "${kilobytes:-0}"
+}
+while [ "$(size)" -lt $((rows * 2)) ]; do
+    if ! kill -0 "$append" 2> /dev/null; then
+        echo "the append has ended before it could be killed:" >&2
+        cat "$folder/first.err" >&2
+        exit 1
+    fi
+    sleep 0.2
+done
 process=$(pgrep -f "^$gradix append $folder/killed " | head -n 1)
 grep VmHWM "/proc/$process/status"
 kill -KILL "$process"
