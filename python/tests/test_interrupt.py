@@ -18,7 +18,9 @@ import gradix
 
 # A scan of minutes: on one thread, with the slowest kernel, for very many queries.
 SLOW = """
-import sys, numpy, gradix
+import signal, sys, numpy, gradix
+# A shell that runs this in the background has it ignore the signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 index = gradix.Index.open(sys.argv[1])
 queries = numpy.random.default_rng(0).standard_normal((4000, 2048)).astype(numpy.float32)
 slow = {"kernel": "scalar", "path": "full", "threads": 1}
