@@ -163,7 +163,8 @@ def main():
     kronecker = gradix.SketchSpec.kronecker(7, blocks)
     dims = 1 << (kronecker.dims - 1).bit_length()
     ways = [
-        Bergson("bergson, rademacher 16x16, f16", "fp16"),
+        Bergson("bergson, rademacher 16x16, f32", "fp32"),
+        Gradix("gradix, Kronecker 16x16, f32", kronecker, "f32"),
         Gradix("gradix, Kronecker 16x16, f16", kronecker, "f16"),
         Gradix("gradix, Kronecker 16x16, i8", kronecker, "i8"),
         Gradix(f"gradix, RapidGrad {dims}, f16", gradix.SketchSpec.rapid_grad(7, dims), "f16"),

@@ -3,10 +3,11 @@
 #
 #   install-packages.sh build    what compiling needs: a C++ compiler, clang, libclang, pkg-config
 #   install-packages.sh bench    the same, and Python's venv
-#   install-packages.sh test     the same, and Python's venv, torch and numpy, and a Vulkan device in software
+#   install-packages.sh test     the same, Python's venv, torch and numpy, a Vulkan device in software, and a headless browser
 #
-# `test` succeeds even if Vulkan or torch cannot be installed: the tests of the other devices still run.
-# scripts/wgpu-state.sh reports whether Vulkan is usable, scripts/python.sh whether torch is.
+# `test` succeeds even if Vulkan, torch or the browser cannot be installed: the other tests still run.
+# scripts/wgpu-state.sh and scripts/browser-state.sh report whether Vulkan and the browser are usable,
+# scripts/python.sh whether torch is.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
@@ -114,6 +115,16 @@ install_vulkan() {
         say "the Vulkan packages could not be installed"
 }
 
+# Looks at the report's page in the tests.
+install_browser() {
+    "$GRADIX_ROOT/scripts/browser-state.sh" >/dev/null && return 0
+    [ "$(uname -s)" = Linux ] && has_command apt-get || return 0
+    refresh_lists
+    say "apt-get install chromium chromium-driver"
+    apt_get install -y --no-install-recommends chromium chromium-driver >/dev/null ||
+        say "the browser could not be installed"
+}
+
 # For the tests of the Python package: the CPU's PyTorch of the distribution, which is small.
 install_torch() {
     /usr/bin/python3 -c 'import ensurepip, numpy, torch, venv' >/dev/null 2>&1 && return 0
@@ -126,6 +137,9 @@ install_torch() {
 
 install_missing
 [ "$purpose" != test ] || install_torch
+if [ "$purpose" = test ] && [ "${GRADIX_TEST_BROWSER:-}" != skip ]; then
+    install_browser
+fi
 if [ "$purpose" = test ] && [ "${GRADIX_TEST_WGPU:-}" != skip ]; then
     install_vulkan
 fi

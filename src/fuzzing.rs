@@ -96,3 +96,13 @@ fn write_again(reader: &ArtifactReader, identity: &Identity) -> Result<Option<Ve
     writer.seal()?;
     Ok(bytes_of(&storage))
 }
+
+/// Reads a pickle. If it is a tensor with numbers, the place of the last one in its storage and the storage's length.
+#[cfg(feature = "formats")]
+pub fn tensor_of_pickle(bytes: &[u8]) -> Option<(u64, u64)> {
+    let tensor = crate::formats::pickle::Pickle::read(bytes).ok()?.tensor().ok()?;
+    let ways =
+        tensor.shape.iter().zip(&tensor.strides).map(|(size, stride)| Some(size.checked_sub(1)? * stride));
+    let way: u64 = ways.sum::<Option<u64>>()?;
+    Some((tensor.offset + way, tensor.elements))
+}

@@ -210,6 +210,11 @@ struct Capabilities;
 #[doc = include_str!("../docs/embed.md")]
 struct Embed;
 
+/// The code of docs/import.md.
+#[cfg(all(doctest, feature = "formats"))]
+#[doc = include_str!("../docs/import.md")]
+struct Import;
+
 /// The code of docs/detached.md.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/detached.md")]

@@ -109,3 +109,87 @@ fn metadata_is_exported_as_parquet() {
     fails(folder, &["export", "i", "x.parquet", "--metadata-only", "--id", "c/1"], 4);
     assert!(!folder.join("x.parquet").exists());
 }
+
+/// Catches an export that leaves rows, ids, spans, sources or metadata out, or changes a bit, in a format that can hold them;
+/// filters that let others pass; and a generation that is not the one that was asked for.
+#[test]
+fn exported_rows_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    index_of(folder, 40);
+    let whole = listing(&folder.join("i"));
+    for format in ["arrow", "parquet", "npz", "safetensors"] {
+        let file = format!("out.{format}");
+        let told: Value = serde_json::from_str(&done(folder, &["export", "i", &file, "--json"])).unwrap();
+        assert_eq!((&told["rows"], &told["generation"]), (&80.into(), &2.into()), "{format}");
+        let again = format!("from-{format}");
+        done(folder, &["append", &again, &file, "--create", "--encoding", "f32"]);
+        assert_eq!(listing(&folder.join(&again)), whole, "{format}");
+        assert!(fails(folder, &["export", "i", &file], 5).contains("--force"));
+    }
+    // To a pipe, and from it.
+    let mut export =
+        program(folder, &["export", "i", "-", "--format", "arrow"]).stdout(Stdio::piped()).spawn().unwrap();
+    let append = ["append", "piped", "-", "--create", "--encoding", "f32"];
+    let status = program(folder, &append).stdin(export.stdout.take().unwrap()).status().unwrap();
+    assert!(status.success() && export.wait().unwrap().success());
+    assert_eq!(listing(&folder.join("piped")), whole);
+
+    let filtered = |args: &[&str], wanted: &dyn Fn(&str) -> bool| {
+        let _ = fs::remove_dir_all(folder.join("some"));
+        done(folder, &[&["export", "i", "some.arrow", "--force"], args].concat());
+        done(folder, &["append", "some", "some.arrow", "--create", "--encoding", "f32"]);
+        let expected: Vec<_> = whole.iter().filter(|row| wanted(row)).cloned().collect();
+        assert!(!expected.is_empty() && expected.len() < whole.len());
+        assert_eq!(listing(&folder.join("some")), expected, "{args:?}");
+    };
+    filtered(&["--prefix", "b/"], &|row| row.starts_with("b/"));
+    filtered(&["--source", "news", "--prefix", "a/1"], &|row| row.starts_with("a/1"));
+    filtered(&["--id", "a/3", "--id", "b/7", "--id", "c", "--missing-ok"], &|row| {
+        row.starts_with("a/3 ") || row.starts_with("b/7 ")
+    });
+    filtered(&["--generation", "1"], &|row| row.starts_with("a/"));
+    fails(folder, &["export", "i", "x.bin"], 2);
+    fails(folder, &["export", "i", "x.npy", "--number", "f64"], 2);
+    fails(folder, &["export", "i", "x.npy", "--generation", "7"], 4);
+    assert!(
+        fs::read_dir(folder).unwrap().all(|entry| !entry
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .starts_with("x."))
+    );
+}
+
+/// Catches memory that grows with the input, as with a file that is read whole, or a queue that has no bound.
+#[cfg(target_os = "linux")]
+#[test]
+fn append_and_export_take_less_memory_than_their_input() {
+    use std::io::{Seek as _, SeekFrom};
+    use std::process::Command;
+
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let megabytes = 512;
+    let (rows, dims) = (megabytes * 16, 16_384);
+    let mut file = fs::File::create(folder.join("v.npy")).unwrap();
+    let header = fixtures::appends::npy_header(rows, dims);
+    file.write_all(&header).unwrap();
+    // A file of zeros that takes no room.
+    file.set_len((header.len() + rows * dims * 4) as u64).unwrap();
+    file.seek(SeekFrom::Start(header.len() as u64)).unwrap();
+    file.write_all(&1f32.to_le_bytes()).unwrap();
+    drop(file);
+    let limited = |args: &str| {
+        // RLIMIT_DATA counts the stacks of RocksDB's threads too, which are as large as the limit of stacks.
+        let line = format!("ulimit -s 1024 && ulimit -d {} && exec \"$0\" {args}", 320 << 10);
+        let output =
+            Command::new("sh").args(["-c", &line, env!("CARGO_BIN_EXE_gradix")]).current_dir(folder).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{args}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    limited("append i v.npy --create --encoding i8 --tier sign --ids '{row}'");
+    limited("export i out.npy --number f16");
+    let exported = fs::metadata(folder.join("out.npy")).unwrap().len();
+    assert!(exported > (rows * dims * 2) as u64 && exported < (rows * dims * 2 + 4096) as u64);
+}

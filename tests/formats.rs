@@ -1,13 +1,16 @@
 //! Files of vectors: what numpy, pyarrow and safetensors write is read to the bit, and what is written is read by them to
 //! the bit; what is damaged, cut off or not what it says is an error.
-#![cfg(feature = "formats")]
+
+mod fixtures;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use fixtures::vectors::{bits, read_all, rows_of, writable, write};
 use gradix::Span;
-use gradix::formats::{self, Batch, FileFormat, FormatError, IdSource, Number, ReadOptions, RowSource};
+use gradix::formats::{self, Batch, FileFormat, IdSource, Number, ReadOptions};
 use gradix::sketch::SketchSpec;
+use proptest::prelude::*;
 use serde_json::Value;
 
 /// The interpreter with numpy, pyarrow and safetensors. `make test` sets `GRADIX_PYTHON_TABLES`; without it, a `python3`
@@ -30,33 +33,10 @@ fn peers(python: &Path, what: &str, folder: &Path) {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
-}
-
 /// The values that peers.py wrote as bytes.
 fn values(path: &Path) -> Vec<u32> {
     let bytes = std::fs::read(path).unwrap();
     bytes.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()
-}
-
-/// All rows that are left, read `rows` at a time.
-fn read_all(source: &mut dyn RowSource, rows: usize) -> Result<Batch, FormatError> {
-    let (mut all, mut batch) = (Batch::default(), Batch::default());
-    loop {
-        source.read(rows, &mut batch)?;
-        if batch.rows == 0 {
-            assert!(batch.values.is_empty());
-            return Ok(all);
-        }
-        assert!(batch.rows <= rows);
-        all.rows += batch.rows;
-        all.values.append(&mut batch.values);
-        all.ids.append(&mut batch.ids);
-        all.spans.append(&mut batch.spans);
-        all.sources.append(&mut batch.sources);
-        all.metadata.append(&mut batch.metadata);
-    }
 }
 
 fn texts(list: &Value) -> Vec<String> {
@@ -111,6 +91,45 @@ fn expected(folder: &Path, case: &Value, from: usize) -> (Vec<u32>, Batch) {
     (values, batch)
 }
 
+/// Catches a page whose snippet makes files that are not read as it says.
+#[test]
+fn snippet_of_the_page_runs() {
+    let Some(python) = python() else { return };
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/formats.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let code = page.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let done = Command::new(python).args(["-c", code]).current_dir(folder.path()).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let read = ["gradients.npz", "gradients.parquet"].map(|file| {
+        let mut source = formats::open(folder.path().join(file), &ReadOptions::default()).unwrap();
+        assert_eq!((source.spec().blocks()[0].name.as_str(), source.number()), ("layers.0", Number::F16));
+        read_all(source.as_mut(), 1000).unwrap()
+    });
+    assert_eq!((read[0].rows, &read[0].ids[999][..]), (1000, &b"example-999"[..]));
+    assert_eq!((bits(&read[0].values), &read[0].ids), (bits(&read[1].values), &read[1].ids));
+}
+
+/// Catches a null, a list of another length or a type that becomes a row of some numbers, and an error that does not say which.
+#[test]
+fn files_of_peers_that_cannot_be_rows_are_refused() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    peers(&python, "wrong", folder);
+    let cases: Vec<Value> =
+        serde_json::from_slice(&std::fs::read(folder.join("cases.json")).unwrap()).unwrap();
+    assert!(cases.len() > 20);
+    for case in &cases {
+        let path = folder.join(case["file"].as_str().unwrap());
+        let read = formats::open(&path, &options(case)).and_then(|mut rows| read_all(rows.as_mut(), 4));
+        let error = read.expect_err(&format!("{path:?} was read")).to_string();
+        let parts = texts(&case["error"]);
+        assert!(parts.iter().all(|part| error.contains(part)), "{error:?} does not say {parts:?}");
+        assert!(error.contains(path.to_str().unwrap()), "{error:?} does not name the file");
+    }
+}
+
 /// Catches a type, an order of bytes, a compression, a list, a dictionary, a null or a slice that is read otherwise than its
 /// own library meant it, a batch or a skip that loses rows, and ids that are not those of the rows.
 #[test]
@@ -151,72 +170,6 @@ fn files_of_peers_are_read_bit_for_bit() {
         source.skip(rows.min(2)).unwrap();
         assert!(source.skip(rows).is_err() || rows == 0, "{file}");
     }
-}
-
-/// Rows with all that can be said of them; values that are exact in every type.
-fn rows_of(spec: &SketchSpec, rows: usize, says_all: bool) -> Batch {
-    let mut batch = Batch::default();
-    batch.rows = rows;
-    let value = |i: usize| ((i * 7919 % 255) as f32 - 127.0) * 2f32.powi((i % 5) as i32 - 4);
-    batch.values = (0..rows * spec.dims()).map(value).collect();
-    batch.ids = (0..rows).map(|row| format!("example {row} ü").into_bytes()).collect();
-    if says_all {
-        let span = |row: u32| if row.is_multiple_of(3) { Span::WHOLE } else { Span::tokens(row, row + 2) };
-        batch.spans = (0..rows as u32).map(span).collect();
-        let sources = [Some("wiki".to_owned()), None, Some("books ü".to_owned())];
-        batch.sources = (0..rows).map(|row| sources[row % 3].clone()).collect();
-        batch.metadata = (0..rows).map(|row| vec![row as u8; row % 4]).collect();
-    }
-    batch
-}
-
-/// The rows `from..from + rows` of a batch.
-fn part(of: &Batch, from: usize, rows: usize) -> Batch {
-    let dims = of.values.len() / of.rows;
-    let range = from..from + rows;
-    let mut batch = Batch::default();
-    batch.rows = rows;
-    batch.values = of.values[from * dims..(from + rows) * dims].to_vec();
-    batch.ids = of.ids.get(range.clone()).unwrap_or_default().to_vec();
-    batch.spans = of.spans.get(range.clone()).unwrap_or_default().to_vec();
-    batch.sources = of.sources.get(range.clone()).unwrap_or_default().to_vec();
-    batch.metadata = of.metadata.get(range).unwrap_or_default().to_vec();
-    batch
-}
-
-fn write(path: &Path, format: FileFormat, spec: &SketchSpec, number: Number, batch: &Batch, at_once: usize) {
-    let mut file = formats::create(path, format, spec, number).unwrap();
-    for from in (0..batch.rows).step_by(at_once) {
-        file.write(&part(batch, from, at_once.min(batch.rows - from))).unwrap();
-        assert!(!path.exists(), "{path:?} has its name before it is finished");
-    }
-    file.finish().unwrap();
-}
-
-fn numbers(format: FileFormat) -> &'static [Number] {
-    match format {
-        FileFormat::Safetensors => &[Number::F16, Number::Bf16, Number::F32, Number::F64],
-        FileFormat::Npy | FileFormat::Npz => &[Number::F16, Number::F32, Number::F64],
-        _ => &[Number::F16, Number::F32],
-    }
-}
-
-/// Every format, type of number and shape that is written: one block and several, with labels and without.
-fn writable() -> Vec<(FileFormat, Number, SketchSpec, bool)> {
-    let one = SketchSpec::dense("made", "elsewhere", [("all", 7)]);
-    let several = SketchSpec::dense("made", "elsewhere", [("layers.1", 5), ("layers.0", 1), ("head", 16)]);
-    let mut all = Vec::new();
-    for format in FileFormat::ALL {
-        for &number in numbers(format) {
-            for spec in [&one, &several] {
-                all.push((format, number, spec.clone(), false));
-                if format != FileFormat::Npy {
-                    all.push((format, number, spec.clone(), true));
-                }
-            }
-        }
-    }
-    all
 }
 
 /// Catches a file that its own library reads otherwise than it was meant, or not at all.
@@ -299,4 +252,49 @@ fn what_is_written_is_read_again() {
     let left = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
     let unfinished: Vec<_> = left.filter(|name| name.to_string_lossy().contains("unfinished")).collect();
     assert!(unfinished.is_empty(), "{unfinished:?}");
+}
+
+/// What proptest makes rows of: dims of each block, and rows.
+fn shapes() -> impl Strategy<Value = (Vec<u32>, usize, usize)> {
+    (prop::collection::vec(1u32..40, 1..5), 0usize..60, 1usize..25)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Catches a shape, an id or a label that a format does not bring back: any bytes, long ones, empty ones, rows at the edges of
+    /// what is written and read at once.
+    #[test]
+    fn any_rows_come_back(
+        (dims, rows, at_once) in shapes(),
+        seeds in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..9), any::<u32>(), "[a-zü]{0,3}"), 60),
+        bits in prop::collection::vec(any::<u32>(), 200),
+    ) {
+        let blocks = dims.iter().enumerate().map(|(i, &dims)| (format!("b{}", 9 - i), dims));
+        let spec = SketchSpec::dense("any", "1", blocks);
+        let mut batch = Batch::default();
+        batch.rows = rows;
+        let finite = |i: usize| Some(f32::from_bits(bits[i % 200])).filter(|value| value.is_finite()).unwrap_or(0.5);
+        batch.values = (0..rows * spec.dims()).map(finite).collect();
+        for (id, number, source) in &seeds[..rows] {
+            batch.ids.push([id.as_slice(), b"."].concat());
+            batch.spans.push(if number % 3 == 0 { Span::WHOLE } else { Span::tokens(number / 2, *number) });
+            batch.sources.push(Some(source.clone()).filter(|source| !source.is_empty()));
+            batch.metadata.push(id.clone());
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for format in [FileFormat::Safetensors, FileFormat::Npz, FileFormat::Arrow, FileFormat::Parquet] {
+            let path = folder.path().join(format!("x.{format}"));
+            write(&path, format, &spec, Number::F32, &batch, at_once);
+            let mut source = formats::open(&path, &ReadOptions::default()).unwrap();
+            let read = read_all(source.as_mut(), 60 - at_once).unwrap();
+            prop_assert_eq!(fixtures::vectors::bits(&read.values), fixtures::vectors::bits(&batch.values));
+            prop_assert_eq!(&read.ids, &batch.ids);
+            for row in 0..rows {
+                prop_assert_eq!(read.spans.get(row).copied().unwrap_or(Span::WHOLE), batch.spans[row]);
+                prop_assert_eq!(read.sources.get(row).cloned().flatten(), batch.sources[row].clone());
+                prop_assert_eq!(read.metadata.get(row).cloned().unwrap_or_default(), batch.metadata[row].clone());
+            }
+        }
+    }
 }

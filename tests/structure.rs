@@ -63,7 +63,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
         ],
     ),
     // Lets the fuzzer in, and is there for it alone.
-    ("fuzzing", &["segment", "manifest", "artifact", "schema", "sketch", "codec"]),
+    ("fuzzing", &["segment", "manifest", "artifact", "schema", "sketch", "codec", "formats"]),
 ];
 
 /// Uses within circles that are there and should not be; no others may come.

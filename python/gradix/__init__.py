@@ -17,7 +17,7 @@ examples by their influence on it.
 ('sea', 'land')
 """
 
-from gradix import errors, operators
+from gradix import errors, formats, operators
 from gradix._gradix import (
     Commit,
     Curvature,
@@ -28,6 +28,7 @@ from gradix._gradix import (
     Index,
     Part,
     Ranking,
+    Report,
     Row,
     Schema,
     ScoredRows,
@@ -38,6 +39,7 @@ from gradix._gradix import (
     StoredRow,
     Writer,
     __version__,
+    report,
 )
 from gradix.errors import (
     AlreadyExistsError,

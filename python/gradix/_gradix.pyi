@@ -413,6 +413,68 @@ class Pairs:
     def __iter__(self, /) -> Self: ...
     def __next__(self, /) -> tuple[_Id, _Id, float]: ...
 
+@final
+class Source:
+    @property
+    def spec(self) -> SketchSpec: ...
+    @property
+    def rows(self) -> int | None: ...
+    def skip(self, rows: int) -> None: ...
+    def __iter__(self, /) -> Self: ...
+    def __next__(self, /) -> FileBatch: ...
+
+@final
+class FileBatch:
+    @property
+    def ids(self) -> list[_Id]: ...
+    @property
+    def values(self) -> NDArray[numpy.float32]: ...
+    @property
+    def spans(self) -> list[_Span | None] | None: ...
+    @property
+    def sources(self) -> list[str | None] | None: ...
+    @property
+    def metadata(self) -> list[bytes] | None: ...
+    def __len__(self, /) -> int: ...
+
+@final
+class Report:
+    @property
+    def html(self) -> str: ...
+    def save(self, path: _Path) -> None: ...
+    def _repr_html_(self) -> str: ...
+
+def report(
+    title: str,
+    ranking: Ranking,
+    *,
+    answers: Sequence[str] | None = None,
+    tokens: Sequence[str] | None = None,
+    prompt: str | None = None,
+    examples: dict[_Id, str | tuple[str, str]] | None = None,
+    facts: dict[str, str] | None = None,
+) -> Report: ...
+def open_file(
+    path: _Path,
+    *,
+    format: Literal["safetensors", "npy", "npz", "arrow", "parquet"] | None = None,
+    id_column: str | None = None,
+    ids: str | None = None,
+    id_file: _Path | None = None,
+    source_column: str | None = None,
+    span_columns: tuple[str, str] | None = None,
+    metadata_columns: Sequence[str] | None = None,
+    blocks: Sequence[str] | None = None,
+    batch: int = 1024,
+) -> Source: ...
+def open_store(
+    kind: Literal["bergson", "logix", "rapidin", "less"],
+    path: _Path,
+    *,
+    ids: str | None = None,
+    part: str | None = None,
+    batch: int = 1024,
+) -> Source: ...
 def by_source(
     snapshot: Snapshot,
     queries: _Queries,

@@ -14,7 +14,7 @@ class Bar:
         except ImportError as error:
             message = "progress=True needs tqdm: install it, or give a callable(done, total)"
             raise ImportError(message) from error
-        self._bar = tqdm(total=None, unit="rows", unit_scale=True, leave=False)
+        self._bar = tqdm(unit_scale=True)
 
     def __call__(self, done: int, total: int) -> None:
         self._bar.total = total

@@ -1,12 +1,17 @@
 //! gradix for Python: thin types over the Rust API. The package around them is in `gradix/`.
 
+#![expect(clippy::needless_pass_by_value, reason = "what a call converts from Python it owns")]
+#![expect(clippy::type_complexity, reason = "tuples are values of Python")]
+
 mod arrays;
 mod batch;
 mod detached;
 mod errors;
+mod formats;
 mod index;
 mod operators;
 mod ranking;
+mod report;
 mod rows;
 mod scan;
 mod sketch;
@@ -26,6 +31,8 @@ mod _gradix {
     #[pymodule_export]
     use crate::detached::{PyDetachedWriter, PyPart};
     #[pymodule_export]
+    use crate::formats::{PyFileBatch, PySource, open_file, open_store};
+    #[pymodule_export]
     use crate::index::PyIndex;
     #[pymodule_export]
     use crate::operators::{
@@ -34,6 +41,8 @@ mod _gradix {
     };
     #[pymodule_export]
     use crate::ranking::{PyHit, PyRanking};
+    #[pymodule_export]
+    use crate::report::{PyReport, report};
     #[pymodule_export]
     use crate::rows::PyRow;
     #[pymodule_export]

@@ -62,7 +62,7 @@ pub struct Progress {
 impl Progress {
     /// `None` and `False` show nothing, `True` a bar of tqdm; everything else is called with done and total.
     pub fn new(py: Python<'_>, given: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
-        let is_bar = match given.map(|given| given.extract::<bool>()) {
+        let is_bar = match given.map(PyAnyMethods::extract::<bool>) {
             None | Some(Ok(false)) => return Ok(Self { report: None, is_bar: false, shown: None }),
             Some(Ok(true)) => true,
             Some(Err(_)) => false,

@@ -50,6 +50,16 @@ impl PyWriter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sets the state, and returns the one before.
+    fn replace_unless_at_work(&self, state: State) -> PyResult<State> {
+        let replaced = {
+            let mut own = self.lock();
+            (!matches!(*own, State::AtWork)).then(|| std::mem::replace(&mut *own, state))
+        };
+        // Not while the lock is held: it runs Python code.
+        replaced.ok_or_else(at_work)
+    }
+
     /// Calls `work` with the writer, without Python's lock.
     fn with<T: Send, E: Into<Error> + Send>(
         &self,
@@ -66,13 +76,10 @@ impl PyWriter {
 
     /// Calls `work` with the writer, which everybody else finds at work meanwhile.
     fn at_work<T>(&self, work: impl FnOnce(&mut Writer) -> PyResult<T>) -> PyResult<T> {
-        let mut writer = match std::mem::replace(&mut *self.lock(), State::AtWork) {
-            State::Open(writer) => writer,
-            State::AtWork => return Err(at_work()),
-            State::Closed => {
-                *self.lock() = State::Closed;
-                return Err(closed());
-            }
+        let taken = self.replace_unless_at_work(State::AtWork)?;
+        let State::Open(mut writer) = taken else {
+            *self.lock() = State::Closed;
+            return Err(closed());
         };
         let done = work(&mut writer);
         *self.lock() = State::Open(writer);
@@ -291,13 +298,7 @@ impl PyWriter {
 
     /// Closes the writer, without a commit: another one can be opened. A closed writer is closed again.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let state = match std::mem::replace(&mut *self.lock(), State::Closed) {
-            State::AtWork => {
-                *self.lock() = State::AtWork;
-                return Err(at_work());
-            }
-            state => state,
-        };
+        let state = self.replace_unless_at_work(State::Closed)?;
         py.detach(|| drop(state));
         Ok(())
     }

@@ -29,7 +29,7 @@ def test_page_runs(page: Path, least: int, tmp_path: Path, monkeypatch: pytest.M
 def documented() -> list[Any]:
     from gradix import _gradix
 
-    objects = [_gradix, gradix, gradix.errors, gradix.operators]
+    objects = [_gradix, gradix, gradix.errors, gradix.formats, gradix.operators]
     return [found for thing in objects for found in doctest.DocTestFinder(recurse=True).find(thing) if found.examples]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def test_exception_of_each_kind(filled: gradix.Index, tmp_path: Path, fail: Any,
     assert len(str(error)) > 10
     assert not str(error).startswith("'"), "KeyError shows its argument as repr does"
     if fail is io:
-        assert error.errno == 20, "of the system: not a directory"
+        assert os.strerror(error.errno) in str(error)
 
 
 def test_cancelled_is_raised_where_a_callback_cannot_be(filled: gradix.Index) -> None:
@@ -136,7 +137,7 @@ def test_message_names_file_and_cause(filled: gradix.Index, tmp_path: Path) -> N
         io(filled, tmp_path)
     message = str(caught.value)
     assert str(tmp_path / "file") in message
-    assert message.count("Not a directory") == 1
+    assert message.count(os.strerror(caught.value.errno)) == 1
 
 
 def test_spec_that_is_no_json_is_refused() -> None:

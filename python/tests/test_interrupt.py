@@ -113,16 +113,15 @@ def test_progress_ends_at_the_total(filled: gradix.Index) -> None:
 
 
 def test_progress_is_a_bar_or_a_callable(filled: gradix.Index, capsys: pytest.CaptureFixture[str]) -> None:
-    """Catches a value that is neither and is ignored; and a bar that stays."""
+    """Catches a value that is neither and is ignored; and a bar that does not reach its end."""
     snapshot = filled.snapshot()
     for wrong in (3, "yes"):
         with pytest.raises(TypeError, match="progress"):
             snapshot.scan(numbers(1), top_k=1, progress=wrong)
     snapshot.scan(numbers(1), top_k=1, progress=False)
     assert capsys.readouterr().err == ""
-    if pytest.importorskip("tqdm"):
-        snapshot.scan(numbers(1), top_k=1, progress=True)
-        assert "40" in capsys.readouterr().err
+    snapshot.scan(numbers(1), top_k=1, progress=True)
+    assert "40/40" in capsys.readouterr().err.replace(".0", "")
 
 
 def test_bar_without_tqdm_says_what_to_do(filled: gradix.Index, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +158,7 @@ def test_other_threads_run_while_the_engine_works(wide: gradix.Index, tmp_path: 
     sketcher = gradix.Sketcher(gradix.SketchSpec.rapid_grad(7, 4096))
     gradient = {"w": numpy.ones(1 << 25, numpy.float32)}
     half = {"w": numpy.ones(1 << 24, numpy.float16)}
-    queries = numbers(64, dims=2048)
+    queries = numbers(16, dims=2048)
     values, ids = numbers(8000, dims=2048), [f"new {row}" for row in range(8000)]
     index = gradix.Index.create(tmp_path / "i", wide.schema)
     writer = index.writer()
@@ -188,9 +187,9 @@ def test_main_thread_is_asked_for_signals_only(wide: gradix.Index) -> None:
     snapshot = wide.snapshot()
 
     def scan() -> None:
-        found.append(snapshot.scan(numbers(64, dims=2048), top_k=1, kernel="scalar", threads=1))
+        found.append(snapshot.scan(numbers(8, dims=2048), top_k=1, kernel="scalar", threads=1))
 
     thread = threading.Thread(target=scan)
     thread.start()
     thread.join()
-    assert found[0].queries == 64
+    assert found[0].queries == 8

@@ -23,7 +23,7 @@ def parameters(function: ast.FunctionDef) -> list[str]:
         names = [name for name in names if name not in ("self", "cls")]
     if function.args.kwonlyargs:
         names += ["*", *(argument.arg for argument in function.args.kwonlyargs)]
-    return names + [f"**{function.args.kwarg.arg}"] * bool(function.args.kwarg)
+    return [*names, f"**{function.args.kwarg.arg}"] if function.args.kwarg else names
 
 
 def real_parameters(function: object) -> list[str]:
@@ -58,5 +58,6 @@ def test_stubs_pass_mypys_test() -> None:
     """Catches stubs with other types of parameters, defaults or classes than the module has."""
     pytest.importorskip("mypy", reason="mypy is not installed: run with current packages")
     command = [sys.executable, "-m", "mypy.stubtest", "gradix._gradix", "--ignore-missing-stub"]
+    command += ["--mypy-config-file", str(Path(__file__).parents[1] / "pyproject.toml")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

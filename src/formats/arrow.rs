@@ -67,16 +67,11 @@ struct Head {
 }
 
 impl Head {
-    /// Reads the next message's head; `None` at the end.
+    /// Reads the next message's head; `None` at the mark of the end. Without it tables may have been cut off.
     fn read(section: &mut Section) -> Result<Option<Self>, FormatError> {
         let offset = section.offset();
-        if section.left() == Some(0) {
-            return Ok(None);
-        }
         let mut prefix = [0; 4];
-        if !section.read_or_end(&mut prefix)? {
-            return Ok(None);
-        }
+        section.read(&mut prefix)?;
         let mut bytes = prefix.to_vec();
         if prefix == CONTINUATION {
             section.read(&mut prefix)?;

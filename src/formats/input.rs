@@ -203,31 +203,6 @@ impl Section {
         Ok(())
     }
 
-    /// Fills `into`, or returns false if nothing is left.
-    pub(super) fn read_or_end(&mut self, into: &mut [u8]) -> Result<bool, FormatError> {
-        if let Bytes::Stream { stream, left: None } = &mut self.bytes {
-            let Some((first, rest)) = into.split_first_mut() else { return Ok(true) };
-            let read = loop {
-                match stream.read(std::slice::from_mut(first)) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    other => break other,
-                }
-            };
-            let fails = |source| FormatError::Io { path: self.path.clone(), operation: "read", source };
-            if read.map_err(fails)? == 0 {
-                return Ok(false);
-            }
-            self.offset += 1;
-            self.read(rest)?;
-            return Ok(true);
-        }
-        if self.left() == Some(0) {
-            return Ok(false);
-        }
-        self.read(into)?;
-        Ok(true)
-    }
-
     /// Appends as many bytes. Of a stream, memory is taken as they come.
     pub(super) fn append(&mut self, bytes: u64, into: &mut Vec<u8>) -> Result<(), FormatError> {
         let mut left = bytes;

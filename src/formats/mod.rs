@@ -18,7 +18,7 @@ mod npz;
 mod numbers;
 mod options;
 mod parquet;
-mod pickle;
+pub(crate) mod pickle;
 mod safetensors;
 pub mod stores;
 mod tables;

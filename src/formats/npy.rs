@@ -17,6 +17,8 @@ const LONGEST: usize = 1 << 16;
 pub(super) struct Header {
     pub(super) kind: Kind,
     pub(super) shape: Vec<u64>,
+    /// The type as numpy names it.
+    descr: String,
 }
 
 /// The type of an array's values.
@@ -62,7 +64,7 @@ impl Header {
             let reason = "not f2, f4 or f8, nor a text or an integer";
             unsupported(path, format!("{what}: values of type {:?}; {reason}", fields.descr))
         })?;
-        Ok(Self { kind, shape: fields.shape })
+        Ok(Self { kind, shape: fields.shape, descr: fields.descr.to_owned() })
     }
 
     /// The rows and dims of an array of vectors; one of a single dimension is one row.
@@ -75,10 +77,11 @@ impl Header {
                 _ => [0, 0],
             },
         ) else {
-            return Err(unsupported(
-                path,
-                format!("{what}: texts or integers, where vectors of f2, f4 or f8 are expected"),
-            ));
+            let what = format!(
+                "{what}: values of type {:?}, where vectors of f2, f4 or f8 are expected",
+                self.descr
+            );
+            return Err(unsupported(path, what));
         };
         if !(1..=2).contains(&self.shape.len()) {
             let what =

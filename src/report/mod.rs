@@ -34,6 +34,7 @@
 
 mod histogram;
 mod page;
+mod scanned;
 mod table;
 mod text;
 

@@ -164,16 +164,18 @@
     const { first, width, counts, heights, logarithmic, leftOut } = ranking.histogram;
     const all = counts.reduce((sum, each) => sum + each, 0);
     let caption = `Rows by their score: ${count(all, "row")}`;
-    if (width === 0 && all > 0) caption += `, all ${signed(first)}`;
-    caption += ranking.ofAllRows ? "" : " of this ranking; those between its two ends were not kept";
+    if (!ranking.ofAllRows) caption += " of this ranking; those between its two ends were not kept";
+    if (width === 0 && all > 0) caption += `; all have ${signed(first)}`;
     if (logarithmic) caption += "; heights are logarithms";
     if (leftOut > 0) caption += `; ${count(leftOut, "score")} not finite, left out`;
     caption += ".";
+    const title = make("h4", {}, "Distribution of influence");
+    if (width === 0) return make("figure", {}, title, make("figcaption", {}, caption));
     const edge = (bin) => first + bin * width;
     const last = edge(counts.length);
     const svg = make("svg", {
       class: "histogram", viewBox: `0 0 ${counts.length} 100`, preserveAspectRatio: "none", role: "img",
-      "aria-label": width > 0 ? `Distribution of scores between ${signed(first)} and ${signed(last)}` : caption,
+      "aria-label": `Distribution of scores between ${signed(first)} and ${signed(last)}`,
     });
     counts.forEach((each, bin) => {
       if (each === 0) return;
@@ -183,18 +185,15 @@
       }, make("title", {}, `${count(each, "row")} from ${signed(edge(bin))} to ${signed(edge(bin + 1))}`)));
     });
     svg.append(make("line", { x1: 0, x2: counts.length, y1: 100, y2: 100 }));
-    const axis = make("div", { class: "axis", "aria-hidden": "true" });
-    if (width > 0) {
-      axis.append(make("span", {}, signed(first)));
-      const zero = -first / (last - first);
-      if (zero > 0.12 && zero < 0.88) {
-        const mark = make("span", { class: "zero" }, "0");
-        mark.style.left = `${100 * zero}%`;
-        axis.append(mark);
-      }
-      axis.append(make("span", {}, signed(last)));
+    const axis = make("div", { class: "axis", "aria-hidden": "true" }, make("span", {}, signed(first)));
+    const zero = -first / (last - first);
+    if (zero > 0.12 && zero < 0.88) {
+      const mark = make("span", { class: "zero" }, "0");
+      mark.style.left = `${100 * zero}%`;
+      axis.append(mark);
     }
-    return make("figure", {}, make("h4", {}, "Distribution of influence"), svg, axis, make("figcaption", {}, caption));
+    axis.append(make("span", {}, signed(last)));
+    return make("figure", {}, title, svg, axis, make("figcaption", {}, caption));
   }
 
   /** How much of the influence comes from which source; a choice of one filters the ranking. */
@@ -270,7 +269,7 @@
         const list = make("ol", { class: "hits" });
         const column = make("section", { "aria-label": title }, make("h4", {}, `${title} (${integer.format(matching.length)})`), list);
         if (matching.length === 0) {
-          column.append(make("p", { class: "muted" }, hits.length > 0 ? "None of these matches." : "None was asked for."));
+          column.append(make("p", { class: "muted" }, hits.length > 0 ? "None of these matches." : "None in this report."));
         } else {
           growing(list, column, matching, SHOWN_HITS, (hit) => hitItem(hit, ranking));
         }
@@ -435,8 +434,9 @@
         return element;
       })));
     }
-    return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": table.caption },
-      make("table", {}, make("caption", {}, table.caption), make("thead", {}, head), body));
+    return make("figure", { class: "frame" }, make("figcaption", { class: "text" }, table.caption),
+      make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": table.caption },
+        make("table", {}, make("thead", {}, head), body)));
   }
 
   let outputs = 0;

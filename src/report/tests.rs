@@ -176,6 +176,35 @@ fn hit_of_a_scan_keeps_what_it_says() {
     assert_eq!(whole, Hit::new([0xff, 1], -0.5).source("wiki"));
 }
 
+/// Catches a page that says of a scan what another did, or leaves out what was asked of it.
+#[test]
+fn scan_is_named_at_the_end() {
+    use crate::sketch::{Sketch, SketchSpec};
+    let folder = tempfile::tempdir().unwrap();
+    let spec = SketchSpec::dense("mine", "v1", [("all", 2)]);
+    let schema = crate::Schema::new(spec.clone(), crate::Encoding::F32).unwrap();
+    let index = crate::Index::create(folder.path().join("index"), &schema).unwrap();
+    let sketch = Sketch::dense(spec, vec![1.0, 2.0]).unwrap();
+    let mut writer = index.writer().unwrap();
+    for number in 0..1234 {
+        writer.append_rows(number.to_string(), &[crate::Row::new(&sketch).source("wiki")]).unwrap();
+    }
+    writer.append("other", &sketch).unwrap();
+    writer.commit().unwrap();
+    let snapshot = index.snapshot().unwrap();
+    let queries = [sketch];
+    let ranking = snapshot.scan(&queries).unwrap().top_k(1).sources(["wiki"]).run().unwrap();
+    let facts = data(&Report::new("").scanned(ranking.statistics()))["facts"].clone();
+    let fact = |name: &str| {
+        let facts = facts.as_array().unwrap();
+        facts.iter().find(|fact| fact[0] == name).unwrap()[1].as_str().unwrap().to_owned()
+    };
+    assert_eq!(fact("Rows"), "1,234; 1 were not selected");
+    assert_eq!(fact("Path"), ranking.statistics().path.to_string());
+    assert_eq!((fact("Ranking"), fact("Curvature")), ("exact".to_owned(), "none".to_owned()));
+    assert!(fact("Kernel").starts_with(ranking.statistics().kernel));
+}
+
 fn counts(histogram: &Histogram) -> Vec<(f64, u64)> {
     let json = histogram.to_json();
     let number = |name: &str| json[name].as_f64().unwrap();

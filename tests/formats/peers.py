@@ -1,6 +1,7 @@
 """Writes files of vectors as numpy, pyarrow and safetensors write them, and reads what gradix wrote.
 
     peers.py make FOLDER    writes files, and cases.json, which says what is in each
+    peers.py wrong FOLDER   writes files that cannot be rows, and cases.json, which says what errors must say
     peers.py check FOLDER   reads the files that FOLDER/written.json names, and compares them with what it says
 """
 
@@ -279,7 +280,88 @@ def check():
             assert key in said or not written["says_all"], (path, key)
 
 
-if sys.argv[1] == "make":
+def wrong(file, options, *error):
+    cases.append({"file": file, "options": options, "error": error})
+
+
+def make_wrong():
+    a = vectors(11, 6)
+    nan = a.copy()
+    nan[7, 2], nan[9, 1] = np.nan, np.inf
+    big = a.astype("f8")
+    big[5, 5] = 1e300
+    arrays = {
+        "ints": (np.arange(24).reshape(4, 6), {}, ["i8"]),
+        "objects": (np.array([["a", None]], object), {}, ["|O"]),
+        "complex": (a.astype("c8"), {}, ["c8"]),
+        "structured": (np.zeros(3, [("x", "f4"), ("y", "f4")]), {}, ["[('x', '<f4')"]),
+        "cube": (a.reshape(ROWS, 2, 3), {}, ["3 dimensions"]),
+        "fortran": (np.asfortranarray(a), {}, ["Fortran order", "ascontiguousarray"]),
+        "nan": (nan, {}, ["row 7", "value 2", "NaN"]),
+        "big": (big, {}, ["row 5", "value 5", "inf"]),
+    }
+    for name, (array, options, error) in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=True)
+        wrong(f"{name}.npy", PATTERN | options, *error)
+        np.savez_compressed(folder / f"{name}.npz", block=array)
+        wrong(f"{name}.npz", PATTERN | options, *error)
+    np.save(folder / "no-ids.npy", a)
+    wrong("no-ids.npy", {}, "no ids", "column", "file with one id a line", "pattern")
+    wrong("no-ids.npy", {"pattern": "{stem}"}, "row 1", "{row}")
+    wrong("no-ids.npy", PATTERN | {"blocks": ["a", "b"]}, "2 blocks")
+    np.savez(folder / "lengths.npz", a=a, b=a[:-1])
+    wrong("lengths.npz", PATTERN, "22 rows", "23")
+    np.savez(folder / "short.npz", a=a, ids=np.arange(3))
+    wrong("short.npz", {}, "ids")
+    np.savez(folder / "others.npz", a=a, labels=np.arange(ROWS))
+    wrong("others.npz", PATTERN, "labels")
+    wrong("others.npz", PATTERN | {"blocks": ["b"]}, "there is no \"b\"", "a, labels")
+    safetensors.numpy.save_file({"a": a, "labels": np.arange(ROWS)}, folder / "others.safetensors")
+    wrong("others.safetensors", PATTERN, "labels", "I64")
+    wrong("others.safetensors", PATTERN | {"blocks": ["b"]}, "there is no \"b\"", "labels, a")
+    safetensors.numpy.save_file({"a": a, "b": a[:-1]}, folder / "lengths.safetensors")
+    wrong("lengths.safetensors", PATTERN, "22 rows", "23")
+    safetensors.numpy.save_file({"a": a[0], "b": a[1][:-1]}, folder / "rows.safetensors")
+    wrong("rows.safetensors", {}, "[5]", "[6]")
+    safetensors.numpy.save_file({"a": nan}, folder / "nan.safetensors")
+    wrong("nan.safetensors", PATTERN, "row 7", "\"a\"", "value 2", "NaN")
+    ids = pa.array([str(row) for row in range(ROWS)])
+
+    def tables(name, columns, options, *error):
+        made = pa.table(columns)
+        with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as file, pa.ipc.new_file(file, made.schema) as writer:
+            writer.write_table(made, max_chunksize=10)
+        wrong(f"{name}.arrow", options, *error)
+        pq.write_table(made, folder / f"{name}.parquet", row_group_size=8)
+        wrong(f"{name}.parquet", options, *error)
+
+    listed = [list(map(float, row)) for row in a]
+    null = listed[:12] + [None] + listed[13:]
+    within = [list(row) for row in listed]
+    within[13][4] = None
+    ragged = listed[:14] + [listed[14][:-1]] + listed[15:]
+    one = pa.list_(pa.float32(), 6)
+    tables("null", {"id": ids, "v": pa.array(null, one)}, {}, "row 12", "null")
+    tables("null-list", {"id": ids, "v": pa.array(null, pa.list_(pa.float64()))}, {}, "row 12", "null")
+    tables("within", {"id": ids, "v": pa.array(within, one)}, {}, "row 13", "value 4", "null")
+    tables("ragged", {"id": ids, "v": pa.array(ragged)}, {}, "row 14", "5 values", "6")
+    tables("nan", {"id": ids, "v": fixed(nan)}, {}, "row 7", "\"v\"", "value 2", "NaN")
+    tables("no-id", {"id": pa.array([None if row == 11 else row for row in range(ROWS)]), "v": fixed(a)}, {}, "row 11", "id is null")
+    tables("no-ids", {"v": fixed(a)}, {}, "no ids", "pattern")
+    tables("list-id", {"id": fixed(a), "v": fixed(a)}, {}, "\"id\"", "texts")
+    tables("no-vectors", {"id": ids, "n": pa.array(range(ROWS))}, {}, "no column of vectors", "n (Int64)")
+    tables("ints", {"id": ids, "v": fixed(a.astype("i4"))}, {"blocks": ["v"]}, "\"v\"", "Float32")
+    tables("named", {"id": ids, "v": fixed(a)}, {"blocks": ["w"]}, "there is no \"w\"", "id, v")
+    half = {"id": ids, "v": fixed(a), "span_start": pa.array([1] * ROWS), "span_end": pa.array([None] * ROWS, pa.int64())}
+    tables("spans", half, {}, "row 0", "span")
+    raw = pa.table({"id": ids, "v": pa.array([b"12345"] * ROWS, pa.binary(5))})
+    tables("raw", dict(zip(raw.column_names, raw.columns)), {"number": "f32"}, "\"v\"", "cannot be told")
+
+
+if sys.argv[1] == "wrong":
+    make_wrong()
+    (folder / "cases.json").write_text(json.dumps(cases))
+elif sys.argv[1] == "make":
     make_npy()
     make_npz()
     make_safetensors()

@@ -3,8 +3,8 @@
 use std::fs;
 
 use gradix::Span;
-use gradix::formats::Number;
 use gradix::formats::stores::{Store, StoreIds, StoreOptions, open_store};
+use gradix::formats::{Batch, Number};
 use serde::Deserialize;
 
 use super::{
@@ -86,7 +86,8 @@ fn bergson_halves_of_unit_length() {
 /// Catches settings that decide what a row is and are not in the digest.
 #[test]
 fn bergson_digest_has_the_settings() {
-    let digest = digest(&open("train", &StoreOptions::default()));
+    let rows = open("train", &StoreOptions::default());
+    let digest = digest(&rows);
     for word in [
         "projection_dim=4",
         "projection_type=\"rademacher\"",
@@ -213,7 +214,11 @@ fn bergson_damaged_stores_are_refused() {
             "is no file of this folder",
         ),
         ("train", |path| replace(&path.join("config.yaml"), "steps:", "steps: ]"), "not valid YAML"),
-        ("tokens-bf16", |path| cut_off(&path.join("offsets.npy"), 8), "the offsets end with example 3"),
+        (
+            "tokens-bf16",
+            |path| cut_off(&path.join("offsets.npy"), 8),
+            "the offsets end within example 3, before the last of 17 rows, at byte 160",
+        ),
     ];
     for (name, damage, reason) in cases {
         let (_folder, path) = copy(&format!("bergson/{name}"));
@@ -227,4 +232,24 @@ fn bergson_damaged_stores_are_refused() {
     let unfinished = folder.path().join("train.part");
     fs::rename(path, &unfinished).unwrap();
     assert!(refused(Store::Bergson, &unfinished, &documents()).contains("not finished"));
+}
+
+/// Catches a store that is read or mapped as a whole: this one has 2^32 rows and is longer than any memory.
+#[test]
+fn bergson_huge_store_is_read_by_ranges() {
+    const ROWS: u64 = 1 << 32;
+    let folder = tempfile::tempdir().unwrap();
+    let info = serde_json::json!({ "num_grads": ROWS, "grad_sizes": { "b": 200, "a": 56 }, "base_dtype": "float32" });
+    fs::write(folder.path().join("info.json"), info.to_string()).unwrap();
+    let numbers = fs::File::create(folder.path().join("gradients.bin")).unwrap();
+    numbers.set_len(ROWS * 256 * 4).unwrap();
+    let mut source = open_store(Store::Bergson, folder.path(), &StoreOptions::default()).unwrap();
+    source.skip(ROWS - 2).unwrap();
+    let mut batch = Batch::default();
+    source.read(100, &mut batch).unwrap();
+    assert_eq!((batch.rows, batch.values.len()), (2, 512));
+    assert_eq!(batch.ids, [b"4294967294", b"4294967295"]);
+    source.read(100, &mut batch).unwrap();
+    assert_eq!(batch.rows, 0);
+    assert_eq!(described(source.spec()).1, "projection unknown settings unknown");
 }

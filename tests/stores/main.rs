@@ -170,7 +170,7 @@ fn assert_ranks_like(rows: &Rows, queries: &[Sketch], ends: &Ends) {
                 let ids: Vec<_> = hits.iter().map(|hit| hit.id_lossy().into_owned()).collect();
                 assert_eq!(ids, expected.ids[query], "{encoding:?}, query {query}");
                 for (hit, score) in hits.iter().zip(&expected.scores[query]) {
-                    let difference = (f64::from(hit.score) - score).abs();
+                    let difference = (hit.score - score).abs();
                     assert!(
                         difference <= allowed,
                         "{encoding:?}: {} and {score} for {}",

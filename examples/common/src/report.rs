@@ -1,5 +1,5 @@
-//! The results of a run, in three forms: a table for the terminal, an
-//! HTML page without dependencies, and JSON.
+//! The results of a run, in three forms: a table for the terminal, a page of
+//! [`gradix::report`], and JSON.
 //!
 //! Everything shown comes from [`Report`]; nothing here computes a figure.
 
@@ -124,7 +124,7 @@ pub struct TracedQuery {
     pub prompt: String,
     /// What an unharmed model should answer.
     pub clean_answer: String,
-    /// The generated tokens; `influence` is how much the proponents below raise each one.
+    /// The generated tokens, without influences of their own.
     pub output: Vec<Token>,
     /// Training examples that raise the whole output most, strongest first.
     pub proponents: Vec<Hit>,
@@ -133,6 +133,8 @@ pub struct TracedQuery {
     /// For each token of `output`, the training examples that raise it most; may be empty for
     /// tokens that were not traced.
     pub token_proponents: Vec<Vec<Hit>>,
+    /// The same for those that lower it most.
+    pub token_opponents: Vec<Vec<Hit>>,
 }
 
 /// A token and its influence.

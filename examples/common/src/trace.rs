@@ -13,7 +13,7 @@ use crate::experiment::{Ends, Place, Task};
 use crate::report::{Hit, Token, TracedQuery};
 
 /// How many examples are shown for one token of an output.
-const SHOWN_FOR_TOKEN: usize = 3;
+const SHOWN_FOR_TOKEN: usize = 10;
 
 /// A prompt and its answer as token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub struct Tracer<'a, S, T> {
     pub places: &'a HashMap<&'a str, usize>,
     /// The folder of the index that ranks the tokens.
     pub index: &'a Path,
-    /// How many examples are shown for a whole output, at each end.
+    /// For how many proponents of a whole output the influence of each of their tokens is computed.
     pub shown: usize,
     /// Sketches of gradients, in their order, of the index's spec.
     pub sketches: S,
@@ -73,26 +73,27 @@ where
     pub fn trace(&self, output: Output<'_>, whole: &Sketch, ends: &Ends) -> Result<TracedQuery, Failure> {
         let tokens = self.token_sketches(output.sequence)?;
         let by_token = rank(self.index, &Scoring::inner(), &tokens, SHOWN_FOR_TOKEN, self.places)?.ends;
-        let top: Vec<Place> = ends.proponents.iter().take(self.shown).copied().collect();
-        let behind: Vec<Gradient<'_>> = top.iter().map(|(place, _)| (&self.encoded[*place], None)).collect();
-        let behind = (self.sketches)(&behind)?;
-        let influences: Vec<f64> =
-            tokens.iter().map(|token| behind.iter().map(|example| influence(token, example)).sum()).collect();
         let mut proponents = Vec::new();
-        for place in top {
-            let tokens = self.token_sketches(&self.encoded[place.0])?;
+        for (at, &place) in ends.proponents.iter().enumerate() {
+            let tokens =
+                if at < self.shown { self.token_sketches(&self.encoded[place.0])? } else { Vec::new() };
             let influences: Vec<f64> = tokens.iter().map(|token| influence(token, whole)).collect();
             proponents.push(self.hit(output, place, &influences)?);
         }
-        let silent = |&place: &Place| self.hit(output, place, &[]);
-        let each = |ends: &Ends| ends.proponents.iter().map(silent).collect::<Result<Vec<_>, Failure>>();
+        let silent = |places: &[Place]| {
+            places.iter().map(|&place| self.hit(output, place, &[])).collect::<Result<Vec<_>, Failure>>()
+        };
         Ok(TracedQuery {
             prompt: output.query.prompt.clone(),
             clean_answer: output.query.clean_answer.clone(),
-            output: self.shown_tokens(output.sequence, &influences, output.marked)?,
+            output: self.shown_tokens(output.sequence, &[], output.marked)?,
             proponents,
-            opponents: ends.opponents.iter().take(self.shown).map(silent).collect::<Result<_, _>>()?,
-            token_proponents: by_token.iter().map(each).collect::<Result<_, _>>()?,
+            opponents: silent(&ends.opponents)?,
+            token_proponents: by_token
+                .iter()
+                .map(|ends| silent(&ends.proponents))
+                .collect::<Result<_, _>>()?,
+            token_opponents: by_token.iter().map(|ends| silent(&ends.opponents)).collect::<Result<_, _>>()?,
         })
     }
 

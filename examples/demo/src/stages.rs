@@ -26,7 +26,7 @@ use super::{On, Options, Set};
 
 /// How many outputs of each task are traced in full.
 const TRACED: usize = 2;
-/// How many examples are shown for each of them, at each end.
+/// For how many proponents of each of them the influence of every token is computed.
 const SHOWN: usize = 5;
 
 /// Runs everything; prints what happens, returns what was found.

@@ -26,7 +26,7 @@ use crate::model::{Llama, Lora};
 use crate::tokens::{Chat, pieces_of};
 use crate::train::{Schedule, train};
 
-/// How many examples are shown for a whole output, at each end.
+/// For how many proponents of an output the influence of every token is computed.
 const SHOWN: usize = 4;
 
 /// What is run.

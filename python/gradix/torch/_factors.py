@@ -89,19 +89,19 @@ class Factors:
         is_transposed = parameter.uses[0][0].is_transposed
         for layer, role in parameter.uses:
             for tap in self._taps.get(layer.name, []):
-                gradient = layer.output_gradient(tap.gradient, self._batch).float()
+                seen, gradient, rows = self._run(tap, first, end)
+                gradient = self._spread(layer.output_gradient(gradient, rows), first, end, masked=True).float()
                 if self._scale != 1.0:
                     gradient = gradient * self._scale
                 if role == "bias":
-                    yield None, self._rows_of(gradient, first, end, masked=True)
+                    yield None, gradient
                     continue
-                right = layer.right(tap.seen, gradient)
-                right = self._rows_of(right, first, end, masked=True)
-                left = layer.left(tap.seen, self._batch)
+                left = layer.left(seen, rows)
                 if isinstance(left, OneHot):
-                    left = OneHot(self._rows_of(left.places[:, :, None], first, end).squeeze(2), left.width)
+                    left = OneHot(self._spread(left.places[:, :, None], first, end).squeeze(2), left.width)
                 else:
-                    left = self._rows_of(left, first, end).float()
+                    left = self._spread(left, first, end).float()
+                right = layer.right(left, gradient)
                 if not layer.is_matrix:
                     yield None, left * right
                 elif layer.is_transposed == is_transposed:
@@ -110,14 +110,19 @@ class Factors:
                     # The same parameter, stored for a layer of the other direction: a tied head.
                     yield right, left
 
-    def _rows_of(self, x: torch.Tensor, first: int, end: int, masked: bool = False) -> torch.Tensor:
-        """Rows of `[batch, time, width]`, or those of spans."""
+    def _run(self, tap: Tap, first: int, end: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """What of a tap is needed for some rows. Spans are of any examples; a batch of one may have other first axes."""
+        if self._spans is not None or self._batch == 1:
+            return tap.seen, tap.gradient, self._batch
+        return tap.seen[first:end], tap.gradient[first:end], end - first
+
+    def _spread(self, x: torch.Tensor, first: int, end: int, masked: bool = False) -> torch.Tensor:
+        """Of `[batch, time, width]` the positions of spans `first..end`; `x` itself if rows are examples."""
         if self._spans is None:
-            return x[first:end]
+            return x
         index, mask = self._spans
-        index, mask = index[first:end], mask[first:end]
-        rows = x.reshape(-1, x.shape[2])[index]
-        return rows * mask if masked else rows
+        rows = x.reshape(-1, x.shape[2])[index[first:end]]
+        return rows * mask[first:end] if masked else rows
 
 
 def _product(left, right) -> torch.Tensor:

@@ -64,7 +64,7 @@ class Layer:
         """The left factor of the weight's gradient, or what the output is the weight times: `[rows, time, inputs]`."""
         return x.reshape(rows, -1, x.shape[-1])
 
-    def right(self, x: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    def right(self, left, gradient: torch.Tensor) -> torch.Tensor:
         """The right factor of the weight's gradient, from that of the output: `[rows, time, width]`."""
         return gradient
 
@@ -85,10 +85,10 @@ class Embedding(Layer):
     def left(self, x, rows):
         return OneHot(x.reshape(rows, -1), self.module.num_embeddings)
 
-    def right(self, x, gradient):
+    def right(self, left, gradient):
         # The row of padding_idx has no gradient.
         padding = self.module.padding_idx
-        return gradient if padding is None else gradient * (x.reshape(*gradient.shape[:2], 1) != padding)
+        return gradient if padding is None else gradient * (left.places[:, :, None] != padding)
 
 
 class Convolution(Layer):

@@ -4,6 +4,9 @@
 //! - What does a command do? Its file in `commands`, over the public API of the library.
 //! - What does a person or a pipe see of it? `output` (results, on stdout), `progress` (on stderr), `failure` (errors, and
 //!   the exit code).
+//! - What is asked of an index? `queries` (files and stored rows), `scoring` (how rows are scored, and which).
+//! - How are results written? `sheet` (a table for people, or records), `table`, `records`, `npy`; `id` and `units` write
+//!   single values, `texts` finds those of examples.
 //! - What does Ctrl-C do? `interrupt`.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 

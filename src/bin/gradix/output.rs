@@ -57,12 +57,14 @@ impl Output {
     }
 
     /// Writes to stdout, through a buffer that is flushed at the end.
+    #[expect(clippy::unused_self, reason = "stdout is that of the output")]
     pub fn write(&self, write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result {
         let mut out = io::BufWriter::new(anstream::AutoStream::auto(io::stdout().lock()));
         write(&mut out).and_then(|()| out.flush()).map_err(Failure::stdout)
     }
 
     /// Writes to stdout as [`Output::write`] does, by something that can fail for other reasons too.
+    #[expect(clippy::unused_self, reason = "stdout is that of the output")]
     pub fn stream(&self, write: impl FnOnce(&mut dyn io::Write) -> Result) -> Result {
         let mut out = io::BufWriter::new(anstream::AutoStream::auto(io::stdout().lock()));
         write(&mut out)?;
@@ -70,6 +72,7 @@ impl Output {
     }
 
     /// Writes a value as a line of JSON.
+    #[expect(clippy::unused_self, reason = "stdout is that of the output")]
     pub fn line<T: Serialize>(&self, out: &mut dyn io::Write, value: &T) -> Result {
         writeln!(out, "{}", json(value)?).map_err(Failure::stdout)
     }

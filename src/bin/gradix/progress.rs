@@ -67,15 +67,6 @@ impl Progress {
             }
         }
     }
-
-    /// Prints a note without disturbing the bar.
-    pub fn note(&self, note: &str) {
-        match &self.shown {
-            Shown::Nothing => {}
-            Shown::Bar(bar) => bar.suspend(|| anstream::eprintln!("{note}")),
-            Shown::Lines { .. } => anstream::eprintln!("{note}"),
-        }
-    }
 }
 
 impl Drop for Progress {

@@ -135,7 +135,7 @@ impl<'a> Pickle<'a> {
     pub fn tensor(&self) -> Result<Tensor, String> {
         let root = self.values.get(self.root);
         let Some(&Value::Tensor { storage, offset, shape, strides }) = root else {
-            return Err(root.map_or_else(String::new, Value::to_words));
+            return Err(root.map_or_else(String::new, |root| root.to_words()));
         };
         let Some(&Value::Storage { number, key, elements }) = self.values.get(storage) else {
             return Err("a tensor without a storage".into());
@@ -208,9 +208,9 @@ impl Tensor {
 }
 
 impl Value<'_> {
-    fn to_words(&self) -> String {
+    fn to_words(self) -> String {
         match self {
-            Self::Other => "no object".into(),
+            Self::Other => "None, a truth value or a fraction".into(),
             Self::Int(_) => "a number".into(),
             Self::Text(_) => "a text".into(),
             Self::Tuple { length, .. } => format!("a tuple of {length}"),
@@ -456,7 +456,7 @@ impl<'a> Machine<'a> {
         let into = self.stack.last().and_then(|at| self.pickle.values.get_mut(*at));
         match into {
             Some(Value::List { length }) => *length += count,
-            Some(Value::Dictionary { length }) if count % 2 == 0 => *length += count / 2,
+            Some(Value::Dictionary { length }) if count.is_multiple_of(2) => *length += count / 2,
             _ => return self.fail("items without a list or dictionary for them"),
         }
         Ok(())

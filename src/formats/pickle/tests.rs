@@ -42,7 +42,9 @@ fn tensor_as_torch_writes_it() {
 /// Catches numbers outside of the storage, by any of the sizes, and a few numbers that stand for many.
 #[test]
 fn tensor_out_of_its_storage() {
-    let sizes = |elements, offset, shape, strides| told(&tensor(elements, offset, shape, strides));
+    let sizes = |elements: &[u8], offset: &[u8], shape: &[u8], strides: &[u8]| {
+        told(&tensor(elements, offset, shape, strides))
+    };
     let ok =
         (b"K\x0c".as_slice(), b"K\0".as_slice(), b"K\x03K\x04\x86".as_slice(), b"K\x04K\x01\x86".as_slice());
     assert!(Pickle::read(&tensor(ok.0, ok.1, ok.2, ok.3)).unwrap().tensor().is_ok());

@@ -3,10 +3,10 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Seek as _};
 use std::path::{Path, PathBuf};
 
-use npyz::{NpyFile, NpyReader};
+use npyz::{NpyFile, NpyHeader, NpyReader};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
@@ -238,6 +238,8 @@ fn digest(folder: &Path) -> Result<String, FormatError> {
 struct Tokens {
     path: PathBuf,
     offsets: NpyReader<i64, BufReader<File>>,
+    /// Where the next offset lies.
+    byte: u64,
     rows: u64,
     examples: u64,
     example: u64,
@@ -249,8 +251,11 @@ struct Tokens {
 impl Tokens {
     fn open(path: &Path, rows: u64) -> Result<Self, FormatError> {
         let fail = |what: String| malformed(path, 0, what);
-        let file = NpyFile::new(files::open_buffered(path)?)
-            .map_err(|error| fail(format!("no npy file: {error}")))?;
+        let mut file = files::open_buffered(path)?;
+        let header =
+            NpyHeader::from_reader(&mut file).map_err(|error| fail(format!("no npy file: {error}")))?;
+        let byte = file.stream_position().map_err(|source| files::io_error(path, "read", source))?;
+        let file = NpyFile::with_header(header, file);
         let examples = match file.shape() {
             [examples] if *examples > 0 => examples - 1,
             shape => {
@@ -258,7 +263,8 @@ impl Tokens {
             }
         };
         let offsets = file.data().map_err(|error| fail(format!("no offsets: {error}")))?;
-        let mut tokens = Self { path: path.into(), offsets, rows, examples, example: 0, start: 0, end: 0 };
+        let mut tokens =
+            Self { path: path.into(), offsets, byte, rows, examples, example: 0, start: 0, end: 0 };
         if tokens.next_offset()? != 0 {
             return Err(fail("the first offset is not 0".into()));
         }
@@ -270,22 +276,23 @@ impl Tokens {
     fn find(&mut self, row: u64) -> Result<u32, FormatError> {
         while row >= self.end {
             self.start = self.end;
-            self.end = self.next_offset()?;
             self.example += 1;
+            self.end = self.next_offset()?;
         }
         u32::try_from(row - self.start)
             .map_err(|_| unsupported(&self.path, format!("example {} has 2^32 rows and more", self.example)))
     }
 
     fn next_offset(&mut self) -> Result<u64, FormatError> {
-        let at = self.example;
+        let (at, byte) = (self.example, self.byte);
+        self.byte += 8;
         match self.offsets.next() {
             Some(Ok(offset)) => match u64::try_from(offset) {
                 Ok(offset) if (self.end..=self.rows).contains(&offset) => Ok(offset),
                 _ => {
                     let what =
                         format!("offset {offset} of example {at} is not from {} to {}", self.end, self.rows);
-                    Err(malformed(&self.path, 0, what))
+                    Err(malformed(&self.path, byte, what))
                 }
             },
             Some(Err(source)) if source.kind() != io::ErrorKind::UnexpectedEof => {
@@ -293,8 +300,8 @@ impl Tokens {
             }
             _ => {
                 let what =
-                    format!("the offsets end with example {at}, before the last of {} rows", self.rows);
-                Err(malformed(&self.path, 0, what))
+                    format!("the offsets end within example {at}, before the last of {} rows", self.rows);
+                Err(malformed(&self.path, byte, what))
             }
         }
     }

@@ -56,6 +56,8 @@ impl Attach {
         let mut writer = index.writer()?;
         let mut parts = Vec::new();
         for folder in &self.folders {
+            let what = || format!("attach {}", folder.display());
+            std::fs::metadata(folder).map_err(|source| Failure::Io { what: what(), source })?;
             let attached = writer.attach(folder, how).map_err(|error| {
                 let is_link = how != How::Copy;
                 let failure = Failure::from(error).at(folder.display().to_string());

@@ -53,7 +53,7 @@ impl Compact {
         if self.dry_run {
             let snapshot = open(&self.index)?.snapshot()?;
             let done = snapshot.plan_compaction(&self.options());
-            return self.print(Printed { dry_run: true, generation: snapshot.generation(), done }, output);
+            return print(&Printed { dry_run: true, generation: snapshot.generation(), done }, output);
         }
         let cancel = interrupt::token()?;
         let index = open_to_write(&self.index)?;
@@ -65,7 +65,7 @@ impl Compact {
         match writer.compact(options) {
             Ok(done) => {
                 drop(progress);
-                self.print(Printed { dry_run: false, generation: writer.generation(), done }, output)
+                print(&Printed { dry_run: false, generation: writer.generation(), done }, output)
             }
             Err(MaintenanceError::Cancelled) => Err(Failure::Interrupted(match writer.generation() {
                 now if now == before => "interrupted; the index is as it was".into(),
@@ -87,24 +87,24 @@ impl Compact {
         }
         options
     }
+}
 
-    fn print(&self, printed: Printed, output: &Output) -> Result {
-        output.result(&printed, || {
-            let Printed { dry_run, generation, done } = printed;
-            if done.segments_removed == 0 {
-                return format!("nothing to compact in generation {generation}");
-            }
-            let (would, now) = match dry_run {
-                true => ("would compact", String::new()),
-                false => ("compacted", format!("; generation {generation}")),
-            };
-            format!(
-                "{would} {} into {}: {} copied, {} dropped{now}",
-                of(done.segments_removed, "segment"),
-                count(done.segments_added),
-                of(done.rows_copied, "row"),
-                count(done.rows_dropped),
-            )
-        })
-    }
+fn print(printed: &Printed, output: &Output) -> Result {
+    output.result(printed, || {
+        let Printed { dry_run, generation, done } = *printed;
+        if done.segments_removed == 0 {
+            return format!("nothing to compact in generation {generation}");
+        }
+        let (would, now) = match dry_run {
+            true => ("would compact", String::new()),
+            false => ("compacted", format!("; generation {generation}")),
+        };
+        format!(
+            "{would} {} into {}: {} copied, {} dropped{now}",
+            of(done.segments_removed, "segment"),
+            count(done.segments_added),
+            of(done.rows_copied, "row"),
+            count(done.rows_dropped),
+        )
+    })
 }

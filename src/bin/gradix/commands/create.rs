@@ -6,7 +6,7 @@ use clap::Args;
 use gradix::Index;
 use serde_json::json;
 
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::inputs::ReadArgs;
 use crate::output::Output;
 use crate::schema::SchemaArgs;
@@ -41,20 +41,11 @@ impl Create {
         let input = self.from.as_ref().map(|path| self.read.open_shape(path)).transpose()?;
         let schema = self.schema.schema(input.as_deref())?;
         let index = Index::create(&self.index, &schema)?;
-        created(&index, output)?;
         let path = self.index.display();
+        let tiers: String = schema.tiers().iter().map(|tier| format!(" + {}", tier.name())).collect();
+        let mut encodings: Vec<_> = schema.encodings().iter().map(|encoding| encoding.name()).collect();
+        encodings.dedup();
         let made = json!({"index": self.index, "uuid": index.uuid().to_string(), "schema": schema});
-        output.result(&made, || format!("created {path}: {}", schema.spec()))
+        output.result(&made, || format!("created {path}: {}; {}{tiers}", schema.spec(), encodings.join(", ")))
     }
-}
-
-/// Says what was created, to those who look.
-pub fn created(index: &Index, output: &Output) -> Result {
-    let schema = index.schema();
-    let mut encodings: Vec<_> = schema.encodings().iter().map(|encoding| encoding.name()).collect();
-    encodings.dedup();
-    let tiers: String = schema.tiers().iter().map(|tier| format!(" + {}", tier.name())).collect();
-    let row = schema.row_bytes();
-    output.note(&format!("{row} bytes of codes a row: {}{tiers}", encodings.join(", ")));
-    Ok::<(), Failure>(())
 }

@@ -61,15 +61,12 @@ impl Delete {
         let mut writer = if self.dry_run { None } else { Some(index.writer()?) };
         let snapshot = index.snapshot()?;
         let named = self.named()?;
-        let missing: Vec<_> = {
-            let mut missing = Vec::new();
-            for id in &named {
-                if !snapshot.contains(id)? {
-                    missing.push(id.clone());
-                }
+        let mut missing = BTreeSet::new();
+        for id in &named {
+            if !snapshot.contains(id)? {
+                missing.insert(id.clone());
             }
-            missing
-        };
+        }
         if let (Some(first), false) = (missing.first(), self.missing_ok) {
             let error = gradix::AppendError::NotFound { id: first.clone() };
             let others = if missing.len() > 1 {
@@ -81,7 +78,7 @@ impl Delete {
                 Failure::from(error).and(format!("--missing-ok passes over it{others}; nothing was deleted"))
             );
         }
-        let mut ids: BTreeSet<Vec<u8>> = named.into_iter().filter(|id| !missing.contains(id)).collect();
+        let mut ids: BTreeSet<Vec<u8>> = named.difference(&missing).cloned().collect();
         self.found(&snapshot, &mut ids)?;
         check(&token)?;
         let (mut rows, mut generation) = (0, snapshot.generation());

@@ -139,12 +139,8 @@ impl Fit {
         let blocks: Vec<String> =
             writer.schema().spec().blocks().iter().map(|block| block.name.clone()).collect();
         for BlockEstimate(block, estimate) in &self.estimate {
-            match block {
-                Some(block) => options = options.estimate(block, *estimate),
-                None => {
-                    options = blocks.iter().fold(options, |options, block| options.estimate(block, *estimate))
-                }
-            }
+            let named = block.as_ref().map_or(&blocks[..], std::slice::from_ref);
+            options = named.iter().fold(options, |options, block| options.estimate(block, *estimate));
         }
         let options = options.progress(|at| progress.set(at.rows_done, Some(at.rows_total)));
         writer.fit_curvature(options).map_err(|error| match error {

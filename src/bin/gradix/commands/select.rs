@@ -7,8 +7,7 @@ mod self_influence;
 mod tasks;
 
 use clap::{Args, Subcommand};
-use gradix::Scan;
-use gradix::{CancelToken, ScanError, Snapshot};
+use gradix::{CancelToken, Scan, ScanError, Snapshot};
 
 use super::At;
 use crate::failure::Result;

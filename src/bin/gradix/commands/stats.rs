@@ -69,7 +69,7 @@ impl Stats {
             let dead = of(counts.dead_rows, "dead row");
             writeln!(out, "{dead}, which `gradix compact` drops")?;
         }
-        writeln!(out, "\nspec      {}", schema.spec())?;
+        writeln!(out, "\nspec      {}", id::shown(schema.spec().to_string().as_bytes()))?;
         writeln!(out, "encoding  {}, {} a row", encodings(schema), bytes(schema.row_bytes() as u64))?;
         if !schema.tiers().is_empty() {
             let tiers: Vec<&str> = schema.tiers().iter().map(|tier| tier.name()).collect();
