@@ -69,7 +69,9 @@ pub struct Rows<'a> {
 }
 
 /// Which rows are wanted, by id, span and source.
-struct Only<'a>(Box<dyn FnMut(&[u8], Span, Option<&str>) -> bool + Send + 'a>);
+struct Only<'a>(Wanted<'a>);
+
+type Wanted<'a> = Box<dyn FnMut(&[u8], Span, Option<&str>) -> bool + Send + 'a>;
 
 impl std::fmt::Debug for Only<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
