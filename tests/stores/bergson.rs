@@ -99,6 +99,16 @@ fn bergson_digest_has_the_settings() {
     ] {
         assert!(digest.split(' ').any(|found| found == word), "{word} is not in {digest}");
     }
+    // How a Hessian is inverted says nothing where there is none.
+    assert!(!digest.contains("inversion_cfg"), "{digest}");
+    let (_folder, path) = copy("bergson/train");
+    replace(&path.join("config.yaml"), "hessian_path: null", "hessian_path: runs/hessian");
+    let rows = read(Store::Bergson, &path, &documents()).unwrap();
+    assert!(
+        super::described(&rows.spec)
+            .1
+            .contains("hessian_path=\"runs/hessian\" ev_correction=false inversion_cfg={")
+    );
 }
 
 /// Catches rows of tokens that go to other examples or places, and ids that are counted by rows.

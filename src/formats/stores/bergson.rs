@@ -33,7 +33,10 @@ const GRADIENT_SETTINGS: [&str; 10] = [
 ];
 
 /// Those that decide what is done to a gradient before it is stored.
-const ROW_SETTINGS: [&str; 4] = ["unit_normalize", "hessian_path", "ev_correction", "inversion_cfg"];
+const ROW_SETTINGS: [&str; 2] = ["unit_normalize", "hessian_path"];
+
+/// Those that only matter with a Hessian.
+const HESSIAN_SETTINGS: [&str; 2] = ["ev_correction", "inversion_cfg"];
 
 /// A store that is read.
 pub(super) struct Bergson {
@@ -226,7 +229,11 @@ fn digest(folder: &Path) -> Result<String, FormatError> {
             for command in commands.filter_map(Value::as_object) {
                 let of = |key: &str| command.get(key).and_then(Value::as_object);
                 words.extend(of("index_cfg").iter().flat_map(|map| settings::words(map, GRADIENT_SETTINGS)));
-                words.extend(of("preprocess_cfg").iter().flat_map(|map| settings::words(map, ROW_SETTINGS)));
+                if let Some(map) = of("preprocess_cfg") {
+                    words.extend(settings::words(map, ROW_SETTINGS));
+                    let has_hessian = map.get("hessian_path").is_some_and(|path| !path.is_null());
+                    words.extend(settings::words(map, HESSIAN_SETTINGS.into_iter().filter(|_| has_hessian)));
+                }
             }
         }
         None => words.push("settings unknown".into()),
