@@ -153,8 +153,8 @@ fn made() -> Agreement {
 
 fn weights(model: &Model) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     let Model { tokens, first, shared, second, down } = model;
-    let matrix = |it: &Param<Tensor<2>>| (it.dims().to_vec(), it.val().into_data().to_vec().unwrap());
-    let vector = |it: &Param<Tensor<1>>| (it.dims().to_vec(), it.val().into_data().to_vec().unwrap());
+    let matrix = |it: &Param<Tensor<2>>| (it.dims().to_vec(), it.val().try_into_vec_as::<f32>().unwrap());
+    let vector = |it: &Param<Tensor<1>>| (it.dims().to_vec(), it.val().try_into_vec_as::<f32>().unwrap());
     let bias = |it: &Option<Param<Tensor<1>>>| vector(it.as_ref().unwrap());
     BTreeMap::from([
         ("tokens.weight".into(), matrix(&tokens.weight)),
