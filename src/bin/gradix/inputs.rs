@@ -144,30 +144,29 @@ impl ReadArgs {
         let has = |block: &gradix::sketch::Block| source.spec().blocks().contains(block);
         let can_choose = self.blocks.is_empty() && !is_stream(path) && spec.blocks().iter().all(has);
         if fits(source.spec(), spec) || !can_choose {
-            return self.check_blocks(path, source, spec);
+            return check_blocks(path, source, spec);
         }
         let names: Vec<String> = spec.blocks().iter().map(|block| block.name.clone()).collect();
-        self.check_blocks(path, self.open(path, &names)?, spec)
+        check_blocks(path, self.open(path, &names)?, spec)
     }
+}
 
-    /// Checks that the rows of an input are rows of a spec.
-    pub fn check_blocks(
-        &self,
-        path: &Path,
-        source: Box<dyn RowSource>,
-        spec: &SketchSpec,
-    ) -> Result<Box<dyn RowSource>> {
-        if fits(source.spec(), spec) {
-            return Ok(source);
-        }
-        Err(Failure::Wrong(format!(
-            "{} has rows of other blocks than the index: {}; the index has {}",
-            path.display(),
-            shape(source.spec()),
-            shape(spec)
-        ))
-        .and("--blocks chooses and orders blocks".into()))
+/// Checks that the rows of an input are rows of a spec.
+pub fn check_blocks(
+    path: &Path,
+    source: Box<dyn RowSource>,
+    spec: &SketchSpec,
+) -> Result<Box<dyn RowSource>> {
+    if fits(source.spec(), spec) {
+        return Ok(source);
     }
+    Err(Failure::Wrong(format!(
+        "{} has rows of other blocks than the index: {}; the index has {}",
+        path.display(),
+        shape(source.spec()),
+        shape(spec)
+    ))
+    .and("--blocks chooses and orders blocks".into()))
 }
 
 /// Whether rows of one spec are rows of the other as they are.

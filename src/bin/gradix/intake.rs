@@ -115,7 +115,7 @@ impl IntakeArgs {
         };
         let mut record = Record::new(intake.paths, intake.settings, self.payload)?;
         match (find(&target, &record, intake.paths), self.resume) {
-            (Ok(Found::Nothing), _) | (Err(_), false) | (Ok(Found::Finished(_)), false) => {}
+            (Ok(Found::Nothing), _) | (Err(_) | Ok(Found::Finished(_)), false) => {}
             (Ok(Found::Unfinished(found)), true) => {
                 output.note(&format!("going on behind {} rows, at row {} of {}", found.rows_in_all, found.at.row, found.path));
                 record.go_on(*found);

@@ -7,7 +7,7 @@ use gradix::formats::RowSource;
 
 use crate::failure::{Failure, Result};
 use crate::ingest::Opener;
-use crate::inputs::{ReadArgs, expand};
+use crate::inputs::{ReadArgs, check_blocks, expand, is_stream};
 use crate::intake::{Intake, IntakeArgs};
 use crate::output::Output;
 use crate::schema::SchemaArgs;
@@ -72,11 +72,11 @@ impl Append {
             }
         })?;
         // A stream cannot be opened twice.
-        let mut opened = opened.filter(|_| crate::inputs::is_stream(first));
+        let mut opened = opened.filter(|_| is_stream(first));
         let spec = schema.spec().clone();
         let (own, read) = (paths.clone(), self.read.clone());
         let open: Opener = Box::new(move |input| match opened.take() {
-            Some(source) => read.check_blocks(&own[input], source, &spec),
+            Some(source) => check_blocks(&own[input], source, &spec),
             None => read.open_for(&own[input], &spec),
         });
         let intake = Intake {
