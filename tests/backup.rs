@@ -69,7 +69,7 @@ fn write(
     // Noted before it is visible; a generation has one content.
     note(writer.generation() + 1, content);
     writer.commit().unwrap();
-    if round % 4 == 0 {
+    if round.is_multiple_of(4) {
         for next in 1..8 {
             // A compaction commits once or more, or not at all.
             note(writer.generation() + next, content);
