@@ -6,9 +6,11 @@ use std::sync::{Mutex, PoisonError};
 
 use gradix::{DetachedWriter, Part};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use crate::errors::{OrRaise as _, invalid_state};
 use crate::rows::{ExampleRows, RowBatch, Sources};
+use crate::spec::PySchema;
 use crate::values::{Bytes, Id};
 use crate::work::with_threads;
 
@@ -116,6 +118,18 @@ impl PyDetachedWriter {
     #[getter]
     fn finished(&self, py: Python<'_>) -> PyResult<u64> {
         self.with(py, |writer| Ok::<_, gradix::Error>(writer.finished()))
+    }
+
+    /// The payload of a part that is finished in the folder, from 1; `None` if it is not there any more.
+    fn payload<'py>(&self, py: Python<'py>, number: u64) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let payload = self.with(py, |writer| writer.payload(number))?;
+        Ok(payload.map(|payload| PyBytes::new(py, &payload)))
+    }
+
+    /// The index's schema.
+    #[getter]
+    fn schema(&self, py: Python<'_>) -> PyResult<PySchema> {
+        self.with(py, |writer| Ok::<_, gradix::Error>(PySchema(writer.schema().clone())))
     }
 
     /// Discards what is not finished.

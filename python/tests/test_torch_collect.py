@@ -275,6 +275,20 @@ def test_several_collections_of_one_index(tmp_path):
     assert len(rows(index)) == 20
 
 
+def test_detached_runs(tmp_path):
+    """Catches parts of a detached writer that a run does not go on behind, or that hold other rows than an index."""
+    examples = texts(24)
+    whole, index = create(tmp_path / "whole"), create(tmp_path / "index")
+    collector().run(examples, whole)
+    for end in (16, 24):
+        with index.detached(tmp_path / "parts") as writer:
+            done = collector().run(examples[:end], writer, commit_every=8)
+            assert (done.resumed_at, done.rows) == ((0, 16) if end == 16 else (16, 8))
+    with index.writer() as writer:
+        writer.attach(tmp_path / "parts")
+    assert_same(rows(index), rows(whole))
+
+
 def test_batches_that_do_not_fit_are_halved(tmp_path):
     """Catches a run that ends where a device has no memory for a batch, and examples that are lost with it."""
     model = language()

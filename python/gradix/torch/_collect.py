@@ -181,7 +181,8 @@ class Collector:
     ) -> Collected:
         """Appends a row for each example, or for each of its spans, in the order of the input, and commits.
 
-        - `writer`: a `gradix.Writer`, or a `gradix.Index`, whose writer is then opened for the run.
+        - `writer`: a `gradix.Writer`, a `gradix.DetachedWriter`, which makes a part of each commit, or a `gradix.Index`, whose
+          writer is then opened for the run.
         - `ids`, `sources`, `metadata`, `spans`: of each example, as a key of it, a function of it, or an iterable beside
           the input. Spans are lists of pairs of start and end, or None for the whole.
         - `commit_every`: rows after which a complete window is committed.
@@ -335,6 +336,8 @@ class _Run:
             return (*_record.read_up_to(records, self.items), [])
         if not unknown:
             return 0, _record.EMPTY_DIGEST, []
+        if not hasattr(self.writer, "commit"):
+            raise ResumeError("parts of the detached writer's folder are gone, and with them what is known of the collection")
         # Commits of a collection may be gone: it ended with the last window of which the index has an example.
         position, digest = 0, _record.EMPTY_DIGEST
         while True:
@@ -391,7 +394,8 @@ class _Run:
             return
         began = time.perf_counter()
         self.state = "committing"
-        self.writer.commit(self.record.to_payload())
+        commit = self.writer.commit if hasattr(self.writer, "commit") else self.writer.finish
+        commit(self.record.to_payload())
         self.state = "complete"
         self.collector.seconds["writer"] += time.perf_counter() - began
         self.done.rows += self.record.rows

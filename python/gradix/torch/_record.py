@@ -122,7 +122,9 @@ def parse(payload: bytes | None) -> dict[str, Any] | None:
 def find(writer, name: str) -> tuple[list[dict[str, Any]], bool]:
     """The records of a collection, the earliest first; and whether earlier ones may be gone."""
     records: list[dict[str, Any]] = []
-    for generation in range(writer.generation, 0, -1):
+    # A detached writer has parts in place of commits.
+    last = writer.generation if hasattr(writer, "generation") else writer.finished
+    for generation in range(last, 0, -1):
         payload = writer.payload(generation)
         if payload is None:
             return records[::-1], True
