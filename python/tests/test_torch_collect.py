@@ -435,7 +435,33 @@ def test_first_batch_is_checked():
     counting = collector(loss=loss)
     counting.sketch(texts(4))
     counting.sketch(texts(4))
+    # The check takes one for the sum, and one for the last example.
+    assert len(calls) == 4
+
+
+def test_check_waits_for_a_batch_of_several():
+    """Catches a check that is over after a batch of one example, in which no example can be taken for another."""
+
+    class Averaged(Language):
+        def forward(self, input_ids, attention_mask=None):
+            logits = super().forward(input_ids)
+            return logits + logits.mean(0, keepdim=True)
+
+    torch.manual_seed(1)
+    calls = []
+
+    def loss(model, batch):
+        calls.append(1)
+        return gt.next_token_loss(model, batch)
+
+    waiting = collector(Averaged().eval(), loss=loss)
+    waiting.sketch(texts(1))
+    waiting.sketch(texts(1))
     assert len(calls) == 3
+    with pytest.raises(gt.TapError, match="last example"):
+        waiting.sketch(texts(4))
+    with pytest.raises(gt.TapError, match="batch_rows=1"):
+        collector(conditional=True)
 
 
 def test_gradients_of_the_model_are_left_alone(tmp_path):

@@ -238,9 +238,9 @@ def test_uses_that_cannot_be_recorded():
     x = torch.randn(3, 4)
     with pytest.raises(gt.TapError, match="b.weight has no gradient: its layer was not called"):
         recorded(Unused(), x, 3)
-    _, factors = recorded(Unused(), x, 3, conditional=True)
+    _, factors = recorded(Unused(), x[:1], 1, conditional=True)
     unused = {parameter.own_name: gradients for parameter, _, gradients in factors.gradients()}["b.weight"]
-    assert unused.shape == (3, 16) and not unused.any()
+    assert unused.shape == (1, 16) and not unused.any()
 
     flat = lambda model, x: square_loss(model, x.reshape(-1, 4))  # noqa: E731
     with pytest.raises(gt.TapError, match="first axis of its output has 6 places for a batch of 3"):
@@ -285,6 +285,81 @@ def test_check_finds_a_use_that_no_tap_sees():
     for options in ({}, {"convention": "burn"}):
         taps, factors = recorded(plain, x, 3, **options)
         taps.check(lambda: square_loss(plain, x), factors)
+
+
+class Transposed(nn.Module):
+    """Has time on the first axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.mix(x.transpose(0, 1).cumsum(0)).transpose(0, 1)
+
+
+class Averaged(nn.Module):
+    """Mixes the examples of a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.mix(x - x.mean(0, keepdim=True)) - self.mix(x).mean(0, keepdim=True)
+
+
+class Placed(nn.Module):
+    """Embeds positions without an axis of examples."""
+
+    def __init__(self):
+        super().__init__()
+        self.places = nn.Embedding(8, 4)
+        self.mix = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.mix(x + self.places(torch.arange(x.shape[1]))).cumsum(1)
+
+
+@pytest.mark.parametrize("kind", [Transposed, Averaged, Placed])
+def test_check_finds_rows_of_other_examples(kind):
+    """Catches a first axis that happens to be as long as the batch but is another one, and a forward that mixes examples:
+    the sum over the rows is right, and each row is wrong."""
+    torch.manual_seed(1)
+    model, x = kind(), torch.randn(3, 3, 4)
+    taps, factors = recorded(model, x, 3)
+    with pytest.raises(gt.TapError, match="the gradient of the last example of a batch is not autograd's"):
+        taps.check(lambda: square_loss(model, x), factors)
+    taps, factors = recorded(model, x[:1], 1)
+    assert taps.check(lambda: square_loss(model, x[:1]), factors)
+
+
+class Experts(nn.Module):
+    """Each token goes to one of two experts, which gather theirs from all examples."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x):
+        flat = x.reshape(-1, 4)
+        chosen, out = (flat[:, 0] > 0).long(), torch.zeros_like(flat)
+        for number, expert in enumerate(self.experts):
+            at = (chosen == number).nonzero().squeeze(1)
+            if len(at):
+                out = out.index_add(0, at, expert(flat[at]))
+        return out.view_as(x)
+
+
+def test_experts_that_gather_as_many_tokens_as_there_are_examples():
+    """Catches tokens of an expert that are taken for one of each example."""
+    torch.manual_seed(1)
+    model, x = Experts(), torch.randn(2, 2, 4)
+    x[:, :, 0] = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
+    with pytest.raises(gt.TapError, match="batch_rows=1"):
+        recorded(model, x, 2, conditional=True)
+    for one in x.split(1):
+        assert_alone(model, square_loss, one, [one], conditional=True)
 
 
 def test_gradients_of_bfloat16():

@@ -14,7 +14,7 @@ from . import _examples, _record
 from ._errors import CollectError, GradientError, ResumeError, TapError
 from ._plan import Item, Piece, Settings, Span, Window
 from ._sketch import RowSketcher
-from ._taps import Taps
+from ._taps import CONDITIONAL_ROWS, Taps
 
 #: The length of tags and failures from which on a record is committed: a payload has at most four times that.
 FULL_RECORD = 1 << 18
@@ -57,11 +57,12 @@ class Collector:
     - `length(example)`, `cut(example, start, end)`: the tokens of an example, and the example with the loss of some of
       them. Defaults: for dicts with `input_ids`. Examples of another type have a length of 1 by default.
     - `loss_scale`: the loss is multiplied by it for the backward, and gradients divided. Needed by float16 models.
-    - `conditional`: layers may be left out by a forward; their gradient is zero then.
+    - `conditional`: layers may be left out by a forward; their gradient is zero then. Needs `batch_rows=1`.
     - `on_failure`: `"skip"` records an example that fails and goes on, `"raise"` stops.
     - `weights`: what you call the model's weights, for example a digest of their file; recorded, and compared at a resume.
-    - `check`: compare the first batch with the gradients of autograd. It finds a parameter that is used elsewhere than in
-      its module, and a forward that is random.
+    - `check`: compare the first batch with the gradients of autograd: their sum, and the last example's, in the first
+      batch that has several. It finds a parameter that is used elsewhere than in its module, a forward that is random,
+      and one that mixes examples or has them on another axis than the first.
     - `kernel`: see `RowSketcher`.
     """
 
@@ -97,6 +98,8 @@ class Collector:
             raise ValueError(f"on_failure is {on_failure!r}; 'skip' and 'raise' are possible")
         if min(batch_rows, batch_tokens, window_rows) < 1 or window_rows > 65536:
             raise ValueError("batch_rows, batch_tokens and window_rows are at least 1, window_rows at most 65,536")
+        if conditional and batch_rows > 1:
+            raise TapError(CONDITIONAL_ROWS)
         self.model = model
         self.spec = spec
         self.sketcher = RowSketcher(spec, kernel)
@@ -121,7 +124,8 @@ class Collector:
         self._loss_scale = loss_scale
         self._on_failure = on_failure
         self._weights = weights
-        self._unchecked = check
+        # Rows of the largest batch that was compared with autograd, of which two say all: see Taps.check.
+        self._checked = 0 if check else 2
         self.seconds = {"model": 0.0, "sketch": 0.0, "writer": 0.0}
 
     @property
@@ -251,8 +255,9 @@ class Collector:
             (losses.sum() * self._loss_scale).backward()
         factors = record.factors()
         finite = torch.isfinite(losses.detach()).tolist()
-        if self._unchecked and all(finite):
-            self._unchecked = not self.taps.check(lambda: self._losses(batch, len(pieces)), factors)
+        if self._checked < min(2, len(pieces)) and all(finite):
+            if self.taps.check(lambda: self._losses(batch, len(pieces)), factors):
+                self._checked = min(2, len(pieces))
         self.seconds["model"] += time.perf_counter() - began
         began = time.perf_counter()
         counts = [1] * len(pieces)

@@ -22,6 +22,9 @@ _RANDOM_OR_MIXING = (
     nn.RReLU,
 )
 
+#: Experts gather tokens of all examples: that as many as there are examples come says nothing of whose they are.
+CONDITIONAL_ROWS = "conditional layers see tokens, not examples, on their first axis: batch_rows=1 is needed"
+
 
 @dataclass
 class Parameter:
@@ -72,7 +75,7 @@ class Taps:
     - `rename`: a function from such a name to the one in the sketch.
     - `inputs_first`: fold all matrices with the inputs first, as a `Kronecker` spec needs it, and without `select` leave
       out what is no matrix.
-    - `conditional`: layers may be left out by a forward; their gradient is zero then.
+    - `conditional`: layers may be left out by a forward; their gradient is zero then. Only for batches of one example.
     """
 
     def __init__(
@@ -153,6 +156,8 @@ class Taps:
         `.grad` alone. Call `backward()` on the *sum* of the examples' losses, times `loss_scale`, in it. The hooks are
         gone behind it, whatever happens.
         """
+        if self._conditional and rows > 1:
+            raise TapError(CONDITIONAL_ROWS)
         for module in self.model.modules():
             if module.training and isinstance(module, _RANDOM_OR_MIXING) and getattr(module, "p", 1.0) > 0:
                 raise TapError(f"a {type(module).__name__} is in training mode: call model.eval()")
@@ -184,12 +189,35 @@ class Taps:
                     parameter.requires_grad_(required)
 
     def check(self, losses: Callable[[], torch.Tensor], factors: Factors) -> bool:
-        """Compares the sum of the rows' gradients with what autograd computes from `losses()`, without taps.
+        """Compares the sum of the rows' gradients, and the last row's, with what autograd computes from `losses()`.
 
-        They differ if a parameter is used elsewhere than in its module, if the forward is random, or if the gradients
-        of a narrow number type are too coarse. Returns whether they could be compared: gradients that are not finite
-        cannot.
+        The sums differ if a parameter is used elsewhere than in its module, if the forward is random, or if the gradients
+        of a narrow number type are too coarse. The rows differ if a layer's first axis is not that of the examples, or if
+        the forward mixes them. Returns whether they could be compared: gradients that are not finite cannot.
         """
+        sums: dict[str, torch.Tensor] = {}
+        for parameter, _, gradients in factors.gradients():
+            part = gradients.sum(0)
+            sums[parameter.name] = sums[parameter.name] + part if parameter.name in sums else part
+        causes = "it is used elsewhere than in its module, or the forward is random or too coarse"
+        if not self._compare(losses, lambda parameter: sums[parameter.name], "the gradients of the taps are", causes):
+            return False
+        last = factors.rows - 1
+        if last == 0:
+            return True
+        causes = (
+            "the first axis of its layer's input is not that of the examples, or the forward mixes the examples of a batch; "
+            "try batch_rows=1"
+        )
+        return self._compare(
+            lambda: losses()[last],
+            lambda parameter: factors.gradient(parameter, last, last + 1)[0],
+            "the gradient of the last example of a batch is",
+            causes,
+        )
+
+    def _compare(self, losses, found: Callable[[Parameter], torch.Tensor], what: str, causes: str) -> bool:
+        """Whether the gradients of the sum of `losses()` are finite; a `TapError` if what was found is something else."""
         tensors = [parameter.tensor for parameter in self.parameters]
         kept = [tensor.grad for tensor in tensors]
         # Not torch.autograd.grad, which reentrant checkpoints do not bear.
@@ -202,10 +230,6 @@ class Taps:
         finally:
             for tensor, gradient in zip(tensors, kept):
                 tensor.grad = gradient
-        sums: dict[str, torch.Tensor] = {}
-        for parameter, _, gradients in factors.gradients():
-            part = gradients.sum(0)
-            sums[parameter.name] = sums[parameter.name] + part if parameter.name in sums else part
         narrow = any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in tensors)
         tolerance = 0.05 if narrow else 1e-3
         norms = []
@@ -219,7 +243,7 @@ class Taps:
                 if layer.is_transposed and not parameter.outputs_first:
                     gradient = gradient.t()
             gradient = gradient.reshape(-1)
-            norms.append((parameter, gradient.norm().item(), (gradient - sums[parameter.name]).norm().item()))
+            norms.append((parameter, gradient.norm().item(), (gradient - found(parameter)).norm().item()))
         largest = max(norm for _, norm, _ in norms)
         if not all(math.isfinite(norm) for _, norm, _ in norms):
             return False
@@ -227,9 +251,8 @@ class Taps:
             # A gradient that is zero but for rounding differs from itself.
             if not difference <= tolerance * (norm + 1e-2 * largest):
                 raise TapError(
-                    f"{parameter.own_name}: the gradients of the taps are not autograd's (they differ by "
-                    f"{difference:.3g}, of a norm of {norm:.3g}): it is used elsewhere than in its module, or the "
-                    "forward is random or too coarse; check=False leaves this comparison out"
+                    f"{parameter.own_name}: {what} not autograd's (they differ by {difference:.3g}, of a norm of "
+                    f"{norm:.3g}): {causes}; check=False leaves this comparison out"
                 )
         return True
 
