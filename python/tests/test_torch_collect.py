@@ -319,6 +319,26 @@ def test_batches_that_do_not_fit_are_halved(tmp_path):
         collector(model, loss=broken).run(examples, index, name="broken")
 
 
+def test_padding_of_a_tokenizer_is_no_text():
+    """Catches padding tokens that have a loss where an example has an attention mask and no labels."""
+    tokens = texts(1)[0]["input_ids"]
+    count = len(tokens)
+    plain = {"input_ids": tokens}
+    padded = {"input_ids": [*tokens, 0, 0, 0], "attention_mask": [1] * count + [0] * 3}
+    expected = collector().sketch([plain])
+    as_tensors = {key: torch.tensor(value) for key, value in padded.items()}
+    for example in (padded, as_tensors):
+        np.testing.assert_allclose(collector().sketch([example]), expected, rtol=1e-4, atol=1e-6)
+    positions, queries = collector().tokens(padded)
+    assert positions == list(range(1, count))
+    np.testing.assert_allclose(queries, collector().tokens(plain)[1], rtol=1e-4, atol=1e-6)
+    # The first token has no loss, also where padding is before it.
+    left = {"input_ids": [0, 0, *tokens], "attention_mask": [0, 0] + [1] * count}
+    assert collector().tokens(left)[0] == list(range(3, count + 2))
+    labelled = {**padded, "labels": padded["input_ids"]}
+    assert len(collector().tokens(labelled)[0]) == count + 2
+
+
 def test_token_rows_add_up_to_the_example(tmp_path):
     """Catches tokens whose target is the neighbour's, and losses that are divided by another number of tokens: the mean
     of the rows of an example's tokens is its own row."""

@@ -17,10 +17,22 @@ def length(example: Mapping[str, Any]) -> int:
     return len(example["input_ids"])
 
 
+def labels(example: Mapping[str, Any]) -> list[int]:
+    """The labels of an example: by default its tokens, without padding and what would be predicted from padding."""
+    given = example.get("labels")
+    if given is not None:
+        return [int(label) for label in given]
+    tokens = [int(token) for token in example["input_ids"]]
+    mask = example.get("attention_mask")
+    if mask is None:
+        return tokens
+    seen = [int(place) != 0 for place in mask]
+    return [token if now and before else IGNORED for token, now, before in zip(tokens, seen, [True, *seen])]
+
+
 def targets(example: Mapping[str, Any]) -> list[int]:
     """The positions of the tokens whose loss counts. The first token has none."""
-    labels = example.get("labels", example["input_ids"])
-    return [at for at, label in enumerate(labels) if at > 0 and int(label) != IGNORED]
+    return [at for at, label in enumerate(labels(example)) if at > 0 and label != IGNORED]
 
 
 def cut(example: Mapping[str, Any], start: int, end: int) -> dict[str, Any]:
@@ -28,16 +40,14 @@ def cut(example: Mapping[str, Any], start: int, end: int) -> dict[str, Any]:
 
     A causal model sees nothing behind its target, so that the rest need not be computed.
     """
-    own = example.get("labels", example["input_ids"])
-    labels = [IGNORED] * start + [int(label) for label in own[start:end]]
     kept = {key: value[:end] for key, value in example.items() if key in _PADDING}
-    return {**kept, "labels": labels}
+    return {**kept, "labels": [IGNORED] * start + labels(example)[start:end]}
 
 
 def pad(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     """A batch of examples, filled up on the right to the longest: tensors `[batch, time]`.
 
-    Without `labels` the tokens themselves are the labels. Keys other than `input_ids`, `attention_mask`,
+    Without `labels` the tokens that `attention_mask` does not hide are the labels. Keys other than `input_ids`, `attention_mask`,
     `token_type_ids` and `labels` are left out.
     """
     longest = max(map(length, examples))
@@ -47,7 +57,7 @@ def pad(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     batch = {key: torch.full((len(examples), longest), _PADDING[key], dtype=torch.long) for key in keys}
     for row, example in enumerate(examples):
         tokens = length(example)
-        given = {"attention_mask": [1] * tokens, "labels": example["input_ids"], "token_type_ids": [0] * tokens, **example}
+        given = {"attention_mask": [1] * tokens, "token_type_ids": [0] * tokens, **example, "labels": labels(example)}
         for key in keys:
             values = torch.as_tensor(given[key])
             if len(values) != tokens:
