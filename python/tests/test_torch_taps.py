@@ -371,6 +371,37 @@ def test_gradients_of_bfloat16():
     assert all(gradients.dtype == torch.float32 for gradients in rows.values())
 
 
+class Shrunk(torch.autograd.Function):
+    """The identity, whose gradient is 2^-30 of what comes back, as deep layers have it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 2.0**-30
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_check_of_a_scaled_loss(dtype):
+    """Catches a check that leaves out the scale of the loss: its own gradients are zero in float16. Catches one that
+    compares scaled gradients with others, too."""
+    torch.manual_seed(1)
+    model, x = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4)).eval().to(dtype), torch.randn(3, 6).to(dtype)
+    try:
+        model(x)
+    except RuntimeError:
+        pytest.skip("SKIPPED: this PyTorch multiplies no float16 on the CPU")
+    loss = lambda model, x: Shrunk.apply(model(x)).sum(1)  # noqa: E731
+    taps, scale = gt.Taps(model), 2.0**15
+    with taps.record(3, scale) as record:
+        (loss(model, x).sum() * scale).backward()
+    factors = record.factors()
+    assert all(gradients.any() for _, _, gradients in factors.gradients())
+    assert taps.check(lambda: loss(model, x), factors)
+
+
 def test_taps_of_huggingface():
     """Catches layers of GPT-2 and Llama that are not known or not seen: `Conv1D`, RMS norms, rotary attention."""
     transformers = pytest.importorskip("transformers", reason="SKIPPED: transformers is not installed")

@@ -27,7 +27,8 @@ class Factors:
         self.rows = rows
         self._taps = taps
         self._batch = rows
-        self._scale = scale
+        #: Gradients are multiplied by it: the inverse of the loss's scale.
+        self.scale = scale
         self._spans: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
@@ -52,7 +53,7 @@ class Factors:
         example, start, end = torch.tensor(flat, device=device).reshape(-1, 3, 1).unbind(1)
         mask = at < end - start
         index = example * time + start + at * mask
-        other = Factors(self.parameters, self._taps, len(flat), self._scale)
+        other = Factors(self.parameters, self._taps, len(flat), self.scale)
         other._batch = self._batch
         other._spans = (index, mask[:, :, None])
         return other
@@ -91,8 +92,8 @@ class Factors:
             for tap in self._taps.get(layer.name, []):
                 seen, gradient, rows = self._run(tap, first, end)
                 gradient = self._spread(layer.output_gradient(gradient, rows), first, end, masked=True).float()
-                if self._scale != 1.0:
-                    gradient = gradient * self._scale
+                if self.scale != 1.0:
+                    gradient = gradient * self.scale
                 if role == "bias":
                     yield None, gradient
                     continue

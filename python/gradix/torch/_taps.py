@@ -200,7 +200,8 @@ class Taps:
             part = gradients.sum(0)
             sums[parameter.name] = sums[parameter.name] + part if parameter.name in sums else part
         causes = "it is used elsewhere than in its module, or the forward is random or too coarse"
-        if not self._compare(losses, lambda parameter: sums[parameter.name], "the gradients of the taps are", causes):
+        what = "the gradients of the taps are"
+        if not self._compare(losses, factors.scale, lambda parameter: sums[parameter.name], what, causes):
             return False
         last = factors.rows - 1
         if last == 0:
@@ -211,13 +212,19 @@ class Taps:
         )
         return self._compare(
             lambda: losses()[last],
+            factors.scale,
             lambda parameter: factors.gradient(parameter, last, last + 1)[0],
             "the gradient of the last example of a batch is",
             causes,
         )
 
-    def _compare(self, losses, found: Callable[[Parameter], torch.Tensor], what: str, causes: str) -> bool:
-        """Whether the gradients of the sum of `losses()` are finite; a `TapError` if what was found is something else."""
+    def _compare(
+        self, losses, scale: float, found: Callable[[Parameter], torch.Tensor], what: str, causes: str
+    ) -> bool:
+        """Whether the gradients of the sum of `losses()` are finite; a `TapError` if what was found is something else.
+
+        The loss is scaled as it was for the taps, since a narrow number type loses small gradients.
+        """
         tensors = [parameter.tensor for parameter in self.parameters]
         kept = [tensor.grad for tensor in tensors]
         # Not torch.autograd.grad, which reentrant checkpoints do not bear.
@@ -225,7 +232,7 @@ class Taps:
             for tensor in tensors:
                 tensor.grad = None
             with torch.enable_grad(), self._requiring(tensors):
-                losses().float().sum().backward()
+                (losses().float().sum() / scale).backward()
             expected = [tensor.grad for tensor in tensors]
         finally:
             for tensor, gradient in zip(tensors, kept):
@@ -236,7 +243,7 @@ class Taps:
         for parameter, gradient in zip(self.parameters, expected):
             if gradient is None:
                 gradient = torch.zeros_like(parameter.tensor)
-            gradient = gradient.detach().float()
+            gradient = gradient.detach().float() * scale
             if parameter.is_matrix:
                 layer = parameter.uses[0][0]
                 gradient = gradient.reshape(gradient.shape[0], -1)
