@@ -243,8 +243,36 @@ def test_resume_refuses_what_has_changed(tmp_path):
         again(examples, model=Language(tied=False).eval())
     with pytest.raises(gt.ResumeError, match="spec"):
         again(examples, spec=gradix.SketchSpec.rapid_grad(8, 256))
+    tokens = [*examples[3]["input_ids"][:-1], 1 + examples[3]["input_ids"][-1] % 22]
+    for other in ({"input_ids": tokens}, {"labels": [-100, -100, *examples[3]["labels"][2:]]}):
+        with pytest.raises(gt.ResumeError, match="tokens, labels or masks of examples before position 16"):
+            again([*examples[:3], {**examples[3], **other}, *examples[4:]])
+    # The same numbers in another container are no change.
+    examples[3] = {**examples[3], "input_ids": torch.tensor(examples[3]["input_ids"], dtype=torch.int32)}
     assert again(examples).resumed_at == 16
     assert len(rows(index)) == 24
+    assert all(record["weights"].startswith("step 100 examples:") for record in records(index))
+    with pytest.raises(ValueError, match="181 bytes"):
+        collector(weights="w" * 182)
+
+
+@pytest.mark.parametrize("hashed", [1 << 24, 100])
+def test_resume_refuses_other_weights(tmp_path, monkeypatch, hashed):
+    """Catches rows of a model that was trained further, or is another one of the same shapes, behind those of the first."""
+    from gradix.torch import _record
+
+    monkeypatch.setattr(_record, "MAX_HASHED", hashed)
+    examples = texts(24)
+    index = create(tmp_path / "index")
+    collector(language().bfloat16()).run(examples[:16], index)
+    with pytest.raises(gt.ResumeError, match="weights was 'parameters:"):
+        collector().run(examples, index)
+    other = language().bfloat16()
+    other.shifted.weight.data[0] += 1
+    with pytest.raises(gt.ResumeError, match="weights was 'parameters:"):
+        collector(other).run(examples, index)
+    assert collector(language().bfloat16()).run(examples, index).resumed_at == 16
+    assert all(len(record["weights"].encode()) <= 255 for record in records(index))
 
 
 def test_resume_without_records(tmp_path):

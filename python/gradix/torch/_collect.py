@@ -60,6 +60,8 @@ class Collector:
     - `conditional`: layers may be left out by a forward; their gradient is zero then. Needs `batch_rows=1`.
     - `on_failure`: `"skip"` records an example that fails and goes on, `"raise"` stops.
     - `weights`: what you call the model's weights, for example a digest of their file; recorded, and compared at a resume.
+      Default: at the start of a run, a digest of the parameters; of models with more than 2^24 elements, of every n-th of
+      each parameter, so that about 2^24 are hashed.
     - `check`: compare the first batch with the gradients of autograd: their sum, and the last example's, in the first
       batch that has several. It finds a parameter that is used elsewhere than in its module, a forward that is random,
       and one that mixes examples or has them on another axis than the first.
@@ -100,6 +102,8 @@ class Collector:
             raise ValueError("batch_rows, batch_tokens and window_rows are at least 1, window_rows at most 65,536")
         if conditional and batch_rows > 1:
             raise TapError(CONDITIONAL_ROWS)
+        if len(weights.encode()) > _record.MAX_WEIGHTS - len(_record.EXAMPLES) - len(_record.EMPTY_DIGEST):
+            raise ValueError("weights has more than 181 bytes")
         self.model = model
         self.spec = spec
         self.sketcher = RowSketcher(spec, kernel)
@@ -196,7 +200,8 @@ class Collector:
         A run that was interrupted is started again with the same input and settings: it reads the input up to the last
         commit, compares it with what the commits record, and goes on behind it. The rows are those of an uninterrupted
         run, bit for bit, on one machine and on the CPU or on one kind of device. An input, model or setting that is not the
-        same is a `ResumeError`.
+        same is a `ResumeError`. Of an example ids, lengths, sources, metadata and spans are compared, and of dicts with
+        `input_ids` also these, `labels` and masks.
         """
         if not hasattr(writer, "append_batch"):
             with writer.writer() as own:
@@ -300,7 +305,8 @@ class _Run:
         self.writer = writer
         self.commit_every = commit_every
         self.report = report
-        self.record = _record.Record(name, collector.settings, collector._weights, collector.parameters)
+        weights = collector._weights or _record.weights_digest(collector.model)
+        self.record = _record.Record(name, collector.settings, weights, collector.parameters)
         # While rows are appended, the writer has some that the record does not know of.
         self.state = "complete"
         self.done = Collected(0, 0, 0, [], collector.seconds)
@@ -309,8 +315,8 @@ class _Run:
         collector = self.collector
         if self.writer.schema.spec != collector.spec:
             raise ResumeError("the spec of the index is not that of the collector")
-        position, digest, read = self._start()
-        self.record.begin(position, digest)
+        position, digest, contents, read = self._start()
+        self.record.begin(position, digest, contents)
         self.done.resumed_at = position
         self.report(position)
         try:
@@ -334,23 +340,24 @@ class _Run:
         self._commit()
         return self.done
 
-    def _start(self) -> tuple[int, str, list[Item]]:
+    def _start(self) -> tuple[int, str, str, list[Item]]:
         records, unknown = _record.find(self.writer, self.record.name)
         if records:
             _record.check(records[-1], self.record)
             return (*_record.read_up_to(records, self.items), [])
         if not unknown:
-            return 0, _record.EMPTY_DIGEST, []
+            return 0, _record.EMPTY_DIGEST, _record.EMPTY_DIGEST, []
         if not hasattr(self.writer, "commit"):
             raise ResumeError("parts of the detached writer's folder are gone, and with them what is known of the collection")
         # Commits of a collection may be gone: it ended with the last window of which the index has an example.
-        position, digest = 0, _record.EMPTY_DIGEST
+        position, digest, contents = 0, _record.EMPTY_DIGEST, _record.EMPTY_DIGEST
         while True:
             window = self._window([])
             if not any(self.writer.contains(item.id) for item in window.items):
-                return position, digest, window.items
+                return position, digest, contents, window.items
             for item in window.items:
                 digest, _ = _record.extended(digest, item)
+                contents = _record.extended_contents(contents, item)
             position += len(window.items)
 
     def _window(self, read: list[Item]) -> Window:
@@ -404,7 +411,7 @@ class _Run:
         self.state = "complete"
         self.collector.seconds["writer"] += time.perf_counter() - began
         self.done.rows += self.record.rows
-        self.record.begin(self.record.end, self.record.digest)
+        self.record.begin(self.record.end, self.record.digest, self.record.contents)
 
 
 def _append(writer, window: Window, sound: list[int], rows: list[list[np.ndarray]]) -> dict[int, tuple[str, str]]:

@@ -35,6 +35,18 @@ def targets(example: Mapping[str, Any]) -> list[int]:
     return [at for at, label in enumerate(labels(example)) if at > 0 and label != IGNORED]
 
 
+def content(example: Any) -> bytes:
+    """What of a dict with `input_ids` decides about its gradient, as bytes to be hashed; nothing for other examples."""
+    if not isinstance(example, Mapping) or "input_ids" not in example:
+        return b""
+    parts = []
+    for key in _PADDING:
+        if example.get(key) is not None:
+            values = torch.as_tensor(example[key]).cpu().contiguous().numpy()
+            parts += [f"{key} {values.shape} ".encode(), values.astype("<f8" if values.dtype.kind == "f" else "<i8").tobytes()]
+    return b"".join(parts)
+
+
 def cut(example: Mapping[str, Any], start: int, end: int) -> dict[str, Any]:
     """The example up to `end`, where only the loss of the tokens `start..end` counts.
 

@@ -6,6 +6,10 @@ import hashlib
 import json
 from typing import Any, Iterator
 
+import torch
+from torch import nn
+
+from . import _examples
 from ._errors import ResumeError
 from ._plan import Item, Settings
 
@@ -15,6 +19,11 @@ TAG = 8
 #: The JSON of a list of parameters up to which it is recorded, besides its digest.
 MAX_LISTS = 128 << 10
 EMPTY_DIGEST = "0" * 64
+#: The bytes of what a record calls the weights, and what divides the caller's word from the digest of the examples.
+MAX_WEIGHTS = 255
+EXAMPLES = " examples:"
+#: Elements of a model of which all are hashed. Of larger models it is every n-th of each parameter.
+MAX_HASHED = 1 << 24
 
 
 def parameters_digest(parameters: list) -> str:
@@ -31,6 +40,21 @@ def recorded(parameters: list) -> list[dict[str, Any]]:
     return [one]
 
 
+def weights_digest(model: nn.Module) -> str:
+    """A digest of names, types, shapes and elements of all parameters of a model: of all elements up to `MAX_HASHED`,
+    otherwise of every n-th of each parameter, beginning with its first, where n is the number of all over `MAX_HASHED`,
+    rounded up."""
+    named = list(model.named_parameters())
+    stride = max(1, -(-sum(parameter.numel() for _, parameter in named) // MAX_HASHED))
+    digest = hashlib.sha256()
+    for name, parameter in named:
+        digest.update(f"{name} {parameter.dtype} {list(parameter.shape)} {stride}\n".encode())
+        # A clone, since a view of one element keeps a stride that cannot be viewed as bytes.
+        elements = parameter.detach().reshape(-1)[::stride].clone(memory_format=torch.contiguous_format)
+        digest.update(elements.cpu().view(torch.uint8).numpy().tobytes())
+    return "parameters:" + digest.hexdigest()
+
+
 def _span_text(span) -> str:
     return "whole" if span is None else f"{span[0]}..{span[1]}"
 
@@ -45,6 +69,12 @@ def extended(digest: str, item: Item) -> tuple[str, str]:
     return hashlib.sha256((digest + own).encode()).hexdigest(), own[:TAG]
 
 
+def extended_contents(contents: str, item: Item) -> str:
+    """The digest of what examples hold, up to one, from that before it. Examples of unknown types do not change it."""
+    content = _examples.content(item.example)
+    return hashlib.sha256(contents.encode() + content).hexdigest() if content else contents
+
+
 class Record:
     """The examples between two positions of the input, and those among them without rows."""
 
@@ -54,12 +84,13 @@ class Record:
         self.weights = weights
         self.parameters = recorded(parameters)
         self.start = self.end = self.rows = 0
-        self.digest_before = self.digest = EMPTY_DIGEST
+        self.digest_before = self.digest = self.contents = EMPTY_DIGEST
         self.tags: list[str] = []
         self.failures: list[dict[str, Any]] = []
 
-    def begin(self, position: int, digest: str) -> None:
+    def begin(self, position: int, digest: str, contents: str) -> None:
         """Makes it the record of what comes from a position on."""
+        self.contents = contents
         self.start = self.end = position
         self.digest_before = self.digest = digest
         self.rows, self.tags, self.failures = 0, [], []
@@ -67,6 +98,7 @@ class Record:
     def push(self, item: Item) -> None:
         """Adds an example of the input."""
         self.digest, tag = extended(self.digest, item)
+        self.contents = extended_contents(self.contents, item)
         self.tags.append(tag)
         self.end += 1
 
@@ -97,7 +129,7 @@ class Record:
                 "digest": self.digest,
                 "tags": "".join(self.tags),
                 "settings": self.settings.to_json(),
-                "weights": self.weights,
+                "weights": self.weights + EXAMPLES + self.contents,
                 "parameters": self.parameters,
                 "failures": self.failures,
             },
@@ -139,10 +171,18 @@ def find(writer, name: str) -> tuple[list[dict[str, Any]], bool]:
     return records[::-1], False
 
 
+def split_weights(record: dict[str, Any]) -> tuple[str, str]:
+    """The word for the weights, and the digest of what the examples hold; the latter is empty if another collector wrote
+    the record."""
+    weights, mark, contents = record["weights"].rpartition(EXAMPLES)
+    return (weights, contents) if mark else (contents, "")
+
+
 def check(last: dict[str, Any], given: Record) -> None:
     """Whether the batches of another run would be made as those of the record, and from such a model."""
     pairs = [(key, last["settings"].get(key), value) for key, value in given.settings.to_json().items()]
-    pairs += [("observe", last["settings"].get("observe"), None), ("weights", last["weights"], given.weights)]
+    weights, _ = split_weights(last)
+    pairs += [("observe", last["settings"].get("observe"), None), ("weights", weights, given.weights)]
     for key, recorded, now in pairs:
         if recorded != now:
             raise ResumeError(f"the setting {key} was {recorded!r} when the collection began, and is {now!r} now")
@@ -164,15 +204,16 @@ def _difference(rows: dict[str, Any], given: dict[str, Any]) -> str:
     return "their order is another one"
 
 
-def read_up_to(records: list[dict[str, Any]], items: Iterator[Item]) -> tuple[int, str]:
-    """Reads the input up to the end of the last record and compares it. Returns position and digest."""
-    digest, position = EMPTY_DIGEST, 0
+def read_up_to(records: list[dict[str, Any]], items: Iterator[Item]) -> tuple[int, str, str]:
+    """Reads the input up to the end of the last record and compares it. Returns position and digests."""
+    digest, contents, position = EMPTY_DIGEST, EMPTY_DIGEST, 0
     for record in records:
         while position < record["end"]:
             item = next(items, None)
             if item is None:
                 raise ResumeError(f"the input ends at position {position}, and {records[-1]['end']} examples were collected")
             digest, tag = extended(digest, item)
+            contents = extended_contents(contents, item)
             at = position - record["start"]
             if at >= 0 and record["tags"][TAG * at : TAG * (at + 1)] != tag:
                 raise ResumeError(f"the input has changed at position {position}: example {item.id!r} is not what it was")
@@ -181,4 +222,6 @@ def read_up_to(records: list[dict[str, Any]], items: Iterator[Item]) -> tuple[in
                 raise ResumeError(f"the input has changed before position {position}")
         if digest != record["digest"]:
             raise ResumeError(f"the input has changed between positions {record['start']} and {record['end']}")
-    return position, digest
+        if split_weights(record)[1] != contents:
+            raise ResumeError(f"tokens, labels or masks of examples before position {record['end']} are not what they were")
+    return position, digest, contents
