@@ -199,8 +199,9 @@ class Collector:
 
         A run that was interrupted is started again with the same input and settings: it reads the input up to the last
         commit, compares it with what the commits record, and goes on behind it. The rows are those of an uninterrupted
-        run, bit for bit, on one machine and on the CPU or on one kind of device. An input, model or setting that is not the
-        same is a `ResumeError`. Of an example ids, lengths, sources, metadata and spans are compared, and of dicts with
+        run: on the CPU of one machine bit for bit, on other devices up to rounding, since there the order of sums differs
+        from run to run, and a lack of memory halves batches. An input, model or setting that is not the same is a
+        `ResumeError`. Of an example ids, lengths, sources, metadata and spans are compared, and of dicts with
         `input_ids` also these, `labels` and masks.
         """
         if not hasattr(writer, "append_batch"):

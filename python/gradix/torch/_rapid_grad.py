@@ -1,6 +1,6 @@
 """The fold of `RapidGrad` by torch operations, on any device (format-spec/sketch.md).
 
-Signs and buckets are the engine's, bit for bit; the order of sums is another one, and always the same.
+Signs and buckets are the engine's, bit for bit; the order of sums is another one, on the CPU always the same.
 """
 
 from __future__ import annotations
