@@ -60,6 +60,18 @@ def test_gradients_of_a_layer_alone(kind):
     assert sorted(rows) == sorted(name for name, _ in model.named_parameters())
 
 
+@pytest.mark.parametrize("kind", ["convolution of one axis", "convolution of two axes"])
+@pytest.mark.parametrize("frames", [None, 3])
+def test_convolutions_of_one_example_with_other_axes(kind, frames):
+    """Catches frames that are flattened into the batch, or an input without an axis for it, that crash or mix channels."""
+    torch.manual_seed(3)
+    make, shape = LAYERS[kind]
+    model = nn.Sequential(make()).eval()
+    one = torch.randn(1, *shape[1:]) if frames is None else torch.randn(1, frames, *shape[1:])
+    loss = lambda model, x: square_loss(model, x[0])[None].sum(1)  # noqa: E731
+    assert_alone(model, loss, one, [one])
+
+
 def batch_of(examples):
     return gt.pad(examples), [gt.pad([example]) for example in examples]
 

@@ -101,7 +101,9 @@ class Convolution(Layer):
         return [weight[0].numel(), weight.shape[0]]
 
     def output_gradient(self, gradient, rows):
-        return gradient.reshape(rows, self.width(), -1).transpose(1, 2)
+        # A batch of one may have any number of images, or none of an axis for them: all their places are the example's.
+        places = gradient.flatten(-len(self.module.kernel_size))
+        return places.transpose(-1, -2).reshape(rows, -1, self.width())
 
     def left(self, x, rows):
         module = self.module
@@ -109,9 +111,10 @@ class Convolution(Layer):
         x = F.pad(x, module._reversed_padding_repeated_twice)
         kernel, dilation, stride = module.kernel_size, module.dilation, module.stride
         if len(kernel) == 1:
-            x = x.unsqueeze(2)
+            x = x.unsqueeze(-2)
             kernel, dilation, stride = (1, *kernel), (1, *dilation), (1, *stride)
-        return F.unfold(x, kernel, dilation=dilation, stride=stride).transpose(1, 2)
+        patches = F.unfold(x, kernel, dilation=dilation, stride=stride)
+        return patches.transpose(-1, -2).reshape(rows, -1, patches.shape[-2])
 
 
 class Scale(Layer):
