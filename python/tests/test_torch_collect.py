@@ -293,6 +293,25 @@ def test_resume_without_records(tmp_path):
     assert_same(found, rows(whole))
 
 
+def test_deleted_examples_stay_deleted_without_records(tmp_path):
+    """Catches a collection that goes on at the first window that was deleted, so that deleted examples come back."""
+    examples = texts(40)
+    index = create(tmp_path / "index")
+    collector().run(examples[:32], index)
+    with index.writer() as writer:
+        for example in [*examples[:16], examples[25]]:
+            assert writer.delete(example["id"])
+        writer.commit(b"")
+        writer.gc(keep_generations=1, grace=0.0)
+        assert writer.payload(1) is None
+    done = collector().run(iter(examples), index)
+    assert (done.resumed_at, done.rows) == (32, 8)
+    kept = [*examples[16:25], *examples[26:]]
+    assert {row[0] for row in rows(index)} == {example["id"] for example in kept}
+    again = collector().run(examples, index)
+    assert (again.resumed_at, again.rows) == (40, 0)
+
+
 def test_several_collections_of_one_index(tmp_path):
     """Catches a collection that goes on behind another one's records."""
     examples = texts(20)

@@ -203,6 +203,9 @@ class Collector:
         from run to run, and a lack of memory halves batches. An input, model or setting that is not the same is a
         `ResumeError`. Of an example ids, lengths, sources, metadata and spans are compared, and of dicts with
         `input_ids` also these, `labels` and masks.
+
+        Where `gc` has taken the records of the commits, all of the input is read first, and examples behind the last window
+        of which the index has one are kept in memory: the run goes on there.
         """
         if not hasattr(writer, "append_batch"):
             with writer.writer() as own:
@@ -320,10 +323,10 @@ class _Run:
         self.record.begin(position, digest, contents)
         self.done.resumed_at = position
         self.report(position)
+        read = iter(read)
         try:
             while True:
                 window = self._window(read)
-                read = []
                 if not window.items:
                     break
                 outcomes = collector._solve(window, collector.settings)
@@ -350,20 +353,24 @@ class _Run:
             return 0, _record.EMPTY_DIGEST, _record.EMPTY_DIGEST, []
         if not hasattr(self.writer, "commit"):
             raise ResumeError("parts of the detached writer's folder are gone, and with them what is known of the collection")
-        # Commits of a collection may be gone: it ended with the last window of which the index has an example.
-        position, digest, contents = 0, _record.EMPTY_DIGEST, _record.EMPTY_DIGEST
+        # Commits of a collection may be gone: it ended with the last window of which the index has an example. Examples of
+        # windows before it may have been deleted, so that the whole input is read to find it.
+        place = position, digest, contents = 0, _record.EMPTY_DIGEST, _record.EMPTY_DIGEST
+        behind: list[Item] = []
         while True:
-            window = self._window([])
-            if not any(self.writer.contains(item.id) for item in window.items):
-                return position, digest, contents, window.items
+            window = self._window(iter(()))
+            if not window.items:
+                return (*place, behind)
             for item in window.items:
                 digest, _ = _record.extended(digest, item)
                 contents = _record.extended_contents(contents, item)
             position += len(window.items)
+            behind += window.items
+            if any(self.writer.contains(item.id) for item in window.items):
+                place, behind = (position, digest, contents), []
 
-    def _window(self, read: list[Item]) -> Window:
+    def _window(self, read: Iterator[Item]) -> Window:
         window = Window()
-        read = iter(read)
         while not window.is_complete(self.collector.settings):
             item = next(read, None) or next(self.items, None)
             if item is None:
