@@ -223,6 +223,40 @@ def test_interrupted_run_keeps_complete_windows(tmp_path):
     assert collector().run(examples, index).resumed_at == 16
 
 
+@pytest.mark.parametrize("where", ["last", "first", "after an error"])
+@pytest.mark.parametrize("is_done", [True, False])
+def test_interrupted_commit(tmp_path, where, is_done):
+    """Catches rows that stay in the caller's writer after Ctrl-C in a commit, and are committed without a record of them; or
+    a second record of the same rows, where the commit was done."""
+    examples = texts(24)
+
+    class Interrupted:
+        """A writer whose commit is interrupted: before it is done, or behind it."""
+
+        def __init__(self, writer):
+            self.writer = writer
+
+        def __getattr__(self, name):
+            return getattr(self.writer, name)
+
+        def commit(self, payload):
+            if is_done:
+                self.writer.commit(payload)
+            raise KeyboardInterrupt
+
+    index, whole = create(tmp_path / "index"), create(tmp_path / "whole")
+    with index.writer() as writer:
+        with pytest.raises(KeyboardInterrupt):
+            given = (examples[at] for at in range(25 if where == "after an error" else 24))
+            collector().run(given, Interrupted(writer), commit_every=8 if where == "first" else 8192)
+    collected = (8 if where == "first" else 24) if is_done else 0
+    assert len(rows(index)) == collected == sum(record["rows"] for record in records(index))
+    done = collector().run(examples, index)
+    assert (done.resumed_at, done.rows) == (collected, 24 - collected)
+    collector().run(examples, whole)
+    assert_same(rows(index), rows(whole))
+
+
 def test_resume_refuses_what_has_changed(tmp_path):
     """Catches rows of another input, model or setting that are appended behind those of the first."""
     examples = texts(24)

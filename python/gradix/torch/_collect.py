@@ -311,7 +311,7 @@ class _Run:
         self.report = report
         weights = collector._weights or _record.weights_digest(collector.model)
         self.record = _record.Record(name, collector.settings, weights, collector.parameters)
-        # While rows are appended, the writer has some that the record does not know of.
+        # While rows are appended or committed, the writer may have some that no record knows of.
         self.state = "complete"
         self.done = Collected(0, 0, 0, [], collector.seconds)
 
@@ -334,14 +334,17 @@ class _Run:
                 if self.record.rows >= self.commit_every or self.record.size() >= FULL_RECORD:
                     self._commit()
                 self.report(self.record.end)
+            self._commit()
         except BaseException:
-            # Complete windows are not lost by what came behind them, Ctrl-C included.
-            if self.state == "appending":
-                self.writer.abort()
-            elif self.state == "complete":
-                self._commit()
+            try:
+                # Complete windows are not lost by what came behind them, Ctrl-C included.
+                if self.state == "complete":
+                    self._commit()
+            finally:
+                # The caller's writer would otherwise commit rows without a record of them.
+                if self.state != "complete":
+                    self.writer.abort()
             raise
-        self._commit()
         return self.done
 
     def _start(self) -> tuple[int, str, str, list[Item]]:
@@ -416,10 +419,10 @@ class _Run:
         self.state = "committing"
         commit = self.writer.commit if hasattr(self.writer, "commit") else self.writer.finish
         commit(self.record.to_payload())
-        self.state = "complete"
         self.collector.seconds["writer"] += time.perf_counter() - began
         self.done.rows += self.record.rows
         self.record.begin(self.record.end, self.record.digest, self.record.contents)
+        self.state = "complete"
 
 
 def _append(writer, window: Window, sound: list[int], rows: list[list[np.ndarray]]) -> dict[int, tuple[str, str]]:
