@@ -420,6 +420,13 @@ def test_padding_of_a_tokenizer_is_no_text():
     assert len(collector().tokens(labelled)[0]) == count + 2
 
 
+@pytest.mark.parametrize("make", [lambda ids: [ids], lambda ids: torch.tensor([ids]), lambda ids: np.array([ids])])
+def test_tokens_with_an_axis_for_a_batch(make):
+    """Catches a tokenizer's batch of one that is taken for an example of one token."""
+    with pytest.raises(ValueError, match="input_ids must be one-dimensional"):
+        collector().sketch([{"input_ids": make([3, 1, 4])}])
+
+
 def test_token_rows_add_up_to_the_example(tmp_path):
     """Catches tokens whose target is the neighbour's, and losses that are divided by another number of tokens: the mean
     of the rows of an example's tokens is its own row."""

@@ -268,6 +268,38 @@ def test_uses_that_cannot_be_recorded():
     recorded(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.0)).train(), x, 3)
 
 
+class GatedRMSNorm(RMSNorm):
+    """Takes more than its input."""
+
+    def forward(self, x, gate):
+        return super().forward(x) * gate
+
+
+def test_norms_that_need_more_than_their_input():
+    """Catches a norm whose second input is left out in silence, or an error that does not name it."""
+
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = GatedRMSNorm(4)
+
+        def forward(self, x):
+            return self.norm(x, x.sigmoid())
+
+    model = Gated()
+    with pytest.raises(gt.TapError, match="norm: a GatedRMSNorm that needs more than its input"):
+        recorded(model, torch.randn(3, 4), 3)
+    assert model.norm.weight.requires_grad
+
+
+def test_parameters_on_several_devices():
+    """Catches a model that is spread over devices, which would fail in the middle of a batch."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4, device="meta"))
+    with pytest.raises(gt.TapError, match="several devices: cpu, meta"):
+        gt.Taps(model)
+    assert len(gt.Taps(model, select="0").parameters) == 2
+
+
 def test_hooks_are_gone_after_an_error():
     """Catches hooks, and frozen parameters, that an exception leaves in the caller's model."""
     model = nn.Sequential(nn.Linear(4, 4))

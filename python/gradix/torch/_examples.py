@@ -14,7 +14,10 @@ _PADDING = {"input_ids": 0, "attention_mask": 0, "token_type_ids": 0, "labels": 
 
 def length(example: Mapping[str, Any]) -> int:
     """The tokens of an example."""
-    return len(example["input_ids"])
+    tokens = example["input_ids"]
+    if getattr(tokens, "ndim", 1) != 1 or len(tokens) > 0 and isinstance(tokens[0], Sequence):
+        raise ValueError("input_ids must be one-dimensional: an example has no axis for a batch")
+    return len(tokens)
 
 
 def labels(example: Mapping[str, Any]) -> list[int]:

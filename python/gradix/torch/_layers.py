@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ._errors import TapError
+
 
 class OneHot:
     """One-hot rows, as the places of their ones: `[rows, time]`, of `width` columns."""
@@ -138,6 +140,9 @@ class Scale(Layer):
             one = forward(module, x)
             module._parameters["weight"] = torch.zeros_like(weight)
             return one - forward(module, x)
+        except TypeError as error:
+            kind = type(module).__name__
+            raise TapError(f"{self.name}: a {kind} that needs more than its input cannot be tapped: {error}") from error
         finally:
             module._parameters["weight"] = weight
             if bias is not None:

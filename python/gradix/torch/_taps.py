@@ -141,6 +141,9 @@ class Taps:
         twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
         if twice is not None:
             raise TapError(f"two parameters are called {twice!r} in the sketch")
+        devices = sorted({str(parameter.tensor.device) for parameter in self.parameters})
+        if len(devices) > 1:
+            raise TapError(f"the selected parameters are on several devices: {', '.join(devices)}; one is needed")
         tapped = {layer.name: layer for parameter in self.parameters for layer, _ in parameter.uses}
         self._layers: list[Layer] = list(tapped.values())
 
