@@ -19,7 +19,7 @@ test: ## install what is missing, build, run every test
 	@scripts/test.sh
 
 wheel: ## build the Python package that users install, optimised, and print its path
-	@scripts/install-packages.sh bench
+	@scripts/install-packages.sh bench >&2
 	@scripts/python.sh wheel
 
 lean: ## check that the default features need neither burn nor a GPU

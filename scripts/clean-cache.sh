@@ -5,8 +5,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 shopt -s nullglob
-for entry in "$GRADIX_CACHE"/{target,fuzz-target,fuzz-corpus,sanitize-target,mutants,rocksdb-build,tools,tools-build,python,bench-python} \
-    "$GRADIX_CACHE"/rocksdb-[0-9]*; do
+for entry in "$GRADIX_CACHE"/{target,fuzz-target,fuzz-corpus,sanitize-target,mutants,rocksdb-build,tools,tools-build,maturin} \
+    "$GRADIX_CACHE"/rocksdb-[0-9]* "$GRADIX_CACHE"/python "$GRADIX_CACHE"/python-* "$GRADIX_CACHE"/*-python; do
     [ -e "$entry" ] || continue
     say "removing $entry"
     rm -rf "$entry"

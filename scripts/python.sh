@@ -19,7 +19,7 @@ maturin=$(environment maturin "$GRADIX_ROOT/scripts/maturin-requirements.txt") |
 build() {
     local folder=$CARGO_TARGET_DIR/wheels/$what
     rm -rf "$folder"
-    "$maturin" -m maturin build --quiet --locked --manifest-path python/Cargo.toml --out "$folder" "$@" >&2
+    "$maturin" -m maturin build --quiet --locked --manifest-path python/Cargo.toml --out "$folder" "$@" >&2 || return
     printf '%s\n' "$folder"/*.whl
 }
 
@@ -29,7 +29,7 @@ if [ "$what" = wheel ]; then
 fi
 
 say "the wheel"
-wheel=$(build --profile dev --compatibility linux)
+wheel=$(build --profile dev --compatibility linux) || die "the wheel could not be built"
 
 # In a folder of its own, since the environments in the cache are those of all checkouts.
 site=$CARGO_TARGET_DIR/wheels/site

@@ -24,14 +24,14 @@ pub struct PySource {
 impl PySource {
     /// The spec of an index of these rows: the store's own, or a dense one with the file's blocks.
     #[getter]
-    fn spec(&self) -> PySketchSpec {
-        PySketchSpec(self.source.lock().unwrap_or_else(PoisonError::into_inner).spec().clone())
+    fn spec(&self, py: Python<'_>) -> PySketchSpec {
+        PySketchSpec(py.detach(|| self.source.lock().unwrap_or_else(PoisonError::into_inner).spec().clone()))
     }
 
     /// The number of rows; `None` if only reading to the end tells it.
     #[getter]
-    fn rows(&self) -> Option<u64> {
-        self.source.lock().unwrap_or_else(PoisonError::into_inner).rows()
+    fn rows(&self, py: Python<'_>) -> Option<u64> {
+        py.detach(|| self.source.lock().unwrap_or_else(PoisonError::into_inner).rows())
     }
 
     /// Passes over the next rows.

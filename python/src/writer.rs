@@ -50,13 +50,12 @@ impl PyWriter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the state, and returns the one before.
-    fn replace_unless_at_work(&self, state: State) -> PyResult<State> {
-        let replaced = {
+    /// Sets the state, and returns the one before. Waits without Python's lock: another thread may be appending.
+    fn replace_unless_at_work(&self, py: Python<'_>, state: State) -> PyResult<State> {
+        let replaced = py.detach(|| {
             let mut own = self.lock();
             (!matches!(*own, State::AtWork)).then(|| std::mem::replace(&mut *own, state))
-        };
-        // Not while the lock is held: it runs Python code.
+        });
         replaced.ok_or_else(at_work)
     }
 
@@ -75,15 +74,27 @@ impl PyWriter {
     }
 
     /// Calls `work` with the writer, which everybody else finds at work meanwhile.
-    fn at_work<T>(&self, work: impl FnOnce(&mut Writer) -> PyResult<T>) -> PyResult<T> {
-        let taken = self.replace_unless_at_work(State::AtWork)?;
+    fn at_work<T>(&self, py: Python<'_>, work: impl FnOnce(&mut Writer) -> PyResult<T>) -> PyResult<T> {
+        let taken = self.replace_unless_at_work(py, State::AtWork)?;
+        // While the state is `AtWork` nobody holds the lock for long.
         let State::Open(mut writer) = taken else {
             *self.lock() = State::Closed;
             return Err(closed());
         };
+        let unless_done = CloseOnPanic(self);
         let done = work(&mut writer);
+        std::mem::forget(unless_done);
         *self.lock() = State::Open(writer);
         done
+    }
+}
+
+/// Closes a writer whose work has panicked: it would be at work for ever.
+struct CloseOnPanic<'a>(&'a PyWriter);
+
+impl Drop for CloseOnPanic<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = State::Closed;
     }
 }
 
@@ -199,7 +210,7 @@ impl PyWriter {
         small_fraction: Option<f64>,
         progress: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let done = self.at_work(|writer| {
+        let done = self.at_work(py, |writer| {
             interruptible(py, progress, |token, meter| {
                 let mut options = if all { CompactOptions::all() } else { CompactOptions::default() };
                 if let Some(fraction) = dead_fraction {
@@ -244,7 +255,7 @@ impl PyWriter {
         let estimates = estimates.into_iter().flatten();
         let estimates = estimates.map(|(blocks, estimate)| Ok((blocks, estimate.estimate()?)));
         let estimates = estimates.collect::<PyResult<Vec<_>>>()?;
-        let fit = self.at_work(|writer| {
+        let fit = self.at_work(py, |writer| {
             interruptible(py, progress, |token, meter| {
                 let mut options = FitOptions::default().refit(refit).cancel(token);
                 if let Some(name) = name {
@@ -269,7 +280,7 @@ impl PyWriter {
         progress: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let curvature = self::curvature(curvature)?.unwrap_or_default();
-        let fit = self.at_work(|writer| {
+        let fit = self.at_work(py, |writer| {
             interruptible(py, progress, |token, meter| {
                 let options = SelfInfluenceOptions::default().curvature(curvature).cancel(token);
                 writer.fit_self_influence(options.progress(|at| meter.set(at.rows_done, at.rows_total)))
@@ -298,7 +309,7 @@ impl PyWriter {
 
     /// Closes the writer, without a commit: another one can be opened. A closed writer is closed again.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let state = self.replace_unless_at_work(State::Closed)?;
+        let state = self.replace_unless_at_work(py, State::Closed)?;
         py.detach(|| drop(state));
         Ok(())
     }
@@ -338,7 +349,7 @@ impl PyWriter {
         _value: &Bound<'_, PyAny>,
         _traceback: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let is_open = matches!(&*self.lock(), State::Open(_));
+        let is_open = py.detach(|| matches!(&*self.lock(), State::Open(_)));
         let committed = match raised.is_none() && is_open && self.has_changes(py)? {
             true => self.commit(py, None).map(drop),
             false => Ok(()),

@@ -529,6 +529,16 @@
     nav.hidden = false;
   }
 
+  // In a frame of a notebook, `#made` would be a place of the notebook, which the frame would then load.
+  document.addEventListener("click", (event) => {
+    const place = event.target.closest?.("a[href^='#']")?.getAttribute("href");
+    const target = place && document.getElementById(place.slice(1));
+    if (!target) return;
+    event.preventDefault();
+    target.scrollIntoView();
+    target.focus({ preventScroll: true });
+  });
+
   const theme = document.getElementById("theme");
   theme.className = "pill";
   const isDark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";

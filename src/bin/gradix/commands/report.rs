@@ -20,7 +20,7 @@ use crate::queries::QueryArgs;
 use crate::records::Destination;
 use crate::scoring::{Filters, Rows, Scoring};
 use crate::texts;
-use crate::units::{count, of};
+use crate::units::of;
 
 /// Make a page of a ranking
 ///
@@ -114,12 +114,14 @@ impl Report {
         let ranking = self.rank(&snapshot, &queries.sketches, &rows, &cancel, output)?;
         let mut histograms =
             self.histograms(&snapshot, &queries.sketches, &ranking, &rows, &cancel, output)?;
+        // Pages are passed on: where the index lies is nobody's business.
+        let name = index.path().file_name().unwrap_or_default().display().to_string();
         let mut page = Page::new(&self.title)
-            .fact("Index", self.at.index.display().to_string())
+            .fact("Index", name)
             .fact("Index UUID", index.uuid().to_string())
             .fact("Generation", snapshot.generation().to_string())
-            .fact("Rows scored", count(ranking.statistics().rows))
-            .fact("Sketches", index.schema().spec().to_string());
+            .fact("Sketches", index.schema().spec().to_string())
+            .scanned(ranking.statistics());
         match tokens {
             Some(tokens) => page = page.output(self.traced(tokens, &ranking, &mut histograms)),
             None => {
