@@ -323,10 +323,10 @@ class _Run:
         self.record.begin(position, digest, contents)
         self.done.resumed_at = position
         self.report(position)
-        read = iter(read)
+        first = iter(read)
         try:
             while True:
-                window = self._window(read)
+                window = self._window(first)
                 if not window.items:
                     break
                 outcomes = collector._solve(window, collector.settings)

@@ -46,7 +46,8 @@ def content(example: Any) -> bytes:
     for key in _PADDING:
         if example.get(key) is not None:
             values = torch.as_tensor(example[key]).cpu().contiguous().numpy()
-            parts += [f"{key} {values.shape} ".encode(), values.astype("<f8" if values.dtype.kind == "f" else "<i8").tobytes()]
+            kind = "<f8" if values.dtype.kind == "f" else "<i8"
+            parts += [f"{key} {values.shape} ".encode(), values.astype(kind).tobytes()]
     return b"".join(parts)
 
 
@@ -72,7 +73,8 @@ def pad(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     batch = {key: torch.full((len(examples), longest), _PADDING[key], dtype=torch.long) for key in keys}
     for row, example in enumerate(examples):
         tokens = length(example)
-        given = {"attention_mask": [1] * tokens, "token_type_ids": [0] * tokens, **example, "labels": labels(example)}
+        given = {"attention_mask": [1] * tokens, "token_type_ids": [0] * tokens, **example}
+        given["labels"] = labels(example)
         for key in keys:
             values = torch.as_tensor(given[key])
             if len(values) != tokens:
