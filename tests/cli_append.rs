@@ -108,6 +108,16 @@ fn appended_rows_are_those_of_the_file() {
     );
 }
 
+/// Catches an option of `append` that has the name of one that every command has, and panics.
+#[test]
+fn append_takes_the_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    npy(folder.join("v.npy"), 0, 3, 8);
+    done(folder, &["append", "i", "v.npy", "--ids", "{row}", "--create", "--threads", "1"]);
+    assert_eq!(rows(&folder.join("i")), 3);
+}
+
 /// Catches patterns that are not expanded, or in the order of their letters, and inputs whose order is changed.
 #[test]
 fn quoted_patterns_are_expanded_in_natural_order() {

@@ -39,9 +39,6 @@ pub struct IntakeArgs {
     /// Build parts in this folder, for `gradix attach`, without touching the index
     #[arg(long, value_name = "FOLDER", conflicts_with = "dry_run")]
     detached: Option<PathBuf>,
-    /// Threads that encode rows. Default: one for each core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
 }
 
 /// What is appended where.
@@ -101,11 +98,6 @@ impl IntakeArgs {
 
     /// Appends.
     pub fn run(self, intake: Intake<'_>, open: Opener, output: &Output) -> Result {
-        if let Some(threads) = self.threads {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads));
-            pool.build_global()
-                .map_err(|error| Failure::io("start threads")(std::io::Error::other(error)))?;
-        }
         let commit_every = self.commit_every(intake.schema);
         let target = intake.target;
         let existing = match (self.replace, self.skip_existing) {
