@@ -236,6 +236,65 @@ fn stream_with_other_ids_is_refused() {
     assert_eq!(rows(&folder.join("i")), 5);
 }
 
+/// Catches a stream that is passed over, or goes on with the rows of another one, because its ids are made of row numbers.
+#[test]
+fn another_stream_with_the_same_ids_is_not_taken_for_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let give = |first: usize, rows: usize, ids: &str| {
+        let args = ["append", "i", "-", "--create", "--encoding", "f32", "--format", "npy", "--resume"];
+        let args = [&args[..], &["--commit-every", "2", "--ids", ids]].concat();
+        let mut child = program(folder, &args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(&npy_bytes(first, rows, 8)).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    npy(folder.join("one.npy"), 90, 1, 8);
+    done(folder, &["append", "i", "one.npy", "--create", "--encoding", "f32", "--ids", "s/4"]);
+    // Row 4 has an id that is there already.
+    assert_eq!(give(0, 6, "s/{row}").0, Some(5));
+    let (code, told) = give(10, 6, "s/{row}");
+    assert_eq!(code, Some(3), "{told}");
+    assert!(told.contains("row 3 of -") && told.contains("other values"), "{told}");
+    done(folder, &["delete", "i", "s/4"]);
+    let (code, told) = give(0, 6, "s/{row}");
+    assert_eq!((code, rows(&folder.join("i"))), (Some(0), 6), "{told}");
+    // That stream is done; the next is another one, from its beginning.
+    let (code, told) = give(20, 6, "s/{row}");
+    assert_eq!(code, Some(5), "{told}");
+    assert!(told.contains("-, row 0"), "{told}");
+}
+
+/// Catches a file that goes on with other rows, where only values in its middle have changed.
+#[test]
+fn file_with_other_values_where_it_goes_on_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    // So long that its ends do not meet: row 29 is behind the first 64 KiB, and before the last.
+    let dims = 1024;
+    npy(folder.join("a.npy"), 0, 60, dims);
+    npy(folder.join("one.npy"), 90, 1, dims);
+    done(folder, &["append", "i", "one.npy", "--create", "--encoding", "f32", "--ids", "a/3{row}"]);
+    let append = [&["append", "i", "a.npy", "--commit-every", "10", "--resume"], &PATTERN[..]].concat();
+    fails(folder, &append, 5);
+    done(folder, &["delete", "i", "a/30"]);
+    let whole = fs::read(folder.join("a.npy")).unwrap();
+    let mut changed = whole.clone();
+    let row = npy_header(60, dims).len() + 29 * dims * 4;
+    changed[row..row + 4].copy_from_slice(&0.5f32.to_le_bytes());
+    fs::write(folder.join("a.npy"), changed).unwrap();
+    let told = fails(folder, &append, 3);
+    assert!(told.contains("row 29 of a.npy") && told.contains("other values"), "{told}");
+    fs::write(folder.join("a.npy"), whole).unwrap();
+    done(folder, &append);
+    assert_eq!(rows(&folder.join("i")), 60);
+}
+
 /// Catches parts that cannot be attached, or a detached append that does not go on with the next part.
 #[test]
 fn detached_append_builds_parts_and_goes_on() {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::failure::{Failure, Result};
 use crate::interrupt;
 use crate::output::Output;
-use crate::record::{Payloads as _, Position, Record, id_digits, path_text};
+use crate::record::{Payloads as _, Position, Record, id_digits, path_text, value_digits};
 use crate::target::Target;
 
 /// The bytes of a batch, from which its number of rows follows.
@@ -71,6 +71,7 @@ pub struct Ingest<'a> {
 #[derive(Default)]
 struct Ready<'b> {
     ids: Vec<&'b [u8]>,
+    values: Vec<&'b [f32]>,
     rows: Vec<Row<'b>>,
     places: Vec<Position>,
 }
@@ -170,11 +171,13 @@ impl Ingest<'_> {
         Self: 'b,
     {
         let mut ready = Ready::default();
+        let dims = self.schema.spec().dims();
         let first = (&held.rows, 0..held.rows.rows, held.at);
         for (batch, rows, at) in std::iter::once(first).chain(more) {
             for row in rows {
                 ready.ids.push(&batch.ids[row]);
-                ready.rows.push(row_of(batch, row, self.schema.spec().dims()));
+                ready.values.push(&batch.values[row * dims..(row + 1) * dims]);
+                ready.rows.push(row_of(batch, row, dims));
                 ready.places.push(Position { row: at.row + row as u64, ..at });
             }
         }
@@ -207,6 +210,7 @@ impl Ingest<'_> {
             self.uncommitted += now.len();
             if let Some(last) = now.last() {
                 self.record.last = Some(id_digits(ready.ids[last.start]));
+                self.record.values = Some(value_digits(ready.values[last.end - 1]));
             }
             if self.uncommitted >= self.commit_every {
                 self.commit(later.first().map_or(next, |run| ready.places[run.start]), false)?;
@@ -229,7 +233,7 @@ impl Ingest<'_> {
         (self.record.at, self.record.done) = (at, done);
         self.record.path = self.paths.get(at.input).map_or_else(String::new, |path| path_text(path));
         if at.row == 0 {
-            self.record.last = None;
+            (self.record.last, self.record.values) = (None, None);
         }
         let committed = self.record.to_payload().and_then(|payload| self.target.commit(payload));
         // What is not committed is not to be counted.
@@ -317,6 +321,7 @@ struct Reader {
     paths: Vec<PathBuf>,
     from: Position,
     last: Option<String>,
+    values: Option<String>,
     dims: usize,
     open: Opener,
     sender: SyncSender<Read>,
@@ -332,6 +337,7 @@ impl Reader {
             paths: ingest.paths.to_vec(),
             from: ingest.record.at,
             last: ingest.record.last.clone(),
+            values: ingest.record.values.clone(),
             dims: ingest.schema.spec().dims(),
             open,
             sender,
@@ -388,15 +394,19 @@ impl Reader {
         source.skip(rows - 1)?;
         source.read(1, &mut batch)?;
         let found = batch.ids.first().map(|id| id_digits(id));
-        if found.is_none() || found != self.last {
-            let path = path_text(&self.paths[input]);
-            return Err(Failure::Wrong(format!(
-                "cannot go on with the append: row {} of {path} has another id than when it was appended; give the same \
-                 input, or leave --resume out",
-                rows - 1
-            )));
-        }
-        Ok(())
+        let what = if found.is_none() || found != self.last {
+            "another id"
+        } else if self.values.as_ref().is_some_and(|values| *values != value_digits(&batch.values)) {
+            "other values"
+        } else {
+            return Ok(());
+        };
+        Err(Failure::Wrong(format!(
+            "cannot go on with the append: row {} of {} has {what} than when it was appended; give the same input, or leave \
+             --resume out",
+            rows - 1,
+            path_text(&self.paths[input])
+        )))
     }
 
     /// Checks that a batch is whole.

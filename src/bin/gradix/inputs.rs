@@ -302,6 +302,20 @@ fn listing(folder: &Path) -> Result<String> {
     Ok(text)
 }
 
+/// Whether a tag is that of a stream. One file in four thousand millions has such a tag too: it is then read again.
+pub fn is_tag_of_stream(tag: &str) -> bool {
+    tag.get(TAG..).is_some_and(|content| content.bytes().all(|digit| digit == b'0'))
+}
+
+/// Twice as many digits of the SHA-256 of values, each as the four bytes of a binary32, little-endian.
+pub fn digits_of_values(values: &[f32]) -> String {
+    let mut hash = Sha256::new();
+    for value in values {
+        hash.update(value.to_le_bytes());
+    }
+    hex(&hash.finalize(), 2 * TAG)
+}
+
 /// The first digits of the SHA-256 of some bytes.
 pub fn digits(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes), TAG)

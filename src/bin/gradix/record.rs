@@ -28,6 +28,9 @@ pub struct Record {
     pub path: String,
     /// The digits of the id of the last row before that position; none at the beginning of an input.
     pub last: Option<String>,
+    /// The digits of that row's values; records that were written before there were any have none.
+    #[serde(default)]
+    pub values: Option<String>,
     /// The rows of this commit, and of all commits of the append up to it.
     pub rows: u64,
     pub rows_in_all: u64,
@@ -76,6 +79,7 @@ impl Record {
             at: Position::default(),
             path: String::new(),
             last: None,
+            values: None,
             rows: 0,
             rows_in_all: 0,
             done: false,
@@ -85,7 +89,8 @@ impl Record {
 
     /// Goes on where an earlier run was.
     pub fn go_on(&mut self, earlier: Self) {
-        (self.at, self.path, self.last) = (earlier.at, earlier.path, earlier.last);
+        (self.at, self.path) = (earlier.at, earlier.path);
+        (self.last, self.values) = (earlier.last, earlier.values);
         self.rows_in_all = earlier.rows_in_all;
     }
 
@@ -108,6 +113,11 @@ impl Record {
             return Err("tags that are cut off".into());
         }
         Ok(Some(record))
+    }
+
+    /// Whether one of its inputs can be read only once: the next one of that name is another.
+    fn has_stream(&self) -> bool {
+        self.tags().any(inputs::is_tag_of_stream)
     }
 
     fn tags(&self) -> impl Iterator<Item = &str> {
@@ -182,6 +192,7 @@ pub fn find(payloads: &dyn Payloads, own: &Record, paths: &[PathBuf]) -> Result<
         let Some(recorded) = recorded else { continue };
         match own.relation(&recorded, paths) {
             Relation::Others => {}
+            Relation::Same if recorded.done && recorded.has_stream() => return Ok(Found::Nothing),
             Relation::Same if recorded.done => return Ok(Found::Finished(Box::new(recorded))),
             Relation::Same => return Ok(Found::Unfinished(Box::new(recorded))),
             // Files of the same names with other rows, as of the night after.
@@ -201,6 +212,11 @@ pub fn find(payloads: &dyn Payloads, own: &Record, paths: &[PathBuf]) -> Result<
 /// The digits by which an id is known again.
 pub fn id_digits(id: &[u8]) -> String {
     inputs::digits(id)
+}
+
+/// The digits by which the values of a row are known again.
+pub fn value_digits(values: &[f32]) -> String {
+    inputs::digits_of_values(values)
 }
 
 /// A path as a record has it.
