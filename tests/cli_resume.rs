@@ -255,7 +255,8 @@ fn another_stream_with_the_same_ids_is_not_taken_for_the_first() {
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     npy(folder.join("one.npy"), 90, 1, 8);
-    done(folder, &["append", "i", "one.npy", "--create", "--encoding", "f32", "--ids", "s/4"]);
+    fs::write(folder.join("one-ids"), "s/4\n").unwrap();
+    done(folder, &["append", "i", "one.npy", "--create", "--encoding", "f32", "--ids", "one-ids"]);
     // Row 4 has an id that is there already.
     assert_eq!(give(0, 6, "s/{row}").0, Some(5));
     let (code, told) = give(10, 6, "s/{row}");
