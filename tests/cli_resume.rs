@@ -296,6 +296,35 @@ fn file_with_other_values_where_it_goes_on_is_refused() {
     assert_eq!(rows(&folder.join("i")), 60);
 }
 
+/// Catches a store that is taken for the same although it was made anew, with files of the same lengths.
+#[test]
+fn store_with_other_rows_is_not_taken_for_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/stores/bergson/train");
+    copy(&made, &folder.join("store"));
+    let import = ["import", "bergson", "store", "i", "--resume"];
+    done(folder, &import);
+    assert!(done(folder, &import).contains("nothing to do"));
+    let gradients = folder.join("store/gradients.bin");
+    let mut bytes = fs::read(&gradients).unwrap();
+    bytes[0] ^= 1;
+    fs::write(gradients, bytes).unwrap();
+    // Its ids are there already.
+    assert!(fails(folder, &import, 5).contains("--replace"));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => drop(fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}
+
 /// Catches parts that cannot be attached, or a detached append that does not go on with the next part.
 #[test]
 fn detached_append_builds_parts_and_goes_on() {

@@ -264,18 +264,15 @@ pub fn tag(path: &Path) -> Result<String> {
     let mut tag = digits(path.as_os_str().as_encoded_bytes());
     let failed = || Failure::io(format!("read {}", path.display()));
     match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => tag.push_str(&digits(listing(path)?.as_bytes())),
-        Ok(metadata) if metadata.is_file() => {
+        Ok(metadata) if metadata.is_dir() => {
             let mut hash = Sha256::new();
-            let length = metadata.len();
-            hash.update(length.to_string());
-            let mut file = File::open(path).map_err(failed())?;
-            let mut ends = Vec::new();
-            file.by_ref().take(ENDS).read_to_end(&mut ends).map_err(failed())?;
-            file.seek(SeekFrom::Start(length.saturating_sub(ENDS))).map_err(failed())?;
-            file.take(ENDS).read_to_end(&mut ends).map_err(failed())?;
-            hash.update(&ends);
+            list(path, &mut hash)?;
             tag.push_str(&hex(&hash.finalize(), TAG));
+        }
+        Ok(metadata) if metadata.is_file() => {
+            let mut content = metadata.len().to_string().into_bytes();
+            content.extend(ends(path, metadata.len()).map_err(failed())?);
+            tag.push_str(&digits(&content));
         }
         Ok(_) => tag.push_str(&"0".repeat(TAG)),
         Err(_) if path == Path::new("-") => tag.push_str(&"0".repeat(TAG)),
@@ -284,22 +281,36 @@ pub fn tag(path: &Path) -> Result<String> {
     Ok(tag)
 }
 
-/// The names and lengths of all files below a folder.
-fn listing(folder: &Path) -> Result<String> {
+/// The first bytes of a file and its last.
+fn ends(path: &Path, length: u64) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut ends = Vec::new();
+    file.by_ref().take(ENDS).read_to_end(&mut ends)?;
+    file.seek(SeekFrom::Start(length.saturating_sub(ENDS)))?;
+    file.take(ENDS).read_to_end(&mut ends)?;
+    Ok(ends)
+}
+
+/// Hashes the names, lengths and ends of all files below a folder.
+fn list(folder: &Path, hash: &mut Sha256) -> Result {
     let failed = || Failure::io(format!("list {}", folder.display()));
     let entries = fs::read_dir(folder).map_err(failed())?;
     let mut paths =
         entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().map_err(failed())?;
     paths.sort();
-    let mut text = String::new();
     for path in paths {
         let metadata = fs::metadata(&path).map_err(failed())?;
-        match metadata.is_dir() {
-            true => text.push_str(&listing(&path)?),
-            false => text.push_str(&format!("{} {}\n", path.display(), metadata.len())),
+        if metadata.is_dir() {
+            list(&path, hash)?;
+            continue;
+        }
+        hash.update(format!("{} {}\n", path.display(), metadata.len()));
+        // Of a pipe, or a device, nothing is read.
+        if metadata.is_file() {
+            hash.update(ends(&path, metadata.len()).map_err(failed())?);
         }
     }
-    Ok(text)
+    Ok(())
 }
 
 /// Whether a tag is that of a stream. One file in four thousand millions has such a tag too: it is then read again.
