@@ -1,5 +1,6 @@
 //! From inputs to commits: one thread reads and converts, the others encode, and rows become durable commit by commit.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -62,6 +63,8 @@ pub struct Ingest<'a> {
     pub record: Record,
     /// The examples since the last commit.
     pub uncommitted: usize,
+    /// Those of them that were appended, where examples that are there may be skipped or replaced.
+    pub fresh: HashSet<Vec<u8>>,
     /// What is appended since the last commit.
     pub pending: Done,
     pub done: Done,
@@ -201,6 +204,7 @@ impl Ingest<'_> {
             let (now, later) =
                 runs.split_at(runs.len().min(self.commit_every.saturating_sub(self.uncommitted)));
             let batch: Vec<_> = now.iter().map(|run| (ready.ids[run.start], &rows[run.clone()])).collect();
+            self.check_once(ready, now)?;
             let done = self.target.append(&batch, self.existing);
             let done = done.map_err(|failure| self.located(failure, ready, now))?;
             self.pending.rows += done.rows;
@@ -220,9 +224,35 @@ impl Ingest<'_> {
         Ok(())
     }
 
+    /// Checks that no example comes for a second time in one commit, whose rows would take the place of the first, or be left
+    /// out, in silence.
+    fn check_once(&mut self, ready: &Ready<'_>, runs: &[Range<usize>]) -> Result {
+        // Otherwise the writer refuses it.
+        if self.existing == Existing::Refuse {
+            return Ok(());
+        }
+        for run in runs {
+            let id = ready.ids[run.start];
+            if self.fresh.contains(id) {
+                let place = ready.places[run.start];
+                let path = self.paths.get(place.input).map_or_else(String::new, |path| path_text(path));
+                let why = "the same commit appends an example of this id already, and neither --replace nor \
+                           --skip-existing is for those: give each its own id, or put its rows one behind the other";
+                return Err(Failure::from(AppendError::DuplicateId { id: id.to_owned() })
+                    .at(format!("{path}, row {}", place.row))
+                    .and(why.into()));
+            }
+            if self.existing == Existing::Replace || !self.target.contains(id)? {
+                self.fresh.insert(id.to_owned());
+            }
+        }
+        Ok(())
+    }
+
     /// Makes durable what is appended, if there is something, or if the append is done that commits have begun.
     fn commit(&mut self, at: Position, done: bool) -> Result {
         self.uncommitted = 0;
+        self.fresh.clear();
         let ends = done && self.record.rows_in_all > 0 && !self.record.done;
         if self.pending.rows == 0 && !ends {
             return Ok(());

@@ -21,10 +21,10 @@ pub struct IntakeArgs {
     /// Go on behind the last commit of an append of the same inputs
     #[arg(long)]
     resume: bool,
-    /// Put rows in the place of those of an example that is there already
+    /// Put rows in the place of those of an example that is there already; not if the same commit has appended it
     #[arg(long, conflicts_with_all = ["skip_existing", "detached"])]
     replace: bool,
-    /// Leave examples that are there already as they are
+    /// Leave examples that are there already as they are; an id that a commit appends twice is an error
     #[arg(long, conflicts_with = "detached")]
     skip_existing: bool,
     /// Commit whenever so many examples are read. Default: 250,000, or fewer if these have more than 4 GiB of codes
@@ -131,6 +131,7 @@ impl IntakeArgs {
             target,
             record,
             uncommitted: 0,
+            fresh: std::collections::HashSet::new(),
             pending: crate::ingest::Done::default(),
             done: crate::ingest::Done::default(),
         };
