@@ -467,7 +467,10 @@ fn report_is_one_page() {
     );
     let tokens = r#"{"prompt": "Where?", "tokens": ["In", {"text": " the", "untraced": true}, {"text": " Sea", "marked": true}]}"#;
     std::fs::write(path("tokens.json"), tokens).unwrap();
-    ok(folder.path(), "report x.gradix queries.npy --tokens tokens.json --title 'Why the sea?' -o page.html --force");
+    ok(
+        folder.path(),
+        "report x.gradix queries.npy --tokens tokens.json --title 'Why the sea?' -o page.html --force",
+    );
     let page = std::fs::read_to_string(path("page.html")).unwrap();
     assert!(page.contains("Why the sea?") && page.contains(" Sea") && page.contains("Where?"));
     let run = gradix(folder.path(), "report x.gradix one.npy --tokens tokens.json -o other.html");

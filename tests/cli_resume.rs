@@ -325,6 +325,80 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Catches an append that does not find its record behind one of other rows of the same name, or begins anew when a pattern has
+/// got a file more.
+#[test]
+fn finished_appends_are_found_again_and_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let append = |ids| done(folder, &["append", "i", "n-*.npy", "--create", "--resume", "--ids", ids]);
+    npy(folder.join("n-1.npy"), 0, 3, 8);
+    let first = fs::read(folder.join("n-1.npy")).unwrap();
+    append("first/{stem}/{row}");
+    npy(folder.join("n-1.npy"), 3, 3, 8);
+    append("second/{stem}/{row}");
+    fs::write(folder.join("n-1.npy"), first).unwrap();
+    let told = append("first/{stem}/{row}");
+    assert!(told.contains("nothing to do") && told.contains("generation 1"), "{told}");
+    npy(folder.join("n-2.npy"), 6, 4, 8);
+    let told = append("first/{stem}/{row}");
+    assert!(told.contains("appended 4 rows"), "{told}");
+    assert_eq!(rows(&folder.join("i")), 10);
+    assert!(append("first/{stem}/{row}").contains("nothing to do"));
+}
+
+/// Catches an append that does not go on because one of some of its inputs, with other flags, was finished meanwhile.
+#[test]
+fn unfinished_append_is_found_behind_another_of_its_inputs() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    unfinished(folder);
+    done(folder, &["append", "i", "a.npy", "--ids", "other/{row}"]);
+    done(folder, &["delete", "i", "b/20"]);
+    let append = [&["append", "i", "a.npy", "b.npy", "--resume", "--json"], &PATTERN[..]].concat();
+    let told: Value = serde_json::from_str(&done(folder, &append)).unwrap();
+    assert_eq!((&told["rows"], rows(&folder.join("i"))), (&10.into(), 90));
+}
+
+/// Catches a message that rows are there which were deleted, and an append that brings them back without being told to.
+#[test]
+fn deleted_rows_come_back_only_if_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    npy(folder.join("a.npy"), 0, 5, 8);
+    let append = [&["append", "i", "a.npy", "--resume"], &PATTERN[..]].concat();
+    done(folder, &[&append[..], &["--create"]].concat());
+    assert!(done(folder, &append).contains("nothing to do: 5 rows appended by generation 1"));
+    done(folder, &["delete", "i", "a/2"]);
+    let told = done(folder, &append);
+    assert!(!told.contains("nothing to do") && told.contains("deleted"), "{told}");
+    let told: Value = serde_json::from_str(&done(folder, &[&append[..], &["--json"]].concat())).unwrap();
+    assert_eq!((&told["deleted_since"], &told["rows"]), (&true.into(), &0.into()));
+    assert_eq!(rows(&folder.join("i")), 4);
+    let told = done(folder, &[&append[..], &["--skip-existing"]].concat());
+    assert!(told.contains("appended 1 row"), "{told}");
+    assert_eq!(rows(&folder.join("i")), 5);
+    assert!(done(folder, &append).contains("nothing to do"));
+}
+
+/// Catches an append that is taken for the same although its ids are others, in a file of their own.
+#[test]
+fn other_ids_beside_the_same_vectors_are_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for (flags, file) in [(&["--ids", "list"][..], "list"), (&[], "a.ids.txt")] {
+        npy(folder.join("a.npy"), 0, 3, 8);
+        let index = format!("i-{file}");
+        let append = [&["append", &index, "a.npy", "--create", "--resume"], flags].concat();
+        fs::write(folder.join(file), "a\nb\nc\n").unwrap();
+        done(folder, &append);
+        fs::write(folder.join(file), "d\ne\nf\n").unwrap();
+        done(folder, &append);
+        assert_eq!(rows(&folder.join(&index)), 6);
+        assert!(done(folder, &append).contains("nothing to do"));
+    }
+}
+
 /// Catches parts that cannot be attached, or a detached append that does not go on with the next part.
 #[test]
 fn detached_append_builds_parts_and_goes_on() {

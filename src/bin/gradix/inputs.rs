@@ -259,26 +259,49 @@ const ENDS: u64 = 64 << 10;
 /// Digits of each half of a tag.
 pub const TAG: usize = 8;
 
-/// What an input is known again by: eight digits of its path, and eight of its length and ends; zeros for a stream.
-pub fn tag(path: &Path) -> Result<String> {
+/// What an input is known again by: eight digits of its path, and eight of its length and ends, and of the file of its ids,
+/// if there is one; zeros for a stream.
+pub fn tag(path: &Path, ids: Option<&Path>) -> Result<String> {
     let mut tag = digits(path.as_os_str().as_encoded_bytes());
     let failed = || Failure::io(format!("read {}", path.display()));
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => {
             let mut hash = Sha256::new();
             list(path, &mut hash)?;
+            hash_ids(ids, &mut hash)?;
             tag.push_str(&hex(&hash.finalize(), TAG));
         }
         Ok(metadata) if metadata.is_file() => {
-            let mut content = metadata.len().to_string().into_bytes();
-            content.extend(ends(path, metadata.len()).map_err(failed())?);
-            tag.push_str(&digits(&content));
+            let mut hash = Sha256::new();
+            hash.update(metadata.len().to_string());
+            let ends = ends(path, metadata.len()).map_err(failed())?;
+            hash.update(&ends);
+            // Where the ids of an npy array lie.
+            let beside = path.with_extension("ids.txt");
+            let is_beside = ids.is_none() && ends.starts_with(b"\x93NUMPY") && beside.is_file();
+            hash_ids(if is_beside { Some(&beside) } else { ids }, &mut hash)?;
+            tag.push_str(&hex(&hash.finalize(), TAG));
         }
         Ok(_) => tag.push_str(&"0".repeat(TAG)),
         Err(_) if path == Path::new("-") => tag.push_str(&"0".repeat(TAG)),
         Err(error) => return Err(failed()(error)),
     }
     Ok(tag)
+}
+
+/// Hashes the whole of a file of ids, unless it can be read only once.
+fn hash_ids(path: Option<&Path>, hash: &mut Sha256) -> Result {
+    let Some(path) = path.filter(|path| path.is_file()) else { return Ok(()) };
+    let failed = || Failure::io(format!("read the ids {}", path.display()));
+    let mut file = File::open(path).map_err(failed())?;
+    let mut piece = vec![0; ENDS as usize];
+    loop {
+        let read = file.read(&mut piece).map_err(failed())?;
+        if read == 0 {
+            return Ok(());
+        }
+        hash.update(&piece[..read]);
+    }
 }
 
 /// The first bytes of a file and its last.
