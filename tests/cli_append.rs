@@ -108,6 +108,16 @@ fn appended_rows_are_those_of_the_file() {
     );
 }
 
+/// Catches an option of `append` that has the name of one that every command has, and panics.
+#[test]
+fn append_takes_the_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    npy(folder.join("v.npy"), 0, 3, 8);
+    done(folder, &["append", "i", "v.npy", "--ids", "{row}", "--create", "--threads", "1"]);
+    assert_eq!(rows(&folder.join("i")), 3);
+}
+
 /// Catches patterns that are not expanded, or in the order of their letters, and inputs whose order is changed.
 #[test]
 fn quoted_patterns_are_expanded_in_natural_order() {
@@ -202,9 +212,34 @@ fn existing_examples_are_skipped_or_replaced_if_asked() {
     let told: Value = serde_json::from_str(&append("--skip-existing")).unwrap();
     assert_eq!((&told["rows"], &told["skipped"]), (&2.into(), &4.into()));
     assert_eq!((stored("a"), stored("d"), rows(&folder.join("i"))), (Some(first(0)), Some(first(54)), 8));
+    // The other way round `a` would have the rows of the second only.
+    fails(folder, &["append", "i", "new.npy", "--ids", "ids", "--replace"], 5);
+    assert_eq!((stored("a"), stored("b")), (Some(first(0)), Some(first(1))));
+    fs::write(folder.join("ids"), "a\nb\nc\nf\nd\ne\n").unwrap();
     let told: Value = serde_json::from_str(&append("--replace")).unwrap();
-    assert_eq!((&told["rows"], &told["replaced"]), (&6.into(), &6.into()));
-    assert_eq!((stored("a"), stored("b"), rows(&folder.join("i"))), (Some(first(53)), Some(first(51)), 8));
+    assert_eq!((&told["rows"], &told["replaced"]), (&6.into(), &5.into()));
+    assert_eq!((stored("a"), stored("b"), rows(&folder.join("i"))), (Some(first(50)), Some(first(51)), 9));
+}
+
+/// Catches rows that are lost in silence, because their id stands twice in one input and what is there may be replaced or
+/// skipped.
+#[test]
+fn id_twice_in_a_commit_is_an_error_whatever_the_flag() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    npy(folder.join("v.npy"), 0, 3, 8);
+    fs::write(folder.join("ids"), "a\nb\na\n").unwrap();
+    done(folder, &["create", "i", "--dims", "8"]);
+    for flag in ["--replace", "--skip-existing"] {
+        for more in [&[][..], &["--dry-run"]] {
+            let told = fails(folder, &[&["append", "i", "v.npy", "--ids", "ids", flag], more].concat(), 5);
+            assert!(told.contains("v.npy, row 2") && told.contains("the same commit"), "{told}");
+            assert_eq!(rows(&folder.join("i")), 0);
+        }
+    }
+    // In another commit it is there already.
+    done(folder, &["append", "i", "v.npy", "--ids", "ids", "--skip-existing", "--commit-every", "2"]);
+    assert_eq!(rows(&folder.join("i")), 2);
 }
 
 /// Catches an example whose rows are torn apart where batches or commits end, and one that reaches over an input's end.

@@ -246,7 +246,7 @@ fn results_are_written_into_files() {
     ok(folder.path(), "scores x.gradix queries.npy --source wiki --exclude '\\xff\\x0a' -o scores.parquet");
     assert!(std::fs::read(path("scores.parquet")).unwrap().starts_with(b"PAR1"));
     // Nothing is left of what could not be finished, and a file that was there stays.
-    let run = gradix(folder.path(), "scores x.gradix queries.npy -o scores.parquet");
+    let run = gradix(folder.path(), "scores x.gradix queries.npy -o scores.parquet --force");
     assert_eq!(run.code, Some(3));
     assert!(run.stderr.contains("\\xff\\x0a is not UTF-8"), "{}", run.stderr);
     assert!(std::fs::read(path("scores.parquet")).unwrap().starts_with(b"PAR1"));
@@ -467,7 +467,10 @@ fn report_is_one_page() {
     );
     let tokens = r#"{"prompt": "Where?", "tokens": ["In", {"text": " the", "untraced": true}, {"text": " Sea", "marked": true}]}"#;
     std::fs::write(path("tokens.json"), tokens).unwrap();
-    ok(folder.path(), "report x.gradix queries.npy --tokens tokens.json --title 'Why the sea?' -o page.html");
+    ok(
+        folder.path(),
+        "report x.gradix queries.npy --tokens tokens.json --title 'Why the sea?' -o page.html --force",
+    );
     let page = std::fs::read_to_string(path("page.html")).unwrap();
     assert!(page.contains("Why the sea?") && page.contains(" Sea") && page.contains("Where?"));
     let run = gradix(folder.path(), "report x.gradix one.npy --tokens tokens.json -o other.html");

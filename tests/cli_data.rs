@@ -161,6 +161,62 @@ fn exported_rows_come_back() {
     );
 }
 
+/// Catches an export that overwrites the ids of another array without --force.
+#[test]
+fn export_of_npy_keeps_ids_that_lie_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    npy(folder.join("v.npy"), 0, 3, 8);
+    done(folder, &["append", "i", "v.npy", "--create", "--ids", "a/{row}"]);
+    fs::write(folder.join("x.ids.txt"), "mine\n").unwrap();
+    let told = fails(folder, &["export", "i", "x.npy"], 5);
+    assert!(told.contains("x.ids.txt") && told.contains("--force"), "{told}");
+    assert_eq!(fs::read(folder.join("x.ids.txt")).unwrap(), b"mine\n");
+    assert!(!folder.join("x.npy").exists());
+    done(folder, &["export", "i", "x.npy", "--force"]);
+    assert!(fs::read_to_string(folder.join("x.ids.txt")).unwrap().starts_with("a/0\na/1\n"));
+}
+
+/// Catches a command that writes over a file, through a link or in the place of a pipe, without being told to.
+#[cfg(unix)]
+#[test]
+fn outputs_that_are_there_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    index_of(folder, 3);
+    fs::write(folder.join("kept.csv"), "kept").unwrap();
+    // One points to nothing, which `exists` takes for nothing.
+    std::os::unix::fs::symlink("nowhere.csv", folder.join("dangling.csv")).unwrap();
+    std::os::unix::fs::symlink("kept.csv", folder.join("link.csv")).unwrap();
+    fs::create_dir(folder.join("folder.csv")).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(folder.join("pipe.csv")).status().unwrap();
+    assert!(made.success());
+    let commands: [&[&str]; 5] = [
+        &["query", "i", "--id", "a/0", "-o"],
+        &["scores", "i", "--id", "a/0", "-o"],
+        &["report", "i", "--id", "a/0", "-o"],
+        &["select", "duplicates", "i", "--cosine", "0.9", "-o"],
+        &["export", "i", "--format", "arrow"],
+    ];
+    for command in commands {
+        for file in ["kept.csv", "dangling.csv", "link.csv"] {
+            let told = fails(folder, &[command, &[file]].concat(), 5);
+            assert!(told.contains(file) && told.contains("--force"), "{told}");
+        }
+        for (file, kind) in [("folder.csv", "folder"), ("pipe.csv", "pipe")] {
+            let told = fails(folder, &[command, &[file, "--force"]].concat(), 5);
+            assert!(told.contains(file) && told.contains(kind), "{told}");
+        }
+        assert_eq!(fs::read(folder.join("kept.csv")).unwrap(), b"kept");
+        assert!(!folder.join("nowhere.csv").exists());
+    }
+    for command in commands {
+        done(folder, &[command, &["dangling.csv", "--force"]].concat());
+        assert!(fs::symlink_metadata(folder.join("dangling.csv")).unwrap().is_file());
+        assert!(!folder.join("nowhere.csv").exists());
+    }
+}
+
 /// Catches memory that grows with the input, as with a file that is read whole, or a queue that has no bound.
 #[cfg(target_os = "linux")]
 #[test]

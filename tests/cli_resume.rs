@@ -236,6 +236,169 @@ fn stream_with_other_ids_is_refused() {
     assert_eq!(rows(&folder.join("i")), 5);
 }
 
+/// Catches a stream that is passed over, or goes on with the rows of another one, because its ids are made of row numbers.
+#[test]
+fn another_stream_with_the_same_ids_is_not_taken_for_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let give = |first: usize, rows: usize, ids: &str| {
+        let args = ["append", "i", "-", "--create", "--encoding", "f32", "--format", "npy", "--resume"];
+        let args = [&args[..], &["--commit-every", "2", "--ids", ids]].concat();
+        let mut child = program(folder, &args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(&npy_bytes(first, rows, 8)).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    npy(folder.join("one.npy"), 90, 1, 8);
+    fs::write(folder.join("one-ids"), "s/4\n").unwrap();
+    done(folder, &["append", "i", "one.npy", "--create", "--encoding", "f32", "--ids", "one-ids"]);
+    // Row 4 has an id that is there already.
+    assert_eq!(give(0, 6, "s/{row}").0, Some(5));
+    let (code, told) = give(10, 6, "s/{row}");
+    assert_eq!(code, Some(3), "{told}");
+    assert!(told.contains("row 3 of -") && told.contains("other values"), "{told}");
+    done(folder, &["delete", "i", "s/4"]);
+    let (code, told) = give(0, 6, "s/{row}");
+    assert_eq!((code, rows(&folder.join("i"))), (Some(0), 6), "{told}");
+    // That stream is done; the next is another one, from its beginning.
+    let (code, told) = give(20, 6, "s/{row}");
+    assert_eq!(code, Some(5), "{told}");
+    assert!(told.contains("-, row 0"), "{told}");
+}
+
+/// Catches a file that goes on with other rows, where only values in its middle have changed.
+#[test]
+fn file_with_other_values_where_it_goes_on_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    // So long that its ends do not meet: row 29 is behind the first 64 KiB, and before the last.
+    let dims = 1024;
+    npy(folder.join("a.npy"), 0, 60, dims);
+    npy(folder.join("one.npy"), 90, 1, dims);
+    done(folder, &["append", "i", "one.npy", "--create", "--encoding", "f32", "--ids", "a/3{row}"]);
+    let append = [&["append", "i", "a.npy", "--commit-every", "10", "--resume"], &PATTERN[..]].concat();
+    fails(folder, &append, 5);
+    done(folder, &["delete", "i", "a/30"]);
+    let whole = fs::read(folder.join("a.npy")).unwrap();
+    let mut changed = whole.clone();
+    let row = npy_header(60, dims).len() + 29 * dims * 4;
+    changed[row..row + 4].copy_from_slice(&0.5f32.to_le_bytes());
+    fs::write(folder.join("a.npy"), changed).unwrap();
+    let told = fails(folder, &append, 3);
+    assert!(told.contains("row 29 of a.npy") && told.contains("other values"), "{told}");
+    fs::write(folder.join("a.npy"), whole).unwrap();
+    done(folder, &append);
+    assert_eq!(rows(&folder.join("i")), 60);
+}
+
+/// Catches a store that is taken for the same although it was made anew, with files of the same lengths.
+#[test]
+fn store_with_other_rows_is_not_taken_for_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/stores/bergson/train");
+    copy(&made, &folder.join("store"));
+    let import = ["import", "bergson", "store", "i", "--resume"];
+    done(folder, &import);
+    assert!(done(folder, &import).contains("nothing to do"));
+    let gradients = folder.join("store/gradients.bin");
+    let mut bytes = fs::read(&gradients).unwrap();
+    bytes[0] ^= 1;
+    fs::write(gradients, bytes).unwrap();
+    // Its ids are there already.
+    assert!(fails(folder, &import, 5).contains("--replace"));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => drop(fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}
+
+/// Catches an append that does not find its record behind one of other rows of the same name, or begins anew when a pattern has
+/// got a file more.
+#[test]
+fn finished_appends_are_found_again_and_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let append = |ids| done(folder, &["append", "i", "n-*.npy", "--create", "--resume", "--ids", ids]);
+    npy(folder.join("n-1.npy"), 0, 3, 8);
+    let first = fs::read(folder.join("n-1.npy")).unwrap();
+    append("first/{stem}/{row}");
+    npy(folder.join("n-1.npy"), 3, 3, 8);
+    append("second/{stem}/{row}");
+    fs::write(folder.join("n-1.npy"), first).unwrap();
+    let told = append("first/{stem}/{row}");
+    assert!(told.contains("nothing to do") && told.contains("generation 1"), "{told}");
+    npy(folder.join("n-2.npy"), 6, 4, 8);
+    let told = append("first/{stem}/{row}");
+    assert!(told.contains("appended 4 rows"), "{told}");
+    assert_eq!(rows(&folder.join("i")), 10);
+    assert!(append("first/{stem}/{row}").contains("nothing to do"));
+}
+
+/// Catches an append that does not go on because one of some of its inputs, with other flags, was finished meanwhile.
+#[test]
+fn unfinished_append_is_found_behind_another_of_its_inputs() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    unfinished(folder);
+    done(folder, &["append", "i", "a.npy", "--ids", "other/{row}"]);
+    done(folder, &["delete", "i", "b/20"]);
+    let append = [&["append", "i", "a.npy", "b.npy", "--resume", "--json"], &PATTERN[..]].concat();
+    let told: Value = serde_json::from_str(&done(folder, &append)).unwrap();
+    assert_eq!((&told["rows"], rows(&folder.join("i"))), (&10.into(), 90));
+}
+
+/// Catches a message that rows are there which were deleted, and an append that brings them back without being told to.
+#[test]
+fn deleted_rows_come_back_only_if_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    npy(folder.join("a.npy"), 0, 5, 8);
+    let append = [&["append", "i", "a.npy", "--resume"], &PATTERN[..]].concat();
+    done(folder, &[&append[..], &["--create"]].concat());
+    assert!(done(folder, &append).contains("nothing to do: 5 rows appended by generation 1"));
+    done(folder, &["delete", "i", "a/2"]);
+    let told = done(folder, &append);
+    assert!(!told.contains("nothing to do") && told.contains("deleted"), "{told}");
+    let told: Value = serde_json::from_str(&done(folder, &[&append[..], &["--json"]].concat())).unwrap();
+    assert_eq!((&told["deleted_since"], &told["rows"]), (&true.into(), &0.into()));
+    assert_eq!(rows(&folder.join("i")), 4);
+    let told = done(folder, &[&append[..], &["--skip-existing"]].concat());
+    assert!(told.contains("appended 1 row"), "{told}");
+    assert_eq!(rows(&folder.join("i")), 5);
+    assert!(done(folder, &append).contains("nothing to do"));
+}
+
+/// Catches an append that is taken for the same although its ids are others, in a file of their own.
+#[test]
+fn other_ids_beside_the_same_vectors_are_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for (flags, file) in [(&["--ids", "list"][..], "list"), (&[], "a.ids.txt")] {
+        npy(folder.join("a.npy"), 0, 3, 8);
+        let index = format!("i-{file}");
+        let append = [&["append", &index, "a.npy", "--create", "--resume"], flags].concat();
+        fs::write(folder.join(file), "a\nb\nc\n").unwrap();
+        done(folder, &append);
+        fs::write(folder.join(file), "d\ne\nf\n").unwrap();
+        done(folder, &append);
+        assert_eq!(rows(&folder.join(&index)), 6);
+        assert!(done(folder, &append).contains("nothing to do"));
+    }
+}
+
 /// Catches parts that cannot be attached, or a detached append that does not go on with the next part.
 #[test]
 fn detached_append_builds_parts_and_goes_on() {

@@ -1,5 +1,6 @@
 //! From inputs to commits: one thread reads and converts, the others encode, and rows become durable commit by commit.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -13,7 +14,7 @@ use serde::Serialize;
 use crate::failure::{Failure, Result};
 use crate::interrupt;
 use crate::output::Output;
-use crate::record::{Payloads as _, Position, Record, id_digits, path_text};
+use crate::record::{Payloads as _, Position, Record, id_digits, path_text, value_digits};
 use crate::target::Target;
 
 /// The bytes of a batch, from which its number of rows follows.
@@ -62,6 +63,8 @@ pub struct Ingest<'a> {
     pub record: Record,
     /// The examples since the last commit.
     pub uncommitted: usize,
+    /// Those of them that were appended, where examples that are there may be skipped or replaced.
+    pub fresh: HashSet<Vec<u8>>,
     /// What is appended since the last commit.
     pub pending: Done,
     pub done: Done,
@@ -71,6 +74,7 @@ pub struct Ingest<'a> {
 #[derive(Default)]
 struct Ready<'b> {
     ids: Vec<&'b [u8]>,
+    values: Vec<&'b [f32]>,
     rows: Vec<Row<'b>>,
     places: Vec<Position>,
 }
@@ -170,11 +174,13 @@ impl Ingest<'_> {
         Self: 'b,
     {
         let mut ready = Ready::default();
+        let dims = self.schema.spec().dims();
         let first = (&held.rows, 0..held.rows.rows, held.at);
         for (batch, rows, at) in std::iter::once(first).chain(more) {
             for row in rows {
                 ready.ids.push(&batch.ids[row]);
-                ready.rows.push(row_of(batch, row, self.schema.spec().dims()));
+                ready.values.push(&batch.values[row * dims..(row + 1) * dims]);
+                ready.rows.push(row_of(batch, row, dims));
                 ready.places.push(Position { row: at.row + row as u64, ..at });
             }
         }
@@ -198,6 +204,7 @@ impl Ingest<'_> {
             let (now, later) =
                 runs.split_at(runs.len().min(self.commit_every.saturating_sub(self.uncommitted)));
             let batch: Vec<_> = now.iter().map(|run| (ready.ids[run.start], &rows[run.clone()])).collect();
+            self.check_once(ready, now)?;
             let done = self.target.append(&batch, self.existing);
             let done = done.map_err(|failure| self.located(failure, ready, now))?;
             self.pending.rows += done.rows;
@@ -207,6 +214,7 @@ impl Ingest<'_> {
             self.uncommitted += now.len();
             if let Some(last) = now.last() {
                 self.record.last = Some(id_digits(ready.ids[last.start]));
+                self.record.values = Some(value_digits(ready.values[last.end - 1]));
             }
             if self.uncommitted >= self.commit_every {
                 self.commit(later.first().map_or(next, |run| ready.places[run.start]), false)?;
@@ -216,9 +224,35 @@ impl Ingest<'_> {
         Ok(())
     }
 
+    /// Checks that no example comes for a second time in one commit, whose rows would take the place of the first, or be left
+    /// out, in silence.
+    fn check_once(&mut self, ready: &Ready<'_>, runs: &[Range<usize>]) -> Result {
+        // Otherwise the writer refuses it.
+        if self.existing == Existing::Refuse {
+            return Ok(());
+        }
+        for run in runs {
+            let id = ready.ids[run.start];
+            if self.fresh.contains(id) {
+                let place = ready.places[run.start];
+                let path = self.paths.get(place.input).map_or_else(String::new, |path| path_text(path));
+                let why = "the same commit appends an example of this id already, and neither --replace nor \
+                           --skip-existing is for those: give each its own id, or put its rows one behind the other";
+                return Err(Failure::from(AppendError::DuplicateId { id: id.to_owned() })
+                    .at(format!("{path}, row {}", place.row))
+                    .and(why.into()));
+            }
+            if self.existing == Existing::Replace || !self.target.contains(id)? {
+                self.fresh.insert(id.to_owned());
+            }
+        }
+        Ok(())
+    }
+
     /// Makes durable what is appended, if there is something, or if the append is done that commits have begun.
     fn commit(&mut self, at: Position, done: bool) -> Result {
         self.uncommitted = 0;
+        self.fresh.clear();
         let ends = done && self.record.rows_in_all > 0 && !self.record.done;
         if self.pending.rows == 0 && !ends {
             return Ok(());
@@ -229,7 +263,7 @@ impl Ingest<'_> {
         (self.record.at, self.record.done) = (at, done);
         self.record.path = self.paths.get(at.input).map_or_else(String::new, |path| path_text(path));
         if at.row == 0 {
-            self.record.last = None;
+            (self.record.last, self.record.values) = (None, None);
         }
         let committed = self.record.to_payload().and_then(|payload| self.target.commit(payload));
         // What is not committed is not to be counted.
@@ -317,6 +351,7 @@ struct Reader {
     paths: Vec<PathBuf>,
     from: Position,
     last: Option<String>,
+    values: Option<String>,
     dims: usize,
     open: Opener,
     sender: SyncSender<Read>,
@@ -332,6 +367,7 @@ impl Reader {
             paths: ingest.paths.to_vec(),
             from: ingest.record.at,
             last: ingest.record.last.clone(),
+            values: ingest.record.values.clone(),
             dims: ingest.schema.spec().dims(),
             open,
             sender,
@@ -388,15 +424,19 @@ impl Reader {
         source.skip(rows - 1)?;
         source.read(1, &mut batch)?;
         let found = batch.ids.first().map(|id| id_digits(id));
-        if found.is_none() || found != self.last {
-            let path = path_text(&self.paths[input]);
-            return Err(Failure::Wrong(format!(
-                "cannot go on with the append: row {} of {path} has another id than when it was appended; give the same \
-                 input, or leave --resume out",
-                rows - 1
-            )));
-        }
-        Ok(())
+        let what = if found.is_none() || found != self.last {
+            "another id"
+        } else if self.values.as_ref().is_some_and(|values| *values != value_digits(&batch.values)) {
+            "other values"
+        } else {
+            return Ok(());
+        };
+        Err(Failure::Wrong(format!(
+            "cannot go on with the append: row {} of {} has {what} than when it was appended; give the same input, or leave \
+             --resume out",
+            rows - 1,
+            path_text(&self.paths[input])
+        )))
     }
 
     /// Checks that a batch is whole.

@@ -259,22 +259,27 @@ const ENDS: u64 = 64 << 10;
 /// Digits of each half of a tag.
 pub const TAG: usize = 8;
 
-/// What an input is known again by: eight digits of its path, and eight of its length and ends; zeros for a stream.
-pub fn tag(path: &Path) -> Result<String> {
+/// What an input is known again by: eight digits of its path, and eight of its length and ends, and of the file of its ids,
+/// if there is one; zeros for a stream.
+pub fn tag(path: &Path, ids: Option<&Path>) -> Result<String> {
     let mut tag = digits(path.as_os_str().as_encoded_bytes());
     let failed = || Failure::io(format!("read {}", path.display()));
     match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => tag.push_str(&digits(listing(path)?.as_bytes())),
+        Ok(metadata) if metadata.is_dir() => {
+            let mut hash = Sha256::new();
+            list(path, &mut hash)?;
+            hash_ids(ids, &mut hash)?;
+            tag.push_str(&hex(&hash.finalize(), TAG));
+        }
         Ok(metadata) if metadata.is_file() => {
             let mut hash = Sha256::new();
-            let length = metadata.len();
-            hash.update(length.to_string());
-            let mut file = File::open(path).map_err(failed())?;
-            let mut ends = Vec::new();
-            file.by_ref().take(ENDS).read_to_end(&mut ends).map_err(failed())?;
-            file.seek(SeekFrom::Start(length.saturating_sub(ENDS))).map_err(failed())?;
-            file.take(ENDS).read_to_end(&mut ends).map_err(failed())?;
+            hash.update(metadata.len().to_string());
+            let ends = ends(path, metadata.len()).map_err(failed())?;
             hash.update(&ends);
+            // Where the ids of an npy array lie.
+            let beside = path.with_extension("ids.txt");
+            let is_beside = ids.is_none() && ends.starts_with(b"\x93NUMPY") && beside.is_file();
+            hash_ids(if is_beside { Some(&beside) } else { ids }, &mut hash)?;
             tag.push_str(&hex(&hash.finalize(), TAG));
         }
         Ok(_) => tag.push_str(&"0".repeat(TAG)),
@@ -284,22 +289,65 @@ pub fn tag(path: &Path) -> Result<String> {
     Ok(tag)
 }
 
-/// The names and lengths of all files below a folder.
-fn listing(folder: &Path) -> Result<String> {
+/// Hashes the whole of a file of ids, unless it can be read only once.
+fn hash_ids(path: Option<&Path>, hash: &mut Sha256) -> Result {
+    let Some(path) = path.filter(|path| path.is_file()) else { return Ok(()) };
+    let failed = || Failure::io(format!("read the ids {}", path.display()));
+    let mut file = File::open(path).map_err(failed())?;
+    let mut piece = vec![0; ENDS as usize];
+    loop {
+        let read = file.read(&mut piece).map_err(failed())?;
+        if read == 0 {
+            return Ok(());
+        }
+        hash.update(&piece[..read]);
+    }
+}
+
+/// The first bytes of a file and its last.
+fn ends(path: &Path, length: u64) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut ends = Vec::new();
+    file.by_ref().take(ENDS).read_to_end(&mut ends)?;
+    file.seek(SeekFrom::Start(length.saturating_sub(ENDS)))?;
+    file.take(ENDS).read_to_end(&mut ends)?;
+    Ok(ends)
+}
+
+/// Hashes the names, lengths and ends of all files below a folder.
+fn list(folder: &Path, hash: &mut Sha256) -> Result {
     let failed = || Failure::io(format!("list {}", folder.display()));
     let entries = fs::read_dir(folder).map_err(failed())?;
     let mut paths =
         entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().map_err(failed())?;
     paths.sort();
-    let mut text = String::new();
     for path in paths {
         let metadata = fs::metadata(&path).map_err(failed())?;
-        match metadata.is_dir() {
-            true => text.push_str(&listing(&path)?),
-            false => text.push_str(&format!("{} {}\n", path.display(), metadata.len())),
+        if metadata.is_dir() {
+            list(&path, hash)?;
+            continue;
+        }
+        hash.update(format!("{} {}\n", path.display(), metadata.len()));
+        // Of a pipe, or a device, nothing is read.
+        if metadata.is_file() {
+            hash.update(ends(&path, metadata.len()).map_err(failed())?);
         }
     }
-    Ok(text)
+    Ok(())
+}
+
+/// Whether a tag is that of a stream. One file in four thousand millions has such a tag too: it is then read again.
+pub fn is_tag_of_stream(tag: &str) -> bool {
+    tag.get(TAG..).is_some_and(|content| content.bytes().all(|digit| digit == b'0'))
+}
+
+/// Twice as many digits of the SHA-256 of values, each as the four bytes of a binary32, little-endian.
+pub fn digits_of_values(values: &[f32]) -> String {
+    let mut hash = Sha256::new();
+    for value in values {
+        hash.update(value.to_le_bytes());
+    }
+    hex(&hash.finalize(), 2 * TAG)
 }
 
 /// The first digits of the SHA-256 of some bytes.

@@ -18,13 +18,13 @@ use crate::units::of;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "How rows are appended")]
 pub struct IntakeArgs {
-    /// Go on behind the last commit of an append of the same inputs
+    /// Go on behind the last commit of an append of the same inputs, or of the first of them
     #[arg(long)]
     resume: bool,
-    /// Put rows in the place of those of an example that is there already
+    /// Put rows in the place of those of an example that is there already; not if the same commit has appended it
     #[arg(long, conflicts_with_all = ["skip_existing", "detached"])]
     replace: bool,
-    /// Leave examples that are there already as they are
+    /// Leave examples that are there already as they are; an id that a commit appends twice is an error
     #[arg(long, conflicts_with = "detached")]
     skip_existing: bool,
     /// Commit whenever so many examples are read. Default: 250,000, or fewer if these have more than 4 GiB of codes
@@ -39,9 +39,12 @@ pub struct IntakeArgs {
     /// Build parts in this folder, for `gradix attach`, without touching the index
     #[arg(long, value_name = "FOLDER", conflicts_with = "dry_run")]
     detached: Option<PathBuf>,
-    /// Threads that encode rows. Default: one for each core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+}
+
+/// Whether a commit after a generation has deleted rows.
+fn has_deleted(index: &Path, generation: u64) -> Result<bool> {
+    let commits = Index::options().read_only(true).open(index)?.snapshot()?.commits()?;
+    Ok(commits.iter().any(|commit| commit.generation > generation && commit.deleted > 0))
 }
 
 /// What is appended where.
@@ -95,17 +98,35 @@ impl IntakeArgs {
         Ok((schema, target))
     }
 
+    /// Says that an append was finished by the commit of a number.
+    fn tell_finished(
+        &self,
+        index: &Path,
+        found: &Record,
+        number: u64,
+        is_deleted: bool,
+        output: &Output,
+    ) -> Result {
+        let what = if self.detached.is_some() { "part" } else { "generation" };
+        let rows = of(found.rows_in_all, "row");
+        let told = json!({
+            "index": index, "rows": 0, "rows_in_all": found.rows_in_all, what: number, "deleted_since": is_deleted, "done": true,
+        });
+        output.result(&told, || match is_deleted {
+            false => format!("nothing to do: {rows} appended by {what} {number}"),
+            true => format!(
+                "nothing is appended again: {rows} appended by {what} {number}, but later commits deleted or replaced some, of \
+                 these or of others; with --resume, --skip-existing appends what is gone, and --replace all"
+            ),
+        })
+    }
+
     fn commit_every(&self, schema: &Schema) -> usize {
         self.commit_every.map_or_else(|| commit_examples(schema), |every| every as usize)
     }
 
     /// Appends.
     pub fn run(self, intake: Intake<'_>, open: Opener, output: &Output) -> Result {
-        if let Some(threads) = self.threads {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads));
-            pool.build_global()
-                .map_err(|error| Failure::io("start threads")(std::io::Error::other(error)))?;
-        }
         let commit_every = self.commit_every(intake.schema);
         let target = intake.target;
         let existing = match (self.replace, self.skip_existing) {
@@ -113,20 +134,28 @@ impl IntakeArgs {
             (_, true) => Existing::Skip,
             _ => Existing::Refuse,
         };
-        let mut record = Record::new(intake.paths, intake.settings, self.payload)?;
+        let mut record = Record::new(intake.paths, intake.settings, self.payload.clone())?;
         match (find(&target, &record, intake.paths), self.resume) {
-            (Ok(Found::Nothing), _) | (Err(_) | Ok(Found::Finished(_)), false) => {}
+            (Ok(Found::Nothing), _) | (Err(_) | Ok(Found::Finished(..)), false) => {}
             (Ok(Found::Unfinished(found)), true) => {
                 output.note(&format!("going on behind {} rows, at row {} of {}", found.rows_in_all, found.at.row, found.path));
                 record.go_on(*found);
             }
+            // It was finished, and there are more inputs now.
+            (Ok(Found::Unfinished(found)), false) if found.done => {}
             (Ok(Found::Unfinished(found)), false) => output.note(&format!(
                 "note: an append of these inputs was not finished: it reached row {} of {}; --resume goes on there",
                 found.at.row, found.path
             )),
-            (Ok(Found::Finished(found)), true) => {
-                let done = json!({"index": intake.index, "rows": 0, "rows_in_all": found.rows_in_all, "done": true});
-                return output.result(&done, || format!("nothing to do: all {} rows are there", found.rows_in_all));
+            (Ok(Found::Finished(found, number)), true) => {
+                let is_deleted = self.detached.is_none() && has_deleted(intake.index, number)?;
+                if is_deleted && existing != Existing::Refuse {
+                    output.note(&format!(
+                        "all rows were appended by generation {number}, and rows were deleted since: reading from the beginning"
+                    ));
+                } else {
+                    return self.tell_finished(intake.index, &found, number, is_deleted, output);
+                }
             }
             (Err(failure), true) => return Err(failure),
         }
@@ -139,6 +168,7 @@ impl IntakeArgs {
             target,
             record,
             uncommitted: 0,
+            fresh: std::collections::HashSet::new(),
             pending: crate::ingest::Done::default(),
             done: crate::ingest::Done::default(),
         };

@@ -28,6 +28,9 @@ pub struct Record {
     pub path: String,
     /// The digits of the id of the last row before that position; none at the beginning of an input.
     pub last: Option<String>,
+    /// The digits of that row's values; records that were written before there were any have none.
+    #[serde(default)]
+    pub values: Option<String>,
     /// The rows of this commit, and of all commits of the append up to it.
     pub rows: u64,
     pub rows_in_all: u64,
@@ -51,6 +54,8 @@ enum Relation {
     Others,
     /// The same inputs and flags.
     Same,
+    /// The same, and more inputs behind them.
+    Longer,
     /// The same append, but something has changed.
     Changed(String),
 }
@@ -68,7 +73,9 @@ impl Record {
                 "{given} inputs; one append takes at most {MAX_INPUTS}: append them in several"
             )));
         }
-        let tags = paths.iter().map(|path| inputs::tag(path)).collect::<Result<Vec<_>>>()?;
+        // A pattern has a brace.
+        let ids = settings.get("ids").filter(|ids| !ids.contains('{')).map(Path::new);
+        let tags = paths.iter().map(|path| inputs::tag(path, ids)).collect::<Result<Vec<_>>>()?;
         Ok(Self {
             gradix_append: VERSION,
             tags: tags.concat(),
@@ -76,6 +83,7 @@ impl Record {
             at: Position::default(),
             path: String::new(),
             last: None,
+            values: None,
             rows: 0,
             rows_in_all: 0,
             done: false,
@@ -85,7 +93,8 @@ impl Record {
 
     /// Goes on where an earlier run was.
     pub fn go_on(&mut self, earlier: Self) {
-        (self.at, self.path, self.last) = (earlier.at, earlier.path, earlier.last);
+        (self.at, self.path) = (earlier.at, earlier.path);
+        (self.last, self.values) = (earlier.last, earlier.values);
         self.rows_in_all = earlier.rows_in_all;
     }
 
@@ -108,6 +117,11 @@ impl Record {
             return Err("tags that are cut off".into());
         }
         Ok(Some(record))
+    }
+
+    /// Whether one of its inputs can be read only once: the next one of that name is another.
+    fn has_stream(&self) -> bool {
+        self.tags().any(inputs::is_tag_of_stream)
     }
 
     fn tags(&self) -> impl Iterator<Item = &str> {
@@ -135,7 +149,7 @@ impl Record {
                 return Relation::Changed(format!("input {number}, {}, was changed since", place(at)));
             }
         }
-        if own != theirs {
+        if own < theirs {
             return Relation::Changed(format!("there are {own} inputs; there were {theirs} then"));
         }
         let mut flags = self.settings.keys().chain(recorded.settings.keys());
@@ -147,7 +161,7 @@ impl Record {
             let (now, then) = (said(&self.settings), said(&recorded.settings));
             return Relation::Changed(format!("{now} is given; it was {then} then"));
         }
-        Relation::Same
+        if own > theirs { Relation::Longer } else { Relation::Same }
     }
 }
 
@@ -163,15 +177,18 @@ pub trait Payloads {
 pub enum Found {
     /// Nothing of it.
     Nothing,
-    /// It was not finished.
+    /// It was not finished; or it was, of fewer inputs, behind which there are more.
     Unfinished(Box<Record>),
-    /// It was.
-    Finished(Box<Record>),
+    /// It was, by the commit of this number.
+    Finished(Box<Record>, u64),
 }
 
-/// Looks for the record of this append: the newest of the same inputs. One that was not finished, of which an input or a
-/// flag has changed since, is an error.
+/// Looks for the record of this append: the newest of the same inputs, or else the one that has most of the first of them.
+/// The newest that shares an input is an error, if it was not finished and an input or a flag has changed since.
 pub fn find(payloads: &dyn Payloads, own: &Record, paths: &[PathBuf]) -> Result<Found> {
+    let mut shorter: Option<Box<Record>> = None;
+    // Whether there is a later append of these inputs, so that an older one need not be finished.
+    let mut is_past = false;
     for number in (1..=payloads.last()).rev() {
         // Older ones have been collected too.
         let Some(payload) = payloads.payload(number)? else { break };
@@ -182,10 +199,18 @@ pub fn find(payloads: &dyn Payloads, own: &Record, paths: &[PathBuf]) -> Result<
         let Some(recorded) = recorded else { continue };
         match own.relation(&recorded, paths) {
             Relation::Others => {}
-            Relation::Same if recorded.done => return Ok(Found::Finished(Box::new(recorded))),
+            Relation::Same | Relation::Longer if recorded.done && recorded.has_stream() => break,
+            Relation::Same if recorded.done => return Ok(Found::Finished(Box::new(recorded), number)),
             Relation::Same => return Ok(Found::Unfinished(Box::new(recorded))),
-            // Files of the same names with other rows, as of the night after.
-            Relation::Changed(_) if recorded.done => return Ok(Found::Nothing),
+            Relation::Longer => {
+                let reached = |record: &Record| (record.at.input, record.at.row);
+                if shorter.as_deref().is_none_or(|known| reached(known) < reached(&recorded)) {
+                    let path = paths.get(recorded.at.input).map_or_else(String::new, |path| path_text(path));
+                    shorter = Some(Box::new(Record { path, ..recorded }));
+                }
+            }
+            // Files of the same names with other rows, as of the night after. These may have been appended before.
+            Relation::Changed(_) if recorded.done || is_past || shorter.is_some() => is_past = true,
             Relation::Changed(what) => {
                 return Err(Failure::Wrong(format!(
                     "cannot go on with the append that reached row {} of {}: {what}; give the same inputs and flags, or leave \
@@ -195,12 +220,17 @@ pub fn find(payloads: &dyn Payloads, own: &Record, paths: &[PathBuf]) -> Result<
             }
         }
     }
-    Ok(Found::Nothing)
+    Ok(shorter.map_or(Found::Nothing, Found::Unfinished))
 }
 
 /// The digits by which an id is known again.
 pub fn id_digits(id: &[u8]) -> String {
     inputs::digits(id)
+}
+
+/// The digits by which the values of a row are known again.
+pub fn value_digits(values: &[f32]) -> String {
+    inputs::digits_of_values(values)
 }
 
 /// A path as a record has it.

@@ -74,15 +74,40 @@ impl<'a> Cell<'a> {
     }
 }
 
+/// Checks that a file may be made: that nothing is there, or with `force` no more than a file or a link, which it replaces.
+pub fn check_free(path: &Path, force: bool) -> Result {
+    let what = format!("write {}", path.display());
+    let there = |kind: &str| io::Error::new(io::ErrorKind::AlreadyExists, kind.to_owned());
+    let metadata = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(Failure::Io { what, source }),
+    };
+    let kind = match metadata.file_type() {
+        kind if kind.is_file() => "it is there already",
+        kind if kind.is_symlink() => "it is a symbolic link",
+        kind if kind.is_dir() => {
+            return Err(Failure::Io { what, source: there("it is a folder") });
+        }
+        _ => return Err(Failure::Io { what, source: there("it is no file, but a pipe or a device") }),
+    };
+    if force {
+        return Ok(());
+    }
+    Err(Failure::Io { what, source: there(kind) }.and("--force puts the new file in its place".into()))
+}
+
 /// Where bytes go: stdout, or a file that has its name only when it is whole.
 pub enum Destination {
     Stdout(BufWriter<io::Stdout>),
-    File { file: BufWriter<NamedTempFile>, path: PathBuf },
+    File { file: BufWriter<NamedTempFile>, path: PathBuf, force: bool },
 }
 
 impl Destination {
-    pub fn new(path: Option<&Path>) -> Result<Self> {
+    /// Begins a file, or stdout if there is no path. What is at the path is replaced with `force` only.
+    pub fn new(path: Option<&Path>, force: bool) -> Result<Self> {
         let Some(path) = path else { return Ok(Self::Stdout(BufWriter::new(io::stdout()))) };
+        check_free(path, force)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut builder = tempfile::Builder::new();
         #[cfg(unix)]
@@ -93,7 +118,7 @@ impl Destination {
         }
         let file = builder.prefix(".gradix-").tempfile_in(folder);
         let file = file.map_err(Failure::io(format!("create {}", path.display())))?;
-        Ok(Self::File { file: BufWriter::new(file), path: path.to_owned() })
+        Ok(Self::File { file: BufWriter::new(file), path: path.to_owned(), force })
     }
 
     /// What failed.
@@ -110,10 +135,12 @@ impl Destination {
         let failed = self.failed();
         match self {
             Self::Stdout(mut out) => out.flush().map_err(failed),
-            Self::File { file, path } => {
+            Self::File { file, path, force } => {
                 let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
                 file.as_file().sync_all().map_err(&failed)?;
-                file.persist(path).map_err(|error| failed(error.error))?;
+                // Another process may have made one meanwhile.
+                let named = if force { file.persist(path) } else { file.persist_noclobber(path) };
+                named.map_err(|error| failed(error.error))?;
                 Ok(())
             }
         }
@@ -163,9 +190,8 @@ enum Builder {
 }
 
 impl Records {
-    /// Begins a file, or what goes to stdout.
-    pub fn create(format: Format, path: Option<&Path>, columns: Vec<Column>) -> Result<Self> {
-        let destination = Destination::new(path)?;
+    /// Begins a file, or what goes to stdout, with these columns.
+    pub fn create(format: Format, destination: Destination, columns: Vec<Column>) -> Result<Self> {
         let failed = Box::new(destination.failed());
         let writer = match format {
             Format::Jsonl => Writer::Jsonl(destination),

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::failure::{Failure, Result};
 use crate::id;
 use crate::output::Output;
-use crate::records::{self, Cell, Kind, Records};
+use crate::records::{self, Cell, Destination, Kind, Records};
 use crate::table::{self, Table};
 
 /// How results are printed, and where.
@@ -21,6 +21,9 @@ pub struct SheetArgs {
     /// Write into this file, which has its name when it is whole
     #[arg(long, short, value_name = "FILE", conflicts_with = "json")]
     output: Option<PathBuf>,
+    /// Put the output in the place of a file that is there
+    #[arg(long, requires = "output")]
+    force: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -35,6 +38,11 @@ enum Format {
 }
 
 impl SheetArgs {
+    /// Checks that the output may be made, before there is work in it.
+    pub fn check(&self) -> Result {
+        self.output.as_deref().map_or(Ok(()), |path| records::check_free(path, self.force))
+    }
+
     /// Records with these columns; `None` if it is to be a table.
     pub fn records(&self, columns: Vec<records::Column>) -> Result<Option<Records>> {
         let format = match (self.format, &self.output) {
@@ -49,7 +57,7 @@ impl SheetArgs {
             }
             (Some(Format::Table) | None, None) => return Ok(None),
         };
-        Ok(Some(Records::create(format, self.output.as_deref(), columns)?))
+        Ok(Some(Records::create(format, Destination::new(self.output.as_deref(), self.force)?, columns)?))
     }
 
     /// Begins rows with these columns: as JSON lines with `--json`.
@@ -57,7 +65,7 @@ impl SheetArgs {
         let named: Vec<records::Column> =
             columns.iter().map(|&(name, kind)| (name.to_owned(), kind)).collect();
         let records = match output.is_json() {
-            true => Some(Records::create(records::Format::Jsonl, None, named)?),
+            true => Some(Records::create(records::Format::Jsonl, Destination::new(None, false)?, named)?),
             false => self.records(named)?,
         };
         Ok(match records {

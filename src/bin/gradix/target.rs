@@ -58,6 +58,19 @@ impl Target {
         }
     }
 
+    /// Whether an example is there, or was appended.
+    pub fn contains(&self, id: &[u8]) -> Result<bool> {
+        // Of an id that cannot be one, the writer says so when it is appended.
+        if id.is_empty() {
+            return Ok(false);
+        }
+        match self {
+            Self::Index(writer) => Ok(writer.contains(id)?),
+            Self::Detached(_) => Ok(false),
+            Self::Dry(dry) => Ok(dry.writer.contains(id)? || dry.is_there(id)?),
+        }
+    }
+
     /// Makes what was appended durable, and returns the number of the generation or part.
     pub fn commit(&mut self, payload: Vec<u8>) -> Result<u64> {
         match self {
@@ -97,15 +110,20 @@ impl Dry {
         self.snapshot.as_ref().map_or(0, Snapshot::generation)
     }
 
+    /// Whether the index has an example.
+    fn is_there(&self, id: &[u8]) -> Result<bool> {
+        match &self.snapshot {
+            // Of an id that cannot be one, the writer says so.
+            Some(snapshot) if !id.is_empty() => Ok(snapshot.contains(id)?),
+            _ => Ok(false),
+        }
+    }
+
     fn append(&mut self, batch: &[(&[u8], &[Row<'_>])], existing: Existing) -> Result<Appended> {
         let mut new = Vec::with_capacity(batch.len());
         let (mut skipped, mut replaced) = (0, 0);
         for &(id, rows) in batch {
-            let is_there = match &self.snapshot {
-                // Of an id that cannot be one, the writer says so.
-                Some(snapshot) if !id.is_empty() => snapshot.contains(id)?,
-                _ => false,
-            };
+            let is_there = self.is_there(id)?;
             match existing {
                 Existing::Refuse if is_there => {
                     return Err(AppendError::DuplicateId { id: id.to_owned() }.into());

@@ -16,7 +16,7 @@ use crate::id::Id;
 use crate::inputs::parse_number;
 use crate::interrupt;
 use crate::output::Output;
-use crate::records::{Cell, Format, Kind, Records};
+use crate::records::{Cell, Destination, Format, Kind, Records, check_free};
 use crate::scoring;
 use crate::units::of;
 
@@ -29,7 +29,7 @@ const BATCH_ROWS: usize = 8192;
 ///
 /// Writes vectors, with ids, spans, sources and metadata as far as the format has a place for them, in the order in which
 /// the rows were appended. With --metadata-only, everything but the vectors is written, with the norm of each block, as
-/// Parquet. The file has its name only when it is whole.
+/// Parquet. The file has its name only when it is whole. Ids of an npy file lie beside it: those of `x.npy` in `x.ids.txt`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
     gradix export my.gradix all.safetensors
@@ -67,7 +67,7 @@ pub struct Export {
     /// Pass over ids that are not there
     #[arg(long)]
     missing_ok: bool,
-    /// Overwrite a file that is there
+    /// Overwrite a file that is there; for npy, that of the ids too
     #[arg(long)]
     force: bool,
 }
@@ -76,10 +76,12 @@ impl Export {
     pub fn run(self, output: &Output) -> Result {
         let token = interrupt::token()?;
         let is_stdout = self.out == Path::new("-");
-        if !is_stdout && self.out.exists() && !self.force {
-            let what = format!("write {}", self.out.display());
-            return Err(Failure::Io { what, source: std::io::ErrorKind::AlreadyExists.into() }
-                .and("--force overwrites it".into()));
+        if !is_stdout {
+            check_free(&self.out, self.force)?;
+            let format = self.format.or(FileFormat::of_path(&self.out));
+            if format == Some(FileFormat::Npy) && !self.metadata_only {
+                check_free(&self.out.with_extension("ids.txt"), self.force)?;
+            }
         }
         let snapshot = self.at.snapshot()?;
         let ids = self.ids(&snapshot)?;
@@ -163,7 +165,8 @@ impl Export {
         let blocks = snapshot.schema().spec().blocks();
         columns.extend(blocks.iter().map(|block| (format!("norm.{}", block.name), Kind::Number)));
         let path = (self.out != Path::new("-")).then_some(&*self.out);
-        let mut records = Records::create(Format::Parquet, path, columns)?;
+        let destination = Destination::new(path, self.force)?;
+        let mut records = Records::create(Format::Parquet, destination, columns)?;
         for row in rows {
             check(token)?;
             let row = row?;

@@ -17,7 +17,7 @@ use crate::failure::{Failure, Result};
 use crate::interrupt;
 use crate::output::Output;
 use crate::queries::QueryArgs;
-use crate::records::Destination;
+use crate::records::{Destination, check_free};
 use crate::scoring::{Filters, Rows, Scoring};
 use crate::texts;
 use crate::units::of;
@@ -42,6 +42,9 @@ pub struct Report {
     /// Write the page into this file
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
+    /// Put the page in the place of a file that is there
+    #[arg(long)]
+    force: bool,
     /// The texts of the examples: a line {"id": ..., "text": ...} for each
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
@@ -100,6 +103,7 @@ impl From<TokenText> for MarkedToken {
 impl Report {
     pub fn run(&self, output: &Output) -> Result {
         let cancel = interrupt::token()?;
+        check_free(&self.output, self.force)?;
         let (index, snapshot) = self.at.open()?;
         let mut queries = self.queries.all(&snapshot, &cancel)?;
         let tokens = self.tokens.as_deref().map(|path| tokens(path, queries.sketches.len())).transpose()?;
@@ -141,7 +145,7 @@ impl Report {
                 page = page.example(id, Example::new(text));
             }
         }
-        let mut file = Destination::new(Some(&self.output))?;
+        let mut file = Destination::new(Some(&self.output), self.force)?;
         file.write_all(page.to_html().as_bytes()).map_err(file.failed())?;
         file.finish()?;
         let printed = serde_json::json!({"file": self.output, "queries": queries.names.len(), "rows": ranking.statistics().rows});

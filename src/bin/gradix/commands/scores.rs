@@ -12,7 +12,7 @@ use crate::interrupt;
 use crate::npy::NpyWriter;
 use crate::output::Output;
 use crate::queries::QueryArgs;
-use crate::records::{self, Cell, Destination, Kind, Records};
+use crate::records::{self, Cell, Destination, Kind, Records, check_free};
 use crate::scoring::{Filters, Scoring};
 use crate::units::of;
 
@@ -42,6 +42,9 @@ pub struct Scores {
     /// Write into this file
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Put the output in the place of a file that is there
+    #[arg(long, requires = "output")]
+    force: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -63,6 +66,9 @@ enum Writer {
 impl Scores {
     pub fn run(&self, output: &Output) -> Result {
         let cancel = interrupt::token()?;
+        if let Some(path) = &self.output {
+            check_free(path, self.force)?;
+        }
         let (_, snapshot) = self.at.open()?;
         let queries = self.queries.all(&snapshot, &cancel)?;
         let scan = snapshot.scan(&queries.sketches)?.cancel(&cancel);
@@ -94,6 +100,7 @@ impl Scores {
 
     fn writer(&self, queries: usize) -> Result<Writer> {
         let path = self.output.as_deref();
+        let destination = || Destination::new(path, self.force);
         let format = match (self.format, path) {
             (Some(Format::Jsonl), _) | (None, None) => records::Format::Jsonl,
             (Some(Format::Csv), _) => records::Format::Csv,
@@ -101,8 +108,8 @@ impl Scores {
             (None, Some(path)) if path.extension().is_none_or(|ending| ending != "npy") => {
                 records::Format::of(path)?
             }
-            (Some(Format::Npy) | None, Some(path)) => {
-                return Ok(Writer::Npy(NpyWriter::create(Destination::new(Some(path))?, queries as u64)?));
+            (Some(Format::Npy) | None, Some(_)) => {
+                return Ok(Writer::Npy(NpyWriter::create(destination()?, queries as u64)?));
             }
             (Some(Format::Npy), None) => {
                 let why = "an array of numpy begins with its number of rows, which is known at the end: give it --output";
@@ -116,7 +123,7 @@ impl Scores {
             ("source".into(), Kind::Text),
         ];
         columns.extend((0..queries).map(|query| (format!("score_{query}"), Kind::Number)));
-        Ok(Writer::Records(Box::new(Records::create(format, path, columns)?)))
+        Ok(Writer::Records(Box::new(Records::create(format, destination()?, columns)?)))
     }
 }
 

@@ -38,6 +38,7 @@ pub struct BySource {
 
 impl BySource {
     pub fn run(&self, output: &Output) -> Result {
+        self.sheet.check()?;
         let asked = self.scan.asked()?;
         let sums = Sums::new()
             .mean_over_queries(self.mean)

@@ -44,6 +44,7 @@ enum ObjectiveName {
 
 impl Coreset {
     pub fn run(&self, output: &Output) -> Result {
+        self.sheet.check()?;
         let asked = self.scan.asked()?;
         let objective = match self.objective {
             ObjectiveName::Coverage => Objective::Coverage { share: self.share },

@@ -46,6 +46,7 @@ pub struct Duplicates {
 
 impl Duplicates {
     pub fn run(&self, output: &Output) -> Result {
+        self.sheet.check()?;
         let snapshot = self.at.snapshot()?;
         let mut progress = output.progress("join", "rows", None);
         let blocks = &self.blocks;

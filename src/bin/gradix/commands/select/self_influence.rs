@@ -32,6 +32,7 @@ pub struct SelfInfluence {
 
 impl SelfInfluence {
     pub fn run(&self, output: &Output) -> Result {
+        self.sheet.check()?;
         let snapshot = self.at.snapshot()?;
         let curvature = self.curvature.get().unwrap_or_default();
         let highest = highest_self_influence(&snapshot, &curvature, self.count, &interrupt::token()?)?;

@@ -59,6 +59,7 @@ struct Size {
 
 impl Less {
     pub fn run(&self, output: &Output) -> Result {
+        self.sheet.check()?;
         let asked = self.scan.asked()?;
         let tasks = asked.queries.files.clone();
         select(&asked, &self.size, tasks, &self.sheet, output)
@@ -67,6 +68,7 @@ impl Less {
 
 impl In2core {
     pub fn run(&self, output: &Output) -> Result {
+        self.sheet.check()?;
         let asked = self.scan.asked()?;
         let all = 0..asked.queries.sketches.len();
         select(&asked, &self.size, vec![all], &self.sheet, output)
