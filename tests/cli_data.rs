@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::Stdio;
 
 use fixtures::appends::{done, fails, generation, listing, npy, program};
-use gradix::Index;
+use gradix::sketch::SketchSpec;
+use gradix::{Encoding, Index, Row, Schema};
 use serde_json::Value;
 
 fn index_of(folder: &Path, rows: usize) {
@@ -110,6 +111,46 @@ fn metadata_is_exported_as_parquet() {
     assert!(!folder.join("x.parquet").exists());
 }
 
+/// An index of rows of two dims, each with as much metadata.
+fn index_of_metadata(path: &Path, rows: usize, bytes: usize) {
+    let schema = Schema::new(SketchSpec::dense("x", "", [("all", 2)]), Encoding::F32).unwrap();
+    let index = Index::create(path, &schema).unwrap();
+    let mut writer = index.writer().unwrap();
+    let metadata = vec![b'm'; bytes];
+    let row = Row::of_values(&[1.0, 2.0]).metadata(&metadata);
+    let ids: Vec<_> = (0..rows).map(|row| format!("{row:06}")).collect();
+    for ids in ids.chunks(256) {
+        let batch: Vec<_> = ids.iter().map(|id| (id, row)).collect();
+        writer.append_batch(&batch).unwrap();
+    }
+    writer.commit().unwrap();
+}
+
+/// Catches a row group that grows with the metadata, to 2 GiB and a panic.
+#[test]
+fn metadata_that_is_long_is_exported_in_more_row_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (rows, length) = (300, 65_536);
+    index_of_metadata(&folder.join("i"), rows, length);
+    done(folder, &["export", "i", "m.parquet", "--metadata-only"]);
+    let builder = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(
+        fs::File::open(folder.join("m.parquet")).unwrap(),
+    )
+    .unwrap();
+    let groups = builder.metadata().row_groups();
+    assert!(groups.len() > 1 && groups.iter().all(|group| group.num_rows() < 256), "{}", groups.len());
+    let mut read = 0;
+    for batch in builder.build().unwrap() {
+        let batch = batch.unwrap();
+        let metadata = batch.column_by_name("metadata").unwrap();
+        let metadata = metadata.as_any().downcast_ref::<arrow_array::BinaryArray>().unwrap();
+        assert!(metadata.iter().all(|bytes| bytes == Some(&vec![b'm'; length])));
+        read += batch.num_rows();
+    }
+    assert_eq!(read, rows);
+}
+
 /// Catches an export that leaves rows, ids, spans, sources or metadata out, or changes a bit, in a format that can hold them;
 /// filters that let others pass; and a generation that is not the one that was asked for.
 #[test]
@@ -161,12 +202,22 @@ fn exported_rows_come_back() {
     );
 }
 
+/// Runs the program with as many MiB of memory.
+#[cfg(target_os = "linux")]
+fn limited(folder: &Path, mebibytes: usize, args: &str) {
+    // RLIMIT_DATA counts the stacks of RocksDB's threads too, which are as large as the limit of stacks.
+    let line = format!("ulimit -s 1024 && ulimit -d {} && exec \"$0\" {args}", mebibytes << 10);
+    let mut shell = std::process::Command::new("sh");
+    let output =
+        shell.args(["-c", &line, env!("CARGO_BIN_EXE_gradix")]).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "{args}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Catches memory that grows with the input, as with a file that is read whole, or a queue that has no bound.
 #[cfg(target_os = "linux")]
 #[test]
 fn append_and_export_take_less_memory_than_their_input() {
     use std::io::{Seek as _, SeekFrom};
-    use std::process::Command;
 
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -180,16 +231,8 @@ fn append_and_export_take_less_memory_than_their_input() {
     file.seek(SeekFrom::Start(header.len() as u64)).unwrap();
     file.write_all(&1f32.to_le_bytes()).unwrap();
     drop(file);
-    let limited = |args: &str| {
-        // RLIMIT_DATA counts the stacks of RocksDB's threads too, which are as large as the limit of stacks.
-        let line = format!("ulimit -s 1024 && ulimit -d {} && exec \"$0\" {args}", 320 << 10);
-        let output =
-            Command::new("sh").args(["-c", &line, env!("CARGO_BIN_EXE_gradix")]).current_dir(folder).output();
-        let output = output.unwrap();
-        assert!(output.status.success(), "{args}: {}", String::from_utf8_lossy(&output.stderr));
-    };
-    limited("append i v.npy --create --encoding i8 --tier sign --ids '{row}'");
-    limited("export i out.npy --number f16");
+    limited(folder, 320, "append i v.npy --create --encoding i8 --tier sign --ids '{row}'");
+    limited(folder, 320, "export i out.npy --number f16");
     let exported = fs::metadata(folder.join("out.npy")).unwrap().len();
     assert!(exported > (rows * dims * 2) as u64 && exported < (rows * dims * 2 + 4096) as u64);
 }
