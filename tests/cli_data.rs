@@ -213,6 +213,21 @@ fn limited(folder: &Path, mebibytes: usize, args: &str) {
     assert!(output.status.success(), "{args}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Catches batches that are of as many rows however long their metadata are.
+#[cfg(target_os = "linux")]
+#[test]
+fn append_and_export_take_less_memory_than_the_metadata() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    index_of_metadata(&folder.join("i"), 8192, 60_000);
+    for file in ["m.npz", "m.parquet"] {
+        limited(folder, 320, &format!("export i {file}"));
+        limited(folder, 320, &format!("append from-{file} {file} --create --encoding f32"));
+        assert_eq!(fixtures::appends::rows(&folder.join(format!("from-{file}"))), 8192);
+        fs::remove_file(folder.join(file)).unwrap();
+    }
+}
+
 /// Catches memory that grows with the input, as with a file that is read whole, or a queue that has no bound.
 #[cfg(target_os = "linux")]
 #[test]
