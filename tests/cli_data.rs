@@ -228,6 +228,25 @@ fn append_and_export_take_less_memory_than_the_metadata() {
     }
 }
 
+/// Catches an example without an end, of which all rows are held before the engine refuses it.
+#[test]
+fn example_of_too_many_rows_is_refused_before_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    npy(folder.join("a.npy"), 0, 140_000, 1);
+    fs::write(folder.join("ids"), "b\n".to_owned() + &"a\n".repeat(139_999)).unwrap();
+    let append = ["append", "i", "a.npy", "--create", "--encoding", "f32", "--ids", "ids"];
+    let told = fails(folder, &append, 3);
+    assert!(told.contains("a.npy, row 1") && told.contains("65536"), "{told}");
+    let rows = told.split("\"a\" has ").nth(1).unwrap().split(' ').next().unwrap();
+    assert!((65_537..80_000).contains(&rows.parse::<u32>().unwrap()), "{told}");
+    // As many as there may be.
+    npy(folder.join("most.npy"), 0, 65_536, 1);
+    fs::write(folder.join("ids"), "a\n".repeat(65_536)).unwrap();
+    done(folder, &["append", "j", "most.npy", "--create", "--encoding", "f32", "--ids", "ids"]);
+    assert_eq!(fixtures::appends::rows(&folder.join("j")), 65_536);
+}
+
 /// Catches memory that grows with the input, as with a file that is read whole, or a queue that has no bound.
 #[cfg(target_os = "linux")]
 #[test]

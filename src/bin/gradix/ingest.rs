@@ -22,6 +22,9 @@ const BATCH_BYTES: usize = 8 << 20;
 const BATCH_ROWS: usize = 8192;
 /// The rows that are read at a time while it is not known how long one is, or if their metadata may be 64 KiB each.
 const FEW_ROWS: usize = 64;
+/// The most rows of an example, and the most bytes of its ids and metadata, that the engine takes.
+const EXAMPLE_ROWS: usize = 65_536;
+const EXAMPLE_BYTES: usize = 256 << 20;
 /// The batches that are read ahead.
 const READ_AHEAD: usize = 2;
 /// The most examples of a commit, which it has in memory at about 400 bytes each.
@@ -152,6 +155,7 @@ impl Ingest<'_> {
         let same = |id: Option<&Vec<u8>>| batch.ids.iter().take_while(|&other| Some(other) == id).count();
         let lead = if held.rows.rows > 0 { same(held.rows.ids.first()) } else { 0 };
         hold(batch, 0..lead, dims, &mut held.rows);
+        self.check_held(held)?;
         if lead == batch.rows {
             return Ok(());
         }
@@ -164,6 +168,18 @@ impl Ingest<'_> {
         hold(batch, end..batch.rows, dims, &mut held.rows);
         held.at = next;
         Ok(())
+    }
+
+    /// Fails as soon as the held example is more than the engine takes, so that it is not in memory as a whole.
+    fn check_held(&self, held: &Held) -> Result {
+        let Held { rows: Batch { rows, ids, metadata, .. }, .. } = held;
+        let bytes = ids.iter().chain(metadata).map(Vec::len).sum();
+        let Some(id) = ids.first().filter(|_| *rows > EXAMPLE_ROWS || bytes > EXAMPLE_BYTES) else {
+            return Ok(());
+        };
+        let error = AppendError::TooLarge { id: id.clone(), rows: *rows, bytes };
+        let ready = self.ready(held, None);
+        Err(self.located(error.into(), &ready, std::slice::from_ref(&(0..*rows))))
     }
 
     /// What was held, and some rows of a batch that begins at a place.
