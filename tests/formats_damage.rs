@@ -4,7 +4,11 @@
 mod fixtures;
 
 use std::path::Path;
+use std::sync::Arc;
 
+use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, ListArray, RecordBatch, StringArray};
+use arrow_buffer::OffsetBuffer;
+use arrow_schema::{DataType, Field};
 use fixtures::vectors::{bits, read_all, rows_of, write};
 use gradix::Index;
 use gradix::Row;
@@ -203,6 +207,45 @@ fn archives_that_promise_too_much_are_refused() {
             ),
             "{i}"
         );
+    }
+}
+
+/// Catches a table of as many rows as the encoded bytes are few: of equal values and texts, they are next to none.
+#[test]
+fn parquet_of_equal_values_is_read_in_small_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.parquet");
+    let (rows, dims) = (1024, 4096);
+    let item = Arc::new(Field::new("item", DataType::Float32, false));
+    let zeros = |dims: usize| Arc::new(Float32Array::from(vec![0.0; rows * dims]));
+    let fixed: ArrayRef = Arc::new(FixedSizeListArray::new(item.clone(), dims as i32, zeros(dims), None));
+    let lengths = OffsetBuffer::from_lengths(std::iter::repeat_n(dims, rows));
+    let listed: ArrayRef = Arc::new(ListArray::new(item.clone(), lengths, zeros(dims), None));
+    let narrow: ArrayRef = Arc::new(FixedSizeListArray::new(item, 1, zeros(1), None));
+    let metadata: ArrayRef = Arc::new(StringArray::from(vec![&*"m".repeat(65_536); rows]));
+    for (columns, most) in [
+        (vec![("v", fixed)], (8 << 20) / (4 * dims)),
+        (vec![("v", listed)], (8 << 20) / (4 * dims)),
+        (vec![("v", narrow), ("metadata", metadata)], (8 << 20) / 65_536),
+    ] {
+        let table = RecordBatch::try_from_iter(columns).unwrap();
+        let file = std::fs::File::create(&path).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(file, table.schema(), None).unwrap();
+        writer.write(&table).unwrap();
+        writer.close().unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() < 1 << 20);
+        let mut source = formats::open(&path, &pattern()).unwrap();
+        let (mut batch, mut read, mut longest) = (Batch::default(), 0, 0);
+        loop {
+            source.read(rows, &mut batch).unwrap();
+            if batch.rows == 0 {
+                break;
+            }
+            longest = longest.max(batch.rows);
+            read += batch.rows;
+        }
+        assert_eq!(read, rows);
+        assert!((most / 2..=most).contains(&longest), "{longest} rows, not {most}");
     }
 }
 
