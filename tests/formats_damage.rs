@@ -270,6 +270,10 @@ fn ids_that_do_not_fit_are_refused() {
         let error = with(lines).unwrap_err().to_string();
         assert!(error.contains(expected) && error.contains("list"), "{error}");
     }
+    let longest = "i".repeat(4096);
+    assert_eq!(with(&format!("{longest}\r\nb\nc\n")).unwrap().ids[0], longest.as_bytes());
+    let error = with(&format!("a\n{longest}ii\nc\n")).unwrap_err().to_string();
+    assert!(error.contains("row 1") && error.contains("too long"), "{error}");
     let none = read(&path, &ReadOptions::default()).unwrap_err().to_string();
     assert!(none.contains("no ids") && none.contains("pattern"), "{none}");
     assert!(read(&path, &ReadOptions::default().optional_ids()).unwrap().ids.is_empty());
