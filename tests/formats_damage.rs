@@ -3,6 +3,7 @@
 
 mod fixtures;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -208,6 +209,87 @@ fn archives_that_promise_too_much_are_refused() {
             "{i}"
         );
     }
+}
+
+/// An archive of deflated arrays of numpy: name, type, shape, bytes.
+fn deflated(path: &Path, arrays: &[(&str, &str, &str, &[u8])]) {
+    let mut archive = zip::write::ZipWriter::new(std::fs::File::create(path).unwrap());
+    let options = zip::write::SimpleFileOptions::default();
+    let options = options.compression_method(zip::CompressionMethod::Deflated);
+    for (name, descr, shape, bytes) in arrays {
+        let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+        archive.start_file(format!("{name}.npy"), options).unwrap();
+        let header = [b"\x93NUMPY\x01\x00", &(text.len() as u16).to_le_bytes()[..], text.as_bytes()];
+        archive.write_all(&header.concat()).unwrap();
+        archive.write_all(bytes).unwrap();
+    }
+    archive.finish().unwrap();
+}
+
+/// Catches an archive whose thousands of arrays are all inflated side by side, and a count that refuses what is left alone.
+#[test]
+fn archives_of_very_many_deflated_arrays_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.npz");
+    let names: Vec<String> = (0..2049).map(|array| format!("a{array:04}")).collect();
+    let value = 1.5f32.to_le_bytes();
+    let arrays: Vec<_> = names.iter().map(|name| (&**name, "<f4", "(1, 1)", &value[..])).collect();
+    deflated(&path, &arrays);
+    let error = read(&path, &pattern()).unwrap_err();
+    assert!(error.to_string().contains("more than 2048 deflated arrays"), "{error}");
+    let some = read(&path, &pattern().blocks(names[1..].iter().cloned())).unwrap();
+    assert_eq!((some.rows, some.values.len()), (1, 2048));
+}
+
+/// Catches memory for a label that is as long as a few deflated bytes say, and a limit that refuses padding.
+#[test]
+fn labels_longer_than_any_label_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.npz");
+    let long = vec![b'x'; 20_000];
+    let vectors = ("all", "<f4", "(1, 1)", &[0u8; 4][..]);
+    let fixed = |bytes: &[u8]| {
+        deflated(&path, &[vectors, ("ids", &format!("|S{}", bytes.len()), "(1,)", bytes)]);
+        read(&path, &ReadOptions::default())
+    };
+    let mut padded = vec![0; 16_384];
+    padded[0] = b'a';
+    assert_eq!(fixed(&padded).unwrap().ids, [b"a"]);
+    let error = fixed(&long).unwrap_err().to_string();
+    assert!(error.contains("row 0") && error.contains("20000 bytes") && error.contains("4096"), "{error}");
+    let offsets = [0u64.to_le_bytes(), 20_000u64.to_le_bytes()].concat();
+    let ids = [vectors, ("ids", "|u1", "(20000,)", &long), ("ids.offsets", "<i8", "(2,)", &offsets)];
+    deflated(&path, &ids);
+    let error = read(&path, &ReadOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("row 0") && error.contains("20000 bytes") && error.contains("4096"), "{error}");
+}
+
+/// Catches a number of rows to which one cannot be added.
+#[test]
+fn offsets_of_the_most_rows_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x");
+    deflated(
+        &path,
+        &[
+            ("all", "<f4", "(18446744073709551615, 0)", &[]),
+            ("ids", "|u1", "(0,)", &[]),
+            ("ids.offsets", "<i8", "(0,)", &[]),
+        ],
+    );
+    let refused = |format| {
+        let error = read(&path, &ReadOptions::default().format(format)).unwrap_err().to_string();
+        assert!(error.contains("18446744073709551615 rows"), "{error}");
+    };
+    refused(FileFormat::Npz);
+    let tensor = |dtype: &str, shape: &str| {
+        format!("{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":[0,0]}}")
+    };
+    let (vectors, ids) = (tensor("F32", "[18446744073709551615,0]"), tensor("U8", "[0]"));
+    let offsets = tensor("I64", "[0]");
+    let text = format!("{{\"all\":{vectors},\"ids\":{ids},\"ids.offsets\":{offsets}}}");
+    std::fs::write(&path, [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()).unwrap();
+    refused(FileFormat::Safetensors);
 }
 
 /// Catches a table of as many rows as the encoded bytes are few: of equal values and texts, they are next to none.
