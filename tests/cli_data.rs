@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::Stdio;
 
 use fixtures::appends::{done, fails, generation, listing, npy, program};
-use gradix::Index;
+use gradix::sketch::SketchSpec;
+use gradix::{Encoding, Index, Row, Schema};
 use serde_json::Value;
 
 fn index_of(folder: &Path, rows: usize) {
@@ -108,6 +109,46 @@ fn metadata_is_exported_as_parquet() {
     done(folder, &["export", "i", "m.parquet", "--metadata-only", "--force"]);
     fails(folder, &["export", "i", "x.parquet", "--metadata-only", "--id", "c/1"], 4);
     assert!(!folder.join("x.parquet").exists());
+}
+
+/// An index of rows of two dims, each with as much metadata.
+fn index_of_metadata(path: &Path, rows: usize, bytes: usize) {
+    let schema = Schema::new(SketchSpec::dense("x", "", [("all", 2)]), Encoding::F32).unwrap();
+    let index = Index::create(path, &schema).unwrap();
+    let mut writer = index.writer().unwrap();
+    let metadata = vec![b'm'; bytes];
+    let row = Row::of_values(&[1.0, 2.0]).metadata(&metadata);
+    let ids: Vec<_> = (0..rows).map(|row| format!("{row:06}")).collect();
+    for ids in ids.chunks(256) {
+        let batch: Vec<_> = ids.iter().map(|id| (id, row)).collect();
+        writer.append_batch(&batch).unwrap();
+    }
+    writer.commit().unwrap();
+}
+
+/// Catches a row group that grows with the metadata, to 2 GiB and a panic.
+#[test]
+fn metadata_that_is_long_is_exported_in_more_row_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (rows, length) = (300, 65_536);
+    index_of_metadata(&folder.join("i"), rows, length);
+    done(folder, &["export", "i", "m.parquet", "--metadata-only"]);
+    let builder = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(
+        fs::File::open(folder.join("m.parquet")).unwrap(),
+    )
+    .unwrap();
+    let groups = builder.metadata().row_groups();
+    assert!(groups.len() > 1 && groups.iter().all(|group| group.num_rows() < 256), "{}", groups.len());
+    let mut read = 0;
+    for batch in builder.build().unwrap() {
+        let batch = batch.unwrap();
+        let metadata = batch.column_by_name("metadata").unwrap();
+        let metadata = metadata.as_any().downcast_ref::<arrow_array::BinaryArray>().unwrap();
+        assert!(metadata.iter().all(|bytes| bytes == Some(&vec![b'm'; length])));
+        read += batch.num_rows();
+    }
+    assert_eq!(read, rows);
 }
 
 /// Catches an export that leaves rows, ids, spans, sources or metadata out, or changes a bit, in a format that can hold them;
@@ -217,12 +258,56 @@ fn outputs_that_are_there_are_refused() {
     }
 }
 
+/// Runs the program with as many MiB of memory.
+#[cfg(target_os = "linux")]
+fn limited(folder: &Path, mebibytes: usize, args: &str) {
+    // RLIMIT_DATA counts the stacks of RocksDB's threads too, which are as large as the limit of stacks.
+    let line = format!("ulimit -s 1024 && ulimit -d {} && exec \"$0\" {args}", mebibytes << 10);
+    let mut shell = std::process::Command::new("sh");
+    let output =
+        shell.args(["-c", &line, env!("CARGO_BIN_EXE_gradix")]).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "{args}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Catches batches that are of as many rows however long their metadata are.
+#[cfg(target_os = "linux")]
+#[test]
+fn append_and_export_take_less_memory_than_the_metadata() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    index_of_metadata(&folder.join("i"), 8192, 60_000);
+    for file in ["m.npz", "m.parquet"] {
+        limited(folder, 320, &format!("export i {file}"));
+        limited(folder, 320, &format!("append from-{file} {file} --create --encoding f32"));
+        assert_eq!(fixtures::appends::rows(&folder.join(format!("from-{file}"))), 8192);
+        fs::remove_file(folder.join(file)).unwrap();
+    }
+}
+
+/// Catches an example without an end, of which all rows are held before the engine refuses it.
+#[test]
+fn example_of_too_many_rows_is_refused_before_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    npy(folder.join("a.npy"), 0, 140_000, 1);
+    fs::write(folder.join("ids"), "b\n".to_owned() + &"a\n".repeat(139_999)).unwrap();
+    let append = ["append", "i", "a.npy", "--create", "--encoding", "f32", "--ids", "ids"];
+    let told = fails(folder, &append, 3);
+    assert!(told.contains("a.npy, row 1") && told.contains("65536"), "{told}");
+    let rows = told.split("\"a\" has ").nth(1).unwrap().split(' ').next().unwrap();
+    assert!((65_537..80_000).contains(&rows.parse::<u32>().unwrap()), "{told}");
+    // As many as there may be.
+    npy(folder.join("most.npy"), 0, 65_536, 1);
+    fs::write(folder.join("ids"), "a\n".repeat(65_536)).unwrap();
+    done(folder, &["append", "j", "most.npy", "--create", "--encoding", "f32", "--ids", "ids"]);
+    assert_eq!(fixtures::appends::rows(&folder.join("j")), 65_536);
+}
+
 /// Catches memory that grows with the input, as with a file that is read whole, or a queue that has no bound.
 #[cfg(target_os = "linux")]
 #[test]
 fn append_and_export_take_less_memory_than_their_input() {
     use std::io::{Seek as _, SeekFrom};
-    use std::process::Command;
 
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -236,16 +321,8 @@ fn append_and_export_take_less_memory_than_their_input() {
     file.seek(SeekFrom::Start(header.len() as u64)).unwrap();
     file.write_all(&1f32.to_le_bytes()).unwrap();
     drop(file);
-    let limited = |args: &str| {
-        // RLIMIT_DATA counts the stacks of RocksDB's threads too, which are as large as the limit of stacks.
-        let line = format!("ulimit -s 1024 && ulimit -d {} && exec \"$0\" {args}", 320 << 10);
-        let output =
-            Command::new("sh").args(["-c", &line, env!("CARGO_BIN_EXE_gradix")]).current_dir(folder).output();
-        let output = output.unwrap();
-        assert!(output.status.success(), "{args}: {}", String::from_utf8_lossy(&output.stderr));
-    };
-    limited("append i v.npy --create --encoding i8 --tier sign --ids '{row}'");
-    limited("export i out.npy --number f16");
+    limited(folder, 320, "append i v.npy --create --encoding i8 --tier sign --ids '{row}'");
+    limited(folder, 320, "export i out.npy --number f16");
     let exported = fs::metadata(folder.join("out.npy")).unwrap().len();
     assert!(exported > (rows * dims * 2) as u64 && exported < (rows * dims * 2 + 4096) as u64);
 }

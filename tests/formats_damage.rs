@@ -3,8 +3,13 @@
 
 mod fixtures;
 
+use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
+use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, ListArray, RecordBatch, StringArray};
+use arrow_buffer::OffsetBuffer;
+use arrow_schema::{DataType, Field};
 use fixtures::vectors::{bits, read_all, rows_of, write};
 use gradix::Index;
 use gradix::Row;
@@ -206,6 +211,126 @@ fn archives_that_promise_too_much_are_refused() {
     }
 }
 
+/// An archive of deflated arrays of numpy: name, type, shape, bytes.
+fn deflated(path: &Path, arrays: &[(&str, &str, &str, &[u8])]) {
+    let mut archive = zip::write::ZipWriter::new(std::fs::File::create(path).unwrap());
+    let options = zip::write::SimpleFileOptions::default();
+    let options = options.compression_method(zip::CompressionMethod::Deflated);
+    for (name, descr, shape, bytes) in arrays {
+        let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+        archive.start_file(format!("{name}.npy"), options).unwrap();
+        let header = [b"\x93NUMPY\x01\x00", &(text.len() as u16).to_le_bytes()[..], text.as_bytes()];
+        archive.write_all(&header.concat()).unwrap();
+        archive.write_all(bytes).unwrap();
+    }
+    archive.finish().unwrap();
+}
+
+/// Catches an archive whose thousands of arrays are all inflated side by side, and a count that refuses what is left alone.
+#[test]
+fn archives_of_very_many_deflated_arrays_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.npz");
+    let names: Vec<String> = (0..2049).map(|array| format!("a{array:04}")).collect();
+    let value = 1.5f32.to_le_bytes();
+    let arrays: Vec<_> = names.iter().map(|name| (&**name, "<f4", "(1, 1)", &value[..])).collect();
+    deflated(&path, &arrays);
+    let error = read(&path, &pattern()).unwrap_err();
+    assert!(error.to_string().contains("more than 2048 deflated arrays"), "{error}");
+    let some = read(&path, &pattern().blocks(names[1..].iter().cloned())).unwrap();
+    assert_eq!((some.rows, some.values.len()), (1, 2048));
+}
+
+/// Catches memory for a label that is as long as a few deflated bytes say, and a limit that refuses padding.
+#[test]
+fn labels_longer_than_any_label_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.npz");
+    let long = vec![b'x'; 20_000];
+    let vectors = ("all", "<f4", "(1, 1)", &[0u8; 4][..]);
+    let fixed = |bytes: &[u8]| {
+        deflated(&path, &[vectors, ("ids", &format!("|S{}", bytes.len()), "(1,)", bytes)]);
+        read(&path, &ReadOptions::default())
+    };
+    let mut padded = vec![0; 16_384];
+    padded[0] = b'a';
+    assert_eq!(fixed(&padded).unwrap().ids, [b"a"]);
+    let error = fixed(&long).unwrap_err().to_string();
+    assert!(error.contains("row 0") && error.contains("20000 bytes") && error.contains("4096"), "{error}");
+    let offsets = [0u64.to_le_bytes(), 20_000u64.to_le_bytes()].concat();
+    let ids = [vectors, ("ids", "|u1", "(20000,)", &long), ("ids.offsets", "<i8", "(2,)", &offsets)];
+    deflated(&path, &ids);
+    let error = read(&path, &ReadOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("row 0") && error.contains("20000 bytes") && error.contains("4096"), "{error}");
+}
+
+/// Catches a number of rows to which one cannot be added.
+#[test]
+fn offsets_of_the_most_rows_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x");
+    deflated(
+        &path,
+        &[
+            ("all", "<f4", "(18446744073709551615, 0)", &[]),
+            ("ids", "|u1", "(0,)", &[]),
+            ("ids.offsets", "<i8", "(0,)", &[]),
+        ],
+    );
+    let refused = |format| {
+        let error = read(&path, &ReadOptions::default().format(format)).unwrap_err().to_string();
+        assert!(error.contains("18446744073709551615 rows"), "{error}");
+    };
+    refused(FileFormat::Npz);
+    let tensor = |dtype: &str, shape: &str| {
+        format!("{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":[0,0]}}")
+    };
+    let (vectors, ids) = (tensor("F32", "[18446744073709551615,0]"), tensor("U8", "[0]"));
+    let offsets = tensor("I64", "[0]");
+    let text = format!("{{\"all\":{vectors},\"ids\":{ids},\"ids.offsets\":{offsets}}}");
+    std::fs::write(&path, [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()).unwrap();
+    refused(FileFormat::Safetensors);
+}
+
+/// Catches a table of as many rows as the encoded bytes are few: of equal values and texts, they are next to none.
+#[test]
+fn parquet_of_equal_values_is_read_in_small_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.parquet");
+    let (rows, dims) = (1024, 4096);
+    let item = Arc::new(Field::new("item", DataType::Float32, false));
+    let zeros = |dims: usize| Arc::new(Float32Array::from(vec![0.0; rows * dims]));
+    let fixed: ArrayRef = Arc::new(FixedSizeListArray::new(item.clone(), dims as i32, zeros(dims), None));
+    let lengths = OffsetBuffer::from_lengths(std::iter::repeat_n(dims, rows));
+    let listed: ArrayRef = Arc::new(ListArray::new(item.clone(), lengths, zeros(dims), None));
+    let narrow: ArrayRef = Arc::new(FixedSizeListArray::new(item, 1, zeros(1), None));
+    let metadata: ArrayRef = Arc::new(StringArray::from(vec![&*"m".repeat(65_536); rows]));
+    for (columns, most) in [
+        (vec![("v", fixed)], (8 << 20) / (4 * dims)),
+        (vec![("v", listed)], (8 << 20) / (4 * dims)),
+        (vec![("v", narrow), ("metadata", metadata)], (8 << 20) / 65_536),
+    ] {
+        let table = RecordBatch::try_from_iter(columns).unwrap();
+        let file = std::fs::File::create(&path).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(file, table.schema(), None).unwrap();
+        writer.write(&table).unwrap();
+        writer.close().unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() < 1 << 20);
+        let mut source = formats::open(&path, &pattern()).unwrap();
+        let (mut batch, mut read, mut longest) = (Batch::default(), 0, 0);
+        loop {
+            source.read(rows, &mut batch).unwrap();
+            if batch.rows == 0 {
+                break;
+            }
+            longest = longest.max(batch.rows);
+            read += batch.rows;
+        }
+        assert_eq!(read, rows);
+        assert!((most / 2..=most).contains(&longest), "{longest} rows, not {most}");
+    }
+}
+
 /// Catches ids that go to other rows than they stand beside: lists that are too short or too long, empty lines, ids of two
 /// kinds, and an id twice.
 #[test]
@@ -227,6 +352,10 @@ fn ids_that_do_not_fit_are_refused() {
         let error = with(lines).unwrap_err().to_string();
         assert!(error.contains(expected) && error.contains("list"), "{error}");
     }
+    let longest = "i".repeat(4096);
+    assert_eq!(with(&format!("{longest}\r\nb\nc\n")).unwrap().ids[0], longest.as_bytes());
+    let error = with(&format!("a\n{longest}ii\nc\n")).unwrap_err().to_string();
+    assert!(error.contains("row 1") && error.contains("too long"), "{error}");
     let none = read(&path, &ReadOptions::default()).unwrap_err().to_string();
     assert!(none.contains("no ids") && none.contains("pattern"), "{none}");
     assert!(read(&path, &ReadOptions::default().optional_ids()).unwrap().ids.is_empty());

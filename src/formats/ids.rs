@@ -1,10 +1,14 @@
 //! Ids that are not in the file: from a list, or from a pattern.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::{FormatError, IdSource};
+use crate::segment::MAX_ID;
+
+/// The longest line of a list: one of the longest id, and its end.
+const LONGEST_LINE: u64 = MAX_ID as u64 + 2;
 
 /// Gives each row its id, in order.
 pub(super) enum IdMaker {
@@ -82,13 +86,17 @@ impl IdMaker {
         match self {
             Self::Lines { path, lines, row } => {
                 let mut id = Vec::new();
-                let read = lines.read_until(b'\n', &mut id).map_err(|source| cannot_read(path, source))?;
+                let read = lines.take(LONGEST_LINE).read_until(b'\n', &mut id);
+                let read = read.map_err(|source| cannot_read(path, source))?;
                 if read == 0 {
                     let what = "the ids end before the rows".into();
                     return Err(FormatError::Row { path: path.clone(), row: *row, what });
                 }
                 if id.last() == Some(&b'\n') {
                     id.pop();
+                } else if read as u64 == LONGEST_LINE {
+                    let what = "a line that is too long for an id".into();
+                    return Err(FormatError::Row { path: path.clone(), row: *row, what });
                 }
                 if id.last() == Some(&b'\r') {
                     id.pop();

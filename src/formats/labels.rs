@@ -6,7 +6,10 @@ use super::ids::IdMaker;
 use super::input::{Section, malformed, unsupported};
 use super::numbers::u64_of;
 use super::{Batch, FormatError, ReadOptions};
-use crate::segment::Span;
+use crate::segment::{MAX_ID, MAX_METADATA, MAX_SOURCE, Span};
+
+/// The bytes that a byte of a label takes at most: numpy's `U` has four for a character, which in UTF-8 may be one.
+const WIDEST: u32 = 4;
 
 /// The arrays that say something of each row.
 pub(super) const IDS: &str = "ids";
@@ -15,6 +18,11 @@ pub(super) const METADATA: &str = "metadata";
 pub(super) const SPANS: &str = "spans";
 /// Behind the name of an array of bytes: where each row's begin in it, and where the last row's end.
 pub(super) const OFFSETS: &str = ".offsets";
+
+/// The number of offsets for as many rows.
+pub(super) fn offsets_of(path: &Path, rows: u64) -> Result<u64, FormatError> {
+    rows.checked_add(1).ok_or_else(|| unsupported(path, format!("{rows} rows")))
+}
 
 /// A text or bytes for each row.
 pub(super) enum Texts {
@@ -43,20 +51,27 @@ pub(super) enum Fixed {
 }
 
 impl Texts {
-    /// Appends those of the next rows.
+    /// Appends those of the next rows. None of them can be longer than `longest`, which bounds the memory for one.
     fn read(
         &mut self,
         path: &Path,
         row: u64,
         rows: usize,
+        longest: u32,
         into: &mut Vec<Vec<u8>>,
     ) -> Result<(), FormatError> {
+        let most = u64::from(longest) * u64::from(WIDEST);
+        let too_long = |bytes: u64, row| FormatError::Row {
+            path: path.to_owned(),
+            row,
+            what: format!("a text of {bytes} bytes, where one has at most {longest}"),
+        };
         match self {
             Self::Names(names) => into.extend(names.by_ref().take(rows).map(String::into_bytes)),
             Self::Offsets { offsets, bytes, last } => {
                 let mut start = first_offset(path, offsets, last)?;
                 let mut raw = [0; 8];
-                for _ in 0..rows {
+                for row in row..row + rows as u64 {
                     offsets.read(&mut raw)?;
                     let end = u64_of(raw);
                     let length = end
@@ -69,6 +84,9 @@ impl Texts {
                             "offsets that do not rise, or lead out of the data",
                         ));
                     };
+                    if length > most {
+                        return Err(too_long(length, row));
+                    }
                     let mut text = vec![0; length as usize];
                     bytes.read(&mut text)?;
                     into.push(text);
@@ -77,6 +95,7 @@ impl Texts {
                 *last = Some(start);
             }
             Self::Fixed { .. } if rows == 0 => {}
+            Self::Fixed { width, .. } if *width as u64 > most => return Err(too_long(*width as u64, row)),
             Self::Fixed { values, width, kind } => {
                 let mut raw = vec![0; *width];
                 for row in row..row + rows as u64 {
@@ -192,17 +211,17 @@ impl Labels {
     /// Appends what is known of the next rows to a batch.
     pub(super) fn read(&mut self, path: &Path, rows: usize, batch: &mut Batch) -> Result<(), FormatError> {
         if let Some(ids) = &mut self.ids {
-            ids.read(path, self.row, rows, &mut batch.ids)?;
+            ids.read(path, self.row, rows, MAX_ID, &mut batch.ids)?;
         }
         if let Some(made) = &mut self.made {
             made.make(rows, &mut batch.ids)?;
         }
         if let Some(metadata) = &mut self.metadata {
-            metadata.read(path, self.row, rows, &mut batch.metadata)?;
+            metadata.read(path, self.row, rows, MAX_METADATA, &mut batch.metadata)?;
         }
         if let Some(sources) = &mut self.sources {
             let mut texts = Vec::new();
-            sources.read(path, self.row, rows, &mut texts)?;
+            sources.read(path, self.row, rows, MAX_SOURCE, &mut texts)?;
             for (text, row) in texts.into_iter().zip(self.row..) {
                 let what = "a source that is not UTF-8".to_owned();
                 let text = String::from_utf8(text).map_err(|_| FormatError::Row {

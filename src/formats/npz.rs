@@ -11,24 +11,41 @@ use zip::read::ZipArchive;
 
 use super::arrays::{Array, Arrays};
 use super::input::{DataFile, FileRange, Input, Section, malformed, unsupported};
-use super::labels::{Fixed, IDS, Labels, METADATA, OFFSETS, SOURCES, SPANS, Texts};
+use super::labels::{Fixed, IDS, Labels, METADATA, OFFSETS, SOURCES, SPANS, Texts, offsets_of};
 use super::npy::{Header, Kind, check_length};
 use super::{FormatError, ReadOptions};
 
 /// Deflate makes no byte more than 1032.
 const LARGEST_RATIO: u64 = 1032;
 
-/// An array whose header was read.
+/// The most deflated arrays that are read side by side: each takes some 64 KiB for what it inflates.
+const MOST_DEFLATED: usize = 2048;
+
+/// An array, and where it lies. Of its header, which may be long, only the type is kept.
 struct Member {
+    kind: Kind,
+    start: u64,
+    end: u64,
+    is_deflated: bool,
+    /// The bytes of the array, and their checksum.
+    size: u64,
+    crc: u32,
+}
+
+/// An array whose header was read.
+struct Opened {
     header: Header,
     values: Section,
 }
 
 struct Members {
     path: PathBuf,
+    file: Arc<DataFile>,
     /// In the order of the archive.
     names: Vec<String>,
     members: BTreeMap<String, Member>,
+    /// How many deflated ones are open.
+    deflated: usize,
 }
 
 pub(super) fn open(input: Input, options: &ReadOptions) -> Result<Arrays, FormatError> {
@@ -50,7 +67,7 @@ impl Members {
         if archive.has_duplicate_names() {
             return Err(malformed(&path, 0, "the archive has a name twice"));
         }
-        let mut all = Self { path: path.clone(), names: Vec::new(), members: BTreeMap::new() };
+        let (mut names, mut members) = (Vec::new(), BTreeMap::new());
         for index in 0..archive.len() {
             let entry = archive.by_index_raw(index).map_err(wrong)?;
             let full = entry.name().map_err(wrong)?.into_owned();
@@ -64,36 +81,42 @@ impl Members {
                     format!("member {full:?} is encrypted, or ends behind the file"),
                 ));
             };
-            let range = FileRange { file: file.clone(), offset: start, end };
             let size = entry.size();
-            let (bytes, longest): (Box<dyn Read + Send>, _) = match entry.compression() {
-                CompressionMethod::Stored => (Box::new(range), end - start),
-                CompressionMethod::Deflated => (
-                    Box::new(DeflateDecoder::new(io::BufReader::with_capacity(1 << 16, range))),
-                    (end - start).saturating_mul(LARGEST_RATIO),
-                ),
+            let (is_deflated, longest) = match entry.compression() {
+                CompressionMethod::Stored => (false, end - start),
+                CompressionMethod::Deflated => (true, (end - start).saturating_mul(LARGEST_RATIO)),
                 other => return Err(unsupported(&path, format!("member {full:?} is compressed by {other}"))),
             };
             if size > longest {
                 let what = format!("member {full:?} says that {} bytes become {size}", end - start);
                 return Err(malformed(&path, start, what));
             }
-            let checked =
-                Checked { bytes, left: size, crc: crc32fast::Hasher::new(), expected: entry.crc32() };
-            let mut values = Section::of_stream(path.clone(), Box::new(checked), Some(size));
-            let header = Header::read(&path, &format!("array {name:?}"), &mut values)?;
-            all.names.push(name.clone());
-            all.members.insert(name, Member { header, values });
+            let crc = entry.crc32();
+            // Labels are told from vectors by the type, which only the header says.
+            let kind = Kind::Labels(Fixed::Bytes, 0);
+            let mut member = Member { kind, start, end, is_deflated, size, crc };
+            member.kind = member.open(&file, &name)?.header.kind;
+            names.push(name.clone());
+            members.insert(name, member);
         }
-        Ok(all)
+        Ok(Self { path, file, names, members, deflated: 0 })
     }
 
-    fn take(&mut self, name: &str) -> Result<Member, FormatError> {
-        self.members.remove(name).ok_or_else(|| FormatError::Missing {
+    fn take(&mut self, name: &str) -> Result<Opened, FormatError> {
+        let member = self.members.remove(name).ok_or_else(|| FormatError::Missing {
             path: self.path.clone(),
             name: name.to_owned(),
             found: self.names.clone(),
-        })
+        })?;
+        self.deflated += usize::from(member.is_deflated);
+        if self.deflated > MOST_DEFLATED {
+            let what = format!(
+                "more than {MOST_DEFLATED} deflated arrays, which take too much memory side by side; numpy.savez stores \
+                 arrays as they are"
+            );
+            return Err(unsupported(&self.path, what));
+        }
+        member.open(&self.file, name)
     }
 
     fn blocks(&mut self, options: &ReadOptions) -> Result<(u64, Vec<Array>), FormatError> {
@@ -105,7 +128,7 @@ impl Members {
         let mut found = None;
         let mut arrays = Vec::new();
         for name in named {
-            let Member { header, values } = self.take(&name)?;
+            let Opened { header, values } = self.take(&name)?;
             let what = format!("array {name:?}");
             let (rows, dims, stored) = header.vectors(&self.path, &what)?;
             check_length(&self.path, &what, &values, rows, dims, stored)?;
@@ -127,8 +150,7 @@ impl Members {
         let named = [options.id_column.as_deref(), options.source_column.as_deref()];
         let stem = name.strip_suffix(OFFSETS).unwrap_or(name);
         let is_named = [IDS, SOURCES, METADATA, SPANS].contains(&stem) || named.contains(&Some(stem));
-        is_named
-            && self.members.get(name).is_some_and(|member| matches!(member.header.kind, Kind::Labels(..)))
+        is_named && self.members.get(name).is_some_and(|member| matches!(member.kind, Kind::Labels(..)))
     }
 
     fn labels(&mut self, options: &ReadOptions, rows: u64) -> Result<Labels, FormatError> {
@@ -171,7 +193,8 @@ impl Members {
                 )
             };
             let offsets = self.take(&with_offsets)?;
-            let offsets = offsets.values_of(&self.path, &with_offsets, is_i64, &[rows + 1], 8)?;
+            let count = offsets_of(&self.path, rows)?;
+            let offsets = offsets.values_of(&self.path, &with_offsets, is_i64, &[count], 8)?;
             return Ok(Some(Texts::Offsets { offsets, bytes, last: None }));
         }
         let Kind::Labels(kind, width) = member.header.kind else {
@@ -183,6 +206,21 @@ impl Members {
 }
 
 impl Member {
+    /// Reads its header, to where its values begin.
+    fn open(&self, file: &Arc<DataFile>, name: &str) -> Result<Opened, FormatError> {
+        let range = FileRange { file: file.clone(), offset: self.start, end: self.end };
+        let bytes: Box<dyn Read + Send> = match self.is_deflated {
+            false => Box::new(range),
+            true => Box::new(DeflateDecoder::new(io::BufReader::with_capacity(1 << 14, range))),
+        };
+        let checked = Checked { bytes, left: self.size, crc: crc32fast::Hasher::new(), expected: self.crc };
+        let mut values = Section::of_stream(file.path.clone(), Box::new(checked), Some(self.size));
+        let header = Header::read(&file.path, &format!("array {name:?}"), &mut values)?;
+        Ok(Opened { header, values })
+    }
+}
+
+impl Opened {
     /// Its values, if they are of this kind and shape, `width` bytes each.
     fn values_of(
         self,

@@ -4,10 +4,13 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use arrow_array::RecordBatch;
+use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
+use parquet::basic::Type;
+use parquet::file::metadata::ColumnChunkMetaData;
 
 use super::input::{Input, malformed};
 use super::tables::{TableRows, Tables, guarded};
@@ -25,13 +28,18 @@ pub(super) fn open(input: Input, options: &ReadOptions) -> Result<TableRows<RowG
         guarded(&path, file.length, || ArrowReaderMetadata::load(&file.file, ArrowReaderOptions::default()))?;
     let schema = metadata.schema().clone();
     TableRows::new(&path, &schema, options, |projection| {
-        let (mut rows, mut bytes) = (0u64, 0u64);
-        for group in metadata.metadata().row_groups() {
-            rows = rows.saturating_add(group.num_rows().max(0).cast_unsigned());
-            bytes = bytes.saturating_add(group.total_byte_size().max(0).cast_unsigned());
-        }
-        let batch = (BATCH_BYTES / bytes.checked_div(rows).unwrap_or(1).max(1)).clamp(1, BATCH_ROWS) as usize;
         let mask = ProjectionMask::roots(metadata.parquet_schema(), projection.iter().copied());
+        let (mut rows, mut row_bytes) = (0u64, 1);
+        for group in metadata.metadata().row_groups() {
+            let its_rows = group.num_rows().max(0).cast_unsigned();
+            rows = rows.saturating_add(its_rows);
+            let columns = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+            let bytes = columns.fold(0, |bytes: u64, (_, column)| bytes.saturating_add(bytes_of(column)));
+            row_bytes = row_bytes.max(bytes.checked_div(its_rows).unwrap_or(0));
+        }
+        let listed = projection.iter().filter_map(|&at| schema.fields().get(at));
+        let listed = listed.fold(0, |bytes: u64, field| bytes.saturating_add(fixed_bytes(field.data_type())));
+        let batch = (BATCH_BYTES / row_bytes.max(listed)).clamp(1, BATCH_ROWS) as usize;
         let groups = RowGroups {
             path: path.clone(),
             file: file.file,
@@ -45,6 +53,34 @@ pub(super) fn open(input: Input, options: &ReadOptions) -> Result<TableRows<RowG
         };
         Ok((groups, Some(rows)))
     })
+}
+
+/// The bytes of a column's values, encoded or decoded, whichever are more: of a dictionary or of runs, the encoded ones are
+/// few however many values there are.
+fn bytes_of(column: &ColumnChunkMetaData) -> u64 {
+    let width = match column.column_type() {
+        Type::BOOLEAN => 1,
+        Type::INT32 | Type::FLOAT => 4,
+        Type::INT64 | Type::DOUBLE => 8,
+        Type::INT96 => 12,
+        Type::FIXED_LEN_BYTE_ARRAY => column.column_descr().type_length().max(0).cast_unsigned().into(),
+        // The length of each, in the place of which an offset is decoded.
+        Type::BYTE_ARRAY => 4u64,
+    };
+    let strings = column.unencoded_byte_array_data_bytes().unwrap_or(0).max(0).cast_unsigned();
+    let decoded = column.num_values().max(0).cast_unsigned().saturating_mul(width).saturating_add(strings);
+    decoded.max(column.uncompressed_size().max(0).cast_unsigned())
+}
+
+/// The bytes that a row has of a type at least.
+fn fixed_bytes(data_type: &DataType) -> u64 {
+    match data_type {
+        DataType::FixedSizeList(item, length) => {
+            u64::from(length.max(&0).cast_unsigned()).saturating_mul(fixed_bytes(item.data_type()))
+        }
+        DataType::FixedSizeBinary(length) => length.max(&0).cast_unsigned().into(),
+        other => other.primitive_width().unwrap_or(0) as u64,
+    }
 }
 
 /// The row groups of a file.

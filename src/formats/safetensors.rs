@@ -7,7 +7,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::arrays::{Array, Arrays};
 use super::input::{DataFile, Input, Section, malformed, unsupported};
-use super::labels::{IDS, Labels, METADATA, OFFSETS, SOURCES, SPANS, Texts};
+use super::labels::{IDS, Labels, METADATA, OFFSETS, SOURCES, SPANS, Texts, offsets_of};
 use super::numbers::{Stored, u64_of};
 use super::{FormatError, Number, ReadOptions};
 use crate::sketch::{SketchSpec, WHOLE};
@@ -173,19 +173,15 @@ impl Tensors {
             }
             let bytes = self.info(name)?;
             let offsets = self.info(&format!("{name}{OFFSETS}"))?;
-            let is_offset =
-                matches!(offsets.dtype, Dtype::I64 | Dtype::U64) && is_shape(offsets, &[rows + 1]);
+            let count = offsets_of(self.path(), rows)?;
+            let is_offset = matches!(offsets.dtype, Dtype::I64 | Dtype::U64) && is_shape(offsets, &[count]);
             if bytes.dtype != Dtype::U8
                 || !is_shape(bytes, &[(bytes.data_offsets.1 - bytes.data_offsets.0) as u64])
                 || !is_offset
             {
                 let what = format!(
-                    "{name:?} must be U8 [bytes], and {name}{OFFSETS} I64 or U64 [{}]; they are {:?} {:?} and {:?} {:?}",
-                    rows + 1,
-                    bytes.dtype,
-                    bytes.shape,
-                    offsets.dtype,
-                    offsets.shape
+                    "{name:?} must be U8 [bytes], and {name}{OFFSETS} I64 or U64 [{count}]; they are {:?} {:?} and {:?} {:?}",
+                    bytes.dtype, bytes.shape, offsets.dtype, offsets.shape
                 );
                 return Err(unsupported(self.path(), what));
             }

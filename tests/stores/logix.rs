@@ -44,19 +44,39 @@ fn logix_blocks_and_projection() {
     assert_eq!((source.number(), source.rows()), (Number::F32, None));
 }
 
+/// Chunks by rank and number, each of one example whose number is its place.
+fn write_chunks(folder: &Path, chunks: &[(u64, u64)]) {
+    for (place, (rank, chunk)) in chunks.iter().enumerate() {
+        let list = serde_json::json!([{
+            "data_id": place, "path": [["a"]], "offset": 4, "shape": [[1]], "block_size": 1, "dtype": "float32",
+        }]);
+        let path = folder.join(format!("log_rank_{rank}_chunk_{chunk}"));
+        fs::write(path.with_extension("mmap"), [[0; 4], (place as f32).to_le_bytes()].concat()).unwrap();
+        fs::write(format!("{}_metadata.json", path.display()), list.to_string()).unwrap();
+    }
+}
+
+/// Catches a log of some of its ranks that is taken for a whole one.
+#[test]
+fn logix_ranks_that_are_missing_are_an_error() {
+    for (chunks, missing) in [
+        (&[(1, 0), (2, 0)][..], "rank 0 is missing"),
+        (&[(0, 0), (2, 0)], "rank 1 is missing"),
+        (&[(0, 1), (1, 0)], "chunk 0 of rank 0 is missing"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        write_chunks(folder.path(), chunks);
+        let told = refused(Store::Logix, folder.path(), &StoreOptions::default());
+        assert!(told.contains(missing), "{told}");
+    }
+}
+
 /// Catches chunks that are taken in the order of their names, which puts 10 before 2, and ranks that are mixed.
 #[test]
 fn logix_chunks_are_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let chunks: Vec<_> = (0..12).map(|chunk| (0, chunk)).chain([(1, 0)]).collect();
-    for (place, (rank, chunk)) in chunks.iter().enumerate() {
-        let list = serde_json::json!([{
-            "data_id": place, "path": [["a"]], "offset": 4, "shape": [[1]], "block_size": 1, "dtype": "float32",
-        }]);
-        let path = folder.path().join(format!("log_rank_{rank}_chunk_{chunk}"));
-        fs::write(path.with_extension("mmap"), [[0; 4], (place as f32).to_le_bytes()].concat()).unwrap();
-        fs::write(format!("{}_metadata.json", path.display()), list.to_string()).unwrap();
-    }
+    write_chunks(folder.path(), &chunks);
     let rows = open(folder.path());
     assert_eq!(rows.batch.values, (0..13u8).map(f32::from).collect::<Vec<_>>());
     assert_eq!(rows.ids(), (0..13).map(|place| place.to_string()).collect::<Vec<_>>());

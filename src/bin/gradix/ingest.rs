@@ -21,6 +21,11 @@ use crate::target::Target;
 const BATCH_BYTES: usize = 8 << 20;
 /// The most rows of a batch.
 const BATCH_ROWS: usize = 8192;
+/// The rows that are read at a time while it is not known how long one is, or if their metadata may be 64 KiB each.
+const FEW_ROWS: usize = 64;
+/// The most rows of an example, and the most bytes of its ids and metadata, that the engine takes.
+const EXAMPLE_ROWS: usize = 65_536;
+const EXAMPLE_BYTES: usize = 256 << 20;
 /// The batches that are read ahead.
 const READ_AHEAD: usize = 2;
 /// The most examples of a commit, which it has in memory at about 400 bytes each.
@@ -154,6 +159,7 @@ impl Ingest<'_> {
         let same = |id: Option<&Vec<u8>>| batch.ids.iter().take_while(|&other| Some(other) == id).count();
         let lead = if held.rows.rows > 0 { same(held.rows.ids.first()) } else { 0 };
         hold(batch, 0..lead, dims, &mut held.rows);
+        self.check_held(held)?;
         if lead == batch.rows {
             return Ok(());
         }
@@ -166,6 +172,18 @@ impl Ingest<'_> {
         hold(batch, end..batch.rows, dims, &mut held.rows);
         held.at = next;
         Ok(())
+    }
+
+    /// Fails as soon as the held example is more than the engine takes, so that it is not in memory as a whole.
+    fn check_held(&self, held: &Held) -> Result {
+        let Held { rows: Batch { rows, ids, metadata, .. }, .. } = held;
+        let bytes = ids.iter().chain(metadata).map(Vec::len).sum();
+        let Some(id) = ids.first().filter(|_| *rows > EXAMPLE_ROWS || bytes > EXAMPLE_BYTES) else {
+            return Ok(());
+        };
+        let error = AppendError::TooLarge { id: id.clone(), rows: *rows, bytes };
+        let ready = self.ready(held, None);
+        Err(self.located(error.into(), &ready, std::slice::from_ref(&(0..*rows))))
     }
 
     /// What was held, and some rows of a batch that begins at a place.
@@ -322,6 +340,22 @@ fn row_of(batch: &Batch, row: usize, dims: usize) -> Row<'_> {
     }
 }
 
+/// The bytes of a batch's values, ids and metadata.
+fn bytes_of(batch: &Batch) -> usize {
+    let strings: usize = batch.ids.iter().chain(&batch.metadata).map(Vec::len).sum();
+    size_of_val(&*batch.values) + strings
+}
+
+/// Moves all rows of a batch behind those of another.
+fn join(to: &mut Batch, from: &mut Batch) {
+    to.rows += from.rows;
+    to.values.append(&mut from.values);
+    to.ids.append(&mut from.ids);
+    to.spans.append(&mut from.spans);
+    to.sources.append(&mut from.sources);
+    to.metadata.append(&mut from.metadata);
+}
+
 /// Copies rows of a batch behind those that are held.
 fn hold(from: &Batch, rows: Range<usize>, dims: usize, to: &mut Batch) {
     to.rows += rows.len();
@@ -398,24 +432,37 @@ impl Reader {
             self.pass(&mut *source, row, input)?;
         }
         let total = if self.paths.len() == 1 { source.rows() } else { None };
-        let mut row_bytes = self.dims * size_of::<f32>();
-        loop {
+        let most = |row_bytes: usize| (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS);
+        let mut rows = most(self.dims * size_of::<f32>()).min(FEW_ROWS);
+        let (mut piece, mut ended) = (Batch::default(), false);
+        while !ended {
             let mut batch = self.returned.try_recv().unwrap_or_default();
-            let rows = (BATCH_BYTES / row_bytes).clamp(1, BATCH_ROWS);
             source.read(rows, &mut batch)?;
             if batch.rows == 0 {
                 return Ok(true);
             }
             self.check(&batch, input)?;
-            // Metadata may be longer than values.
-            let strings: usize = batch.ids.iter().chain(&batch.metadata).map(Vec::len).sum();
-            row_bytes = self.dims * size_of::<f32>() + strings / batch.rows;
+            let mut bytes = bytes_of(&batch);
+            if batch.metadata.is_empty() {
+                rows = most(bytes / batch.rows);
+            } else {
+                // Of metadata, the rows before do not tell how long the next are.
+                rows = most(self.dims * size_of::<f32>()).min(FEW_ROWS);
+                while !ended && bytes < BATCH_BYTES && batch.rows + rows <= BATCH_ROWS {
+                    source.read(rows, &mut piece)?;
+                    self.check(&piece, input)?;
+                    ended = piece.rows == 0;
+                    bytes += bytes_of(&piece);
+                    join(&mut batch, &mut piece);
+                }
+            }
             let first_row = row;
             row += batch.rows as u64;
             if self.sender.send(Read::Rows { input, first_row, total, batch }).is_err() {
                 return Ok(false);
             }
         }
+        Ok(true)
     }
 
     /// Passes over the rows that an earlier run has appended, and compares the last of them with what that has recorded.

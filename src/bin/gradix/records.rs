@@ -15,8 +15,10 @@ use tempfile::NamedTempFile;
 use crate::failure::{Failure, Result};
 use crate::id;
 
-/// Rows of a Parquet row group, and of the memory that writing takes.
+/// The most rows of a Parquet row group, which is in memory until it is written.
 const GROUP: usize = 65_536;
+/// And the bytes from which on it is written: metadata alone may be 64 KiB a row.
+const GROUP_BYTES: usize = 8 << 20;
 
 /// How records are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -71,6 +73,16 @@ pub enum Cell<'a> {
 impl<'a> Cell<'a> {
     pub fn text(text: Option<&'a str>) -> Self {
         text.map_or(Self::Nothing, Self::Text)
+    }
+
+    /// The bytes that a column has of it.
+    fn bytes(self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Text(text) => text.len(),
+            Self::Count(_) | Self::Number(_) => 8,
+            Self::Nothing => 0,
+        }
     }
 }
 
@@ -178,6 +190,7 @@ enum Writer {
         schema: Arc<arrow_schema::Schema>,
         builders: Vec<Builder>,
         rows: usize,
+        bytes: usize,
     },
 }
 
@@ -208,7 +221,7 @@ impl Records {
                 let writer = ArrowWriter::try_new(destination, Arc::clone(&schema), None);
                 let writer = Box::new(writer.map_err(|error| failed(io::Error::other(error)))?);
                 let builders = columns.iter().map(|(_, kind)| Builder::new(*kind)).collect();
-                Writer::Parquet { writer, schema, builders, rows: 0 }
+                Writer::Parquet { writer, schema, builders, rows: 0, bytes: 0 }
             }
         };
         Ok(Self { columns, failed, writer })
@@ -227,18 +240,22 @@ impl Records {
                 .try_for_each(|cell| csv_field(writer, *cell))
                 .and_then(|()| writer.write_record(None::<&[u8]>))
                 .map_err(|error| (self.failed)(error.into())),
-            Writer::Parquet { builders, rows, .. } => {
+            Writer::Parquet { builders, rows, bytes, .. } => {
                 for (builder, cell) in builders.iter_mut().zip(cells) {
                     builder.append(*cell)?;
+                    *bytes += cell.bytes();
                 }
                 *rows += 1;
-                if *rows == GROUP { self.flush_group() } else { Ok(()) }
+                if *rows == GROUP || *bytes >= GROUP_BYTES { self.flush_group() } else { Ok(()) }
             }
         }
     }
 
     fn flush_group(&mut self) -> Result {
-        let Writer::Parquet { writer, schema, builders, rows } = &mut self.writer else { return Ok(()) };
+        let Writer::Parquet { writer, schema, builders, rows, bytes } = &mut self.writer else {
+            return Ok(());
+        };
+        *bytes = 0;
         if std::mem::take(rows) == 0 {
             return Ok(());
         }

@@ -196,6 +196,11 @@ fn find_chunks(folder: &Path) -> Result<Vec<(u64, u64)>, FormatError> {
     let mut expected = (0, 0);
     for &(rank, number) in &chunks {
         if rank != expected.0 {
+            // The first is 0, of which there must be a chunk.
+            let next = if expected.1 > 0 { expected.0 + 1 } else { 0 };
+            if rank != next {
+                return Err(unsupported(folder, format!("rank {next} is missing, and there are later ones")));
+            }
             expected = (rank, 0);
         }
         if number != expected.1 {

@@ -203,11 +203,11 @@ impl Export {
         }
         let spec = snapshot.schema().spec();
         let sink = formats::create(&self.out, format, spec, self.number)?;
-        let most = (BATCH_BYTES / (spec.dims() * size_of::<f32>())).clamp(1, BATCH_ROWS);
+        let row_bytes = spec.dims() * size_of::<f32>();
         std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel(2);
             let (back, returned) = std::sync::mpsc::channel();
-            let reader = scope.spawn(move || read(rows, most, token, &sender, &returned));
+            let reader = scope.spawn(move || read(rows, row_bytes, token, &sender, &returned));
             let written = write(sink, &receiver, &back, count);
             // A reader that waits ends when nobody receives.
             drop((receiver, back));
@@ -222,24 +222,27 @@ impl Export {
     }
 }
 
-/// Reads rows into batches, and sends them.
+/// Reads rows into batches, and sends each when its values, ids and metadata are enough.
 fn read(
     rows: Rows<'_>,
-    most: usize,
+    row_bytes: usize,
     token: &CancelToken,
     sender: &SyncSender<Batch>,
     returned: &Receiver<Batch>,
 ) -> Result {
-    let mut batch = Batch::default();
+    let (mut batch, mut bytes) = (Batch::default(), 0);
     for row in rows {
         check(token)?;
-        push(&mut batch, row?);
-        if batch.rows == most {
+        let row = row?;
+        bytes += row_bytes + row.id.len() + row.metadata.len();
+        push(&mut batch, row);
+        if bytes >= BATCH_BYTES || batch.rows == BATCH_ROWS {
             let next = returned.try_recv().unwrap_or_default();
             if sender.send(std::mem::replace(&mut batch, next)).is_err() {
                 return Ok(());
             }
             batch.clear();
+            bytes = 0;
         }
     }
     if batch.rows > 0 {
