@@ -72,6 +72,9 @@ fn delete_takes_what_it_is_told() {
     assert_eq!(generation(&index), before, "there was nothing to commit");
     fails(folder, &["delete", "i"], 2);
     fails(folder, &["delete", "nothing", "x"], 4);
+    // As with a variable that is not set.
+    fails(folder, &["delete", "i", "--prefix", ""], 2);
+    assert_eq!(generation(&index), before);
 }
 
 /// Catches metadata that is not that of the rows, and an export that overwrites a file or leaves half of one.

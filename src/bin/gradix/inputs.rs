@@ -259,27 +259,20 @@ const ENDS: u64 = 64 << 10;
 /// Digits of each half of a tag.
 pub const TAG: usize = 8;
 
-/// What an input is known again by: eight digits of its path, and eight of its length and ends, and of the file of its ids,
-/// if there is one; zeros for a stream.
-pub fn tag(path: &Path, ids: Option<&Path>) -> Result<String> {
+/// What an input is known again by: eight digits of its path, and eight of its length and ends; zeros for a stream.
+pub fn tag(path: &Path) -> Result<String> {
     let mut tag = digits(path.as_os_str().as_encoded_bytes());
     let failed = || Failure::io(format!("read {}", path.display()));
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => {
             let mut hash = Sha256::new();
             list(path, &mut hash)?;
-            hash_ids(ids, &mut hash)?;
             tag.push_str(&hex(&hash.finalize(), TAG));
         }
         Ok(metadata) if metadata.is_file() => {
             let mut hash = Sha256::new();
             hash.update(metadata.len().to_string());
-            let ends = ends(path, metadata.len()).map_err(failed())?;
-            hash.update(&ends);
-            // Where the ids of an npy array lie.
-            let beside = path.with_extension("ids.txt");
-            let is_beside = ids.is_none() && ends.starts_with(b"\x93NUMPY") && beside.is_file();
-            hash_ids(if is_beside { Some(&beside) } else { ids }, &mut hash)?;
+            hash.update(ends(path, metadata.len()).map_err(failed())?);
             tag.push_str(&hex(&hash.finalize(), TAG));
         }
         Ok(_) => tag.push_str(&"0".repeat(TAG)),
@@ -289,16 +282,22 @@ pub fn tag(path: &Path, ids: Option<&Path>) -> Result<String> {
     Ok(tag)
 }
 
-/// Hashes the whole of a file of ids, unless it can be read only once.
-fn hash_ids(path: Option<&Path>, hash: &mut Sha256) -> Result {
-    let Some(path) = path.filter(|path| path.is_file()) else { return Ok(()) };
+/// Eight digits of the file of an input's ids, be it named or beside an npy array; zeros if there is none, or if it can be
+/// read only once.
+pub fn ids_tag(input: &Path, ids: Option<&Path>) -> Result<String> {
+    let beside = input.with_extension("ids.txt");
+    let path = ids.unwrap_or(&beside);
+    if !path.is_file() {
+        return Ok("0".repeat(TAG));
+    }
+    let mut hash = Sha256::new();
     let failed = || Failure::io(format!("read the ids {}", path.display()));
     let mut file = File::open(path).map_err(failed())?;
     let mut piece = vec![0; ENDS as usize];
     loop {
         let read = file.read(&mut piece).map_err(failed())?;
         if read == 0 {
-            return Ok(());
+            return Ok(hex(&hash.finalize(), TAG));
         }
         hash.update(&piece[..read]);
     }

@@ -88,7 +88,8 @@ impl Output {
     pub fn progress(&self, what: &'static str, unit: &'static str, total: Option<u64>) -> Progress {
         let terminal = io::stderr().is_terminal();
         match self.global.progress {
-            _ if self.global.quiet => Progress::none(),
+            // What is on stderr then is one error in JSON, or nothing.
+            _ if self.global.quiet || self.global.json => Progress::none(),
             When::Never => Progress::none(),
             When::Auto | When::Always if terminal => Progress::bar(what, unit, total),
             When::Auto | When::Always => Progress::lines(what, unit),

@@ -10,8 +10,8 @@ use crate::failure::{Failure, Result};
 use crate::inputs::{self, TAG};
 
 const VERSION: u64 = 1;
-/// The most inputs of one append, so that a record fits into a payload.
-pub const MAX_INPUTS: usize = 50_000;
+/// The most inputs of one append, so that a record, with 24 digits for each, fits into the 1 MiB of a payload.
+pub const MAX_INPUTS: usize = 40_000;
 
 /// The record of an append in a commit.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -19,6 +19,9 @@ pub struct Record {
     gradix_append: u64,
     /// What each input is known again by, one after the other.
     pub tags: String,
+    /// What the file of ids of each input is known again by; empty if written before there was this.
+    #[serde(default)]
+    pub ids: String,
     /// The flags that decide what rows are.
     pub settings: BTreeMap<String, String>,
     /// The input that was reached, from 0, and its rows that are dealt with.
@@ -75,10 +78,12 @@ impl Record {
         }
         // A pattern has a brace.
         let ids = settings.get("ids").filter(|ids| !ids.contains('{')).map(Path::new);
-        let tags = paths.iter().map(|path| inputs::tag(path, ids)).collect::<Result<Vec<_>>>()?;
+        let tags = paths.iter().map(|path| inputs::tag(path)).collect::<Result<Vec<_>>>()?;
+        let ids = paths.iter().map(|path| inputs::ids_tag(path, ids)).collect::<Result<Vec<_>>>()?;
         Ok(Self {
             gradix_append: VERSION,
             tags: tags.concat(),
+            ids: ids.concat(),
             settings,
             at: Position::default(),
             path: String::new(),
@@ -160,6 +165,10 @@ impl Record {
             };
             let (now, then) = (said(&self.settings), said(&recorded.settings));
             return Relation::Changed(format!("{now} is given; it was {then} then"));
+        }
+        // In a list of ids that was not read to its end, what is behind may be put right: the last id that was is compared.
+        if recorded.done && !self.ids.starts_with(&recorded.ids) {
+            return Relation::Changed("a file of ids was changed since".into());
         }
         if own > theirs { Relation::Longer } else { Relation::Same }
     }

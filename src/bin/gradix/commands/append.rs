@@ -20,7 +20,7 @@ use crate::schema::SchemaArgs;
 ///
 /// An append that was killed goes on behind its last commit when it is given again with --resume, which does no harm where
 /// there is nothing to go on with, or where all was appended. Inputs and flags must be the same, but that more inputs may
-/// stand behind them; an input that has another length, other bytes at its ends or other ids beside it, is an error. Where all
+/// stand behind them; an input that has another length, or other bytes at its ends, is an error. Where all
 /// was appended and later commits deleted rows, nothing is appended again, unless --skip-existing or --replace is given too.
 /// A finished append of a stream is never taken for that of the next one.
 #[derive(Debug, Args)]

@@ -52,6 +52,9 @@ pub struct Delete {
 impl Delete {
     pub fn run(self, output: &Output) -> Result {
         let token = interrupt::token()?;
+        if self.prefix.as_ref().is_some_and(|prefix| prefix.0.is_empty()) {
+            return Err(Failure::Usage("an empty --prefix is that of all examples".into()));
+        }
         let index = if self.dry_run {
             open(&self.index)?
         } else {
