@@ -167,14 +167,14 @@ fn wait_for_rows(index: &Path, least: u64) {
 fn ctrl_c_commits_what_was_read() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    // So wide that a batch has 128 rows: the first 256 are given, and more are promised.
+    // So wide that a batch has 128 rows, the first 64: 256 are given, of which two batches are read, and more are promised.
     let dims = 16_384;
     let stream = npy_bytes(0, 300, dims);
     let given = npy_header(300, dims).len() + 256 * dims * 4;
     let mut child = waiting(folder, &stream[..given]);
     // It stays open: there is more to come.
     let stdin = child.stdin.take();
-    wait_for_rows(&folder.join("i"), 200);
+    wait_for_rows(&folder.join("i"), 100);
     // SAFETY: sends a signal to a process that was started here and has not been waited for.
     assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
     let output = child.wait_with_output().unwrap();
@@ -182,7 +182,7 @@ fn ctrl_c_commits_what_was_read() {
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{told}");
     let kept = rows(&folder.join("i"));
-    assert!(kept >= 200 && told.contains(&format!("{kept} rows are committed")), "{told}");
+    assert!(kept >= 100 && told.contains(&format!("{kept} rows are committed")), "{told}");
     assert!(told.contains("--resume"), "{told}");
     assert!(done(folder, &["verify", "i"]).contains("sound"));
 
