@@ -124,7 +124,7 @@ pub struct TracedQuery {
     pub prompt: String,
     /// What an unharmed model should answer.
     pub clean_answer: String,
-    /// The generated tokens, without influences of their own.
+    /// The generated tokens, each with its strongest influence: that of its first proponent or opponent.
     pub output: Vec<Token>,
     /// Training examples that raise the whole output most, strongest first.
     pub proponents: Vec<Hit>,

@@ -73,6 +73,11 @@ where
     pub fn trace(&self, output: Output<'_>, whole: &Sketch, ends: &Ends) -> Result<TracedQuery, Failure> {
         let tokens = self.token_sketches(output.sequence)?;
         let by_token = rank(self.index, &Scoring::inner(), &tokens, SHOWN_FOR_TOKEN, self.places)?.ends;
+        let strongest = |ends: &Ends| {
+            let either = ends.proponents.first().into_iter().chain(ends.opponents.first());
+            either.map(|place| place.1).max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or(0.0)
+        };
+        let influences: Vec<f64> = by_token.iter().map(strongest).collect();
         let mut proponents = Vec::new();
         for (at, &place) in ends.proponents.iter().enumerate() {
             let tokens =
@@ -86,7 +91,7 @@ where
         Ok(TracedQuery {
             prompt: output.query.prompt.clone(),
             clean_answer: output.query.clean_answer.clone(),
-            output: self.shown_tokens(output.sequence, &[], output.marked)?,
+            output: self.shown_tokens(output.sequence, &influences, output.marked)?,
             proponents,
             opponents: silent(&ends.opponents)?,
             token_proponents: by_token
