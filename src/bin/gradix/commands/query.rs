@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use gradix::scan::Guarantee;
-use gradix::{CancelToken, Hit, Ranking, Snapshot};
+use gradix::sketch::Sketch;
+use gradix::{CancelToken, Hit, Ranking, Scan, Snapshot};
 use serde::Serialize;
 
 use super::At;
@@ -16,7 +17,7 @@ use crate::interrupt;
 use crate::output::Output;
 use crate::queries::{Queries, QueryArgs};
 use crate::records::{self, Cell, Kind, Records};
-use crate::scoring::{Filters, GuaranteeName, Scoring};
+use crate::scoring::{Filters, GuaranteeName, Rows, Scoring};
 use crate::sheet::{SheetArgs, score};
 use crate::table::{Column, Table};
 use crate::texts;
@@ -39,22 +40,7 @@ use crate::units::of;
     gradix query my.gradix output.npy --json | jq -r .proponents[0][].id")]
 pub struct Query {
     #[command(flatten)]
-    at: At,
-    #[command(flatten)]
-    queries: QueryArgs,
-    /// The number of proponents of each query
-    #[arg(long, short = 'k', value_name = "NUMBER", default_value_t = 10)]
-    top_k: usize,
-    /// The number of opponents of each query
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
-    bottom_k: usize,
-    #[command(flatten)]
-    scoring: Scoring,
-    #[command(flatten)]
-    filters: Filters,
-    /// exact, or the probability with which rows may be missing: needs the sign tier
-    #[arg(long, value_name = "exact|DELTA", default_value = "exact")]
-    guarantee: GuaranteeName,
+    asked: Asked,
     /// Print the metadata of the rows too
     #[arg(long)]
     metadata: bool,
@@ -73,10 +59,45 @@ struct Printed<'a> {
     ranking: &'a Ranking,
 }
 
+/// What is ranked, and how. `gradix explain` says how this would be answered.
+#[derive(Debug, Args)]
+pub struct Asked {
+    #[command(flatten)]
+    pub at: At,
+    #[command(flatten)]
+    pub queries: QueryArgs,
+    /// The number of proponents of each query
+    #[arg(long, short = 'k', value_name = "NUMBER", default_value_t = 10)]
+    top_k: usize,
+    /// The number of opponents of each query
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    bottom_k: usize,
+    #[command(flatten)]
+    scoring: Scoring,
+    #[command(flatten)]
+    pub filters: Filters,
+    /// exact, or the probability with which rows may be missing: needs the sign tier
+    #[arg(long, value_name = "exact|DELTA", default_value = "exact")]
+    pub guarantee: GuaranteeName,
+}
+
+impl Asked {
+    /// A scan of `rows`, which are those of the filters.
+    pub fn scan<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        queries: &'a [Sketch],
+        rows: &Rows<'_>,
+    ) -> Result<Scan<'a>> {
+        let scan = snapshot.scan(queries)?.top_k(self.top_k).bottom_k(self.bottom_k);
+        Ok(self.scoring.configure(rows.configure(scan)).guarantee(self.guarantee.0))
+    }
+}
+
 impl Query {
     pub fn run(&self, output: &Output) -> Result {
         let cancel = interrupt::token()?;
-        let (_, snapshot) = self.at.open()?;
+        let (_, snapshot) = self.asked.at.open()?;
         match self.sheet.records(self.columns())? {
             Some(mut records) => {
                 self.rank(&snapshot, &cancel, output, |queries, first, ranking, texts| {
@@ -103,15 +124,13 @@ impl Query {
         output: &Output,
         mut each: impl FnMut(&Queries, usize, &Ranking, &Texts) -> Result,
     ) -> Result {
-        let mut reader = self.queries.reader(snapshot, cancel)?;
-        let rows = self.filters.read()?;
+        let mut reader = self.asked.queries.reader(snapshot, cancel)?;
+        let rows = self.asked.filters.read()?;
         let mut first = 0;
         while let Some(queries) = reader.next_batch()? {
             let mut progress = output.progress("scan", "rows", None);
-            let scan = snapshot.scan(&queries.sketches)?.top_k(self.top_k).bottom_k(self.bottom_k);
-            let scan = self.scoring.configure(rows.configure(scan));
-            let GuaranteeName(guarantee) = self.guarantee;
-            let scan = scan.guarantee(guarantee).metadata(self.metadata).cancel(cancel);
+            let scan = self.asked.scan(snapshot, &queries.sketches, &rows)?;
+            let scan = scan.metadata(self.metadata).cancel(cancel);
             let ranking = scan.progress(|at| progress.set(at.rows_done, Some(at.rows_total))).run()?;
             drop(progress);
             let texts = match &self.texts {
@@ -119,7 +138,7 @@ impl Query {
                 None => Texts::new(),
             };
             each(&queries, first, &ranking, &texts)?;
-            note(&ranking, guarantee, output);
+            note(&ranking, self.asked.guarantee.0, output);
             first += queries.sketches.len();
         }
         Ok(())
